@@ -1,0 +1,34 @@
+# make setup | test | lint | demo | lock      (each of test, lint and demo begins with setup)
+PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
+VENV ?= .venv
+WORKDIR ?= runs/demo
+BIN := $(VENV)/bin
+
+.PHONY: setup test lint demo lock clean
+
+setup: $(VENV)/.done
+
+# The lock file names versions and hashes; `pip` checks both. The package itself is installed in place.
+$(VENV)/.done: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "flaxnets needs Python 3.11 or newer; none was found (set PYTHON=/path/to/python3)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+test: setup
+	$(BIN)/python -m pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+
+demo: setup
+	$(BIN)/python train_main.py --config=configs/demo.py --workdir=$(WORKDIR)
+	$(BIN)/python eval_main.py --workdir=$(WORKDIR)
+
+# Needs uv. Resolves the newest versions that pyproject.toml admits, for every platform and Python from 3.11.
+lock:
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra test pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) build *.egg-info

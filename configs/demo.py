@@ -1,0 +1,24 @@
+"""Shapes and hues that the program draws itself: a network and its judgement in about a minute on two CPU cores.
+
+    make demo        or        python train_main.py --config=configs/demo.py --workdir=runs/demo
+"""
+
+from ml_collections import config_dict
+
+from configs import default
+
+
+def get_config() -> config_dict.ConfigDict:
+  config = default.get_config()
+  config.image_size = 32
+  config.model.width = 16
+  config.data.source = 'synthetic'
+  config.data.train = 'train[:6000]'
+  config.data.validation = 'validation[:600]'
+  config.data.test = 'test[:1200]'
+  config.augment.crop_scale = (0.6, 1.0)  # a smaller part may not show the shape
+  config.train.epochs = 10.0
+  config.train.learning_rate = 0.1
+  config.train.schedule = 'onecycle'
+  config.train.nesterov = True
+  return config

@@ -1,0 +1,179 @@
+"""Channel names, wavelengths and subsets: parse what a person writes, enumerate what can be asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import operator
+import random
+import re
+from collections.abc import Iterator, Sequence
+
+from flaxnets.errors import InputError
+
+Subset = tuple[int, ...]
+
+# One compiled function per subset: more than this many is hours of compilation, and nobody's wish.
+MOST_SUBSETS = 1024
+
+_SIZE = re.compile(r'size(>=|<=|==|=|>|<)(\d+)')
+_COMPARISONS = {
+  '>=': operator.ge, '<=': operator.le, '==': operator.eq, '=': operator.eq, '>': operator.gt, '<': operator.lt
+}
+_SAMPLE = re.compile(r'sample:(\d+)')
+GRAMMAR = "channel names ('RG', 'B02,B03'), 'full', 'all', 'singles', 'pairs', 'size>=2' or 'sample:64'"
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelSet:
+  """The ordered channels that a network was built for.
+
+  Attributes:
+    names: channel names, unique and not empty, without spaces, commas or semicolons.
+    wavelengths: centre wavelengths in nanometres, one a channel, None where unknown. Empty for none known.
+
+  Raises:
+    InputError: for no names, repeated or malformed names, or wavelengths of another count.
+  """
+
+  names: tuple[str, ...]
+  wavelengths: tuple[float | None, ...] = ()
+
+  def __post_init__(self):
+    object.__setattr__(self, 'names', tuple(str(name) for name in self.names))
+    object.__setattr__(self, 'wavelengths', tuple(self.wavelengths))
+    if not self.names:
+      raise InputError('a network needs at least one channel; none was named')
+    repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+    if repeated:
+      raise InputError(f'channel {repeated[0]!r} is named twice in {", ".join(self.names)}; names must be unique')
+    for name in self.names:
+      if not re.fullmatch(r'[^\s,;]+', name):
+        raise InputError(f'channel name {name!r} is empty or holds a space, comma or semicolon')
+    if self.wavelengths and len(self.wavelengths) != len(self.names):
+      raise InputError(
+        f'{len(self.wavelengths)} wavelengths for {len(self.names)} channels; give one each (None where unknown)'
+      )
+
+  @classmethod
+  def of(cls, text: str, wavelengths: Sequence[float | None] = ()) -> ChannelSet:
+    """Reads 'RGB' (one letter a channel) or 'B02,B03,B08'."""
+    names = text.split(',') if ',' in text else list(text)
+    return cls(tuple(name.strip() for name in names), tuple(wavelengths))
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+  @property
+  def full(self) -> Subset:
+    return tuple(range(len(self)))
+
+  def label(self, subset: Sequence[int]) -> str:
+    """The subset as people write it: 'RG' where all names are single letters, else 'B02,B03'."""
+    separator = '' if all(len(name) == 1 for name in self.names) else ','
+    return separator.join(self.names[index] for index in subset)
+
+  def index(self, name: str) -> int:
+    """The place of a channel.
+
+    Raises:
+      InputError: for a name that this set lacks.
+    """
+    try:
+      return self.names.index(name)
+    except ValueError:
+      raise InputError(f'no channel {name!r}; this network knows {", ".join(self.names)}') from None
+
+  def order(self, names: str | Sequence[str]) -> tuple[int, ...]:
+    """The indices of some named channels, in the order given.
+
+    Args:
+      names: a sequence of names, or text: 'RG' or 'B02,B03'. A text that is itself a name is that channel.
+
+    Raises:
+      InputError: for no names, an unknown name, or a name given twice.
+    """
+    if isinstance(names, str):
+      text = names.strip()
+      if text in self.names:
+        names = [text]
+      elif ',' in text or not all(len(name) == 1 for name in self.names):
+        names = [name.strip() for name in text.split(',')]
+      else:
+        names = list(text)
+    indices = tuple(self.index(name) for name in names)
+    if not indices:
+      raise InputError(f'no channel named; this network knows {", ".join(self.names)}')
+    for name in names:
+      if list(names).count(name) > 1:
+        raise InputError(f'channel {name!r} is given twice in {",".join(names)}; once is enough')
+    return indices
+
+  def subset(self, names: str | Sequence[str]) -> Subset:
+    """One subset, sorted, from channel names (see `order` for the forms and errors) or 'full'."""
+    if isinstance(names, str) and names.strip() == 'full' and 'full' not in self.names:
+      return self.full
+    return tuple(sorted(self.order(names)))
+
+  def subsets(self, text: str) -> list[Subset]:
+    """Every subset that a text asks for, larger ones first, none twice.
+
+    Terms are separated by semicolons: channel names ('RG', 'B02,B03,B08'), 'full' (all channels at once), 'all'
+    (every subset), 'singles', 'pairs', 'size>=2' (also <=, ==, <, >), 'sample:64' (that many subsets: the full
+    set and others drawn with a fixed seed, sizes uniform first). A channel's own name goes before a keyword.
+
+    Raises:
+      InputError: for a term that is none of these, that fits no subset, or for more than 1,024 subsets in all.
+    """
+    found: set[Subset] = set()
+    for term in text.split(';'):
+      found.update(self._term(term.strip()))
+    if len(found) > MOST_SUBSETS:
+      raise InputError(f'{text!r} asks for {len(found):,} subsets, one compiled function each; '
+                       f"the most is {MOST_SUBSETS:,}: try 'sample:64'")
+    return sorted(found, key=lambda subset: (-len(subset), subset))
+
+  def _term(self, term: str) -> Iterator[Subset] | list[Subset]:
+    count = len(self)
+    if term not in self.names:
+      if match := _SAMPLE.fullmatch(term):
+        return self._sample(int(match[1]))
+      if term == 'all':
+        return self._of_sizes(term, range(1, count + 1))
+      if term == 'singles':
+        return self._of_sizes(term, [1])
+      if term == 'pairs':
+        return self._of_sizes(term, [2])
+      if match := _SIZE.fullmatch(term):
+        compare, bound = _COMPARISONS[match[1]], int(match[2])
+        return self._of_sizes(term, [size for size in range(1, count + 1) if compare(size, bound)])
+    try:
+      return [self.subset(term)]
+    except InputError as error:
+      if re.search(r'[<>=:]', term) or not term:
+        raise InputError(f'cannot read the subset {term!r}; write {GRAMMAR}') from None
+      raise InputError(f'{error}, and subsets are {GRAMMAR}') from None
+
+  def _of_sizes(self, term: str, sizes: Sequence[int]) -> Iterator[Subset]:
+    total = sum(math.comb(len(self), size) for size in sizes)
+    if total == 0:
+      raise InputError(f'{term!r} fits no subset of {len(self)} channels')
+    if total > MOST_SUBSETS:
+      raise InputError(f'{term!r} of {len(self)} channels is {total:,} subsets, one compiled function each; '
+                       f"the most is {MOST_SUBSETS:,}: try 'sample:64' or 'size>={len(self) - 1}'")
+    return itertools.chain.from_iterable(itertools.combinations(range(len(self)), size) for size in sizes)
+
+  def _sample(self, wanted: int) -> list[Subset]:
+    """Distinct subsets, the size uniform and then the members, always the same ones; all where few exist."""
+    if wanted < 1:
+      raise InputError("'sample:0' asks for no subset; write 'sample:64', say")
+    if wanted >= 2 ** len(self) - 1:
+      return list(self._of_sizes('all', range(1, len(self) + 1)))
+    if wanted > MOST_SUBSETS:
+      raise InputError(f"'sample:{wanted}' is one compiled function each; the most is {MOST_SUBSETS:,}")
+    draw, found = random.Random(0), {self.full}
+    while len(found) < wanted:
+      size = draw.randint(1, len(self))
+      found.add(tuple(sorted(draw.sample(range(len(self)), size))))
+    return list(found)

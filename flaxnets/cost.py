@@ -1,0 +1,155 @@
+"""What a network costs on each subset of channels: parameters, MACs (the paper's count) and FLOPs (XLA's).
+
+    python -m flaxnets.cost --model=resnet18 --stem=dynamic --image_size=96 --num_classes=50 --subsets=all [--json]
+
+The two counts are different things. MACs: multiply-accumulates of convolutions and matrix products, taps on padding
+included, biases left out, and one for every output element of a norm layer and of global average pooling. FLOPs:
+what XLA's cost analysis says of the lowered program: two for a multiply-accumulate, taps on padding left out, all
+elementwise work included, and so standardising the input and mixing the kernel too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from flaxnets import models
+from flaxnets.channels import ChannelSet, Subset
+from flaxnets.errors import InputError
+from flaxnets.nn.blocks import GlobalAveragePool
+
+_COUNTED_OUTPUTS = (nn.BatchNorm, nn.GroupNorm, nn.LayerNorm, GlobalAveragePool)
+
+
+def initial_shapes(model: nn.Module, image_size: int) -> Any:
+  """The model's variables as shapes and dtypes, without computing any."""
+  images = jax.ShapeDtypeStruct((1, image_size, image_size, model.channels), jnp.float32)
+  return jax.eval_shape(model.init, jax.random.key(0), images)
+
+
+def parameters(variables: Any) -> int:
+  """How many trained numbers there are."""
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables['params']))
+
+
+def macs(model: nn.Module, subset: Subset, image_size: int) -> dict[str, int]:
+  """Counts one image's work by tracing the network on a subset.
+
+  Returns:
+    'macs', the network's own; 'mixing_macs', spent once a call (not per pixel) on the kernels of the subset.
+  """
+  counts: collections.Counter[str] = collections.Counter()
+
+  def count_outputs(call, args, kwargs, context):
+    result = call(*args, **kwargs)
+    if context.method_name == '__call__' and isinstance(context.module, _COUNTED_OUTPUTS):
+      counts['macs'] += math.prod(result.shape)
+    return result
+
+  variables, images = initial_shapes(model, image_size), _images(subset, image_size)
+  with nn.intercept_methods(count_outputs):
+    program = jax.make_jaxpr(lambda v, x: model.apply(v, x, subset=subset))(variables, images)
+  _count_products(program.jaxpr, counts, mixing=False)
+  return {'macs': counts['macs'], 'mixing_macs': counts['mixing_macs']}
+
+
+def flops(model: nn.Module, subset: Subset, image_size: int) -> int:
+  """XLA's count for one image in evaluation, from the lowered (not yet compiled or partitioned) program."""
+  variables, images = initial_shapes(model, image_size), _images(subset, image_size)
+  lowered = jax.jit(lambda v, x: model.apply(v, x, subset=subset)).lower(variables, images)
+  return int(lowered.cost_analysis()['flops'])
+
+
+def of_subset(model: nn.Module, subset: Subset, image_size: int) -> dict[str, int]:
+  """'params', 'macs', 'mixing_macs' and 'flops' of one subset."""
+  counted = macs(model, subset, image_size)
+  params = parameters(initial_shapes(model, image_size))
+  return {'params': params, **counted, 'flops': flops(model, subset, image_size)}
+
+
+def _images(subset: Subset, image_size: int) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct((1, image_size, image_size, len(subset)), jnp.float32)
+
+
+def _count_products(jaxpr: Any, counts: collections.Counter[str], mixing: bool) -> None:
+  """Adds up convolutions and matrix products, into 'mixing_macs' for those under the scope that DynamicConv names."""
+  for equation in jaxpr.eqns:
+    inside = mixing or 'mixing' in str(equation.source_info.name_stack).split('/')
+    output = equation.outvars[0].aval
+    if equation.primitive.name == 'conv_general_dilated':
+      kernel = equation.invars[1].aval
+      spec = equation.params['dimension_numbers'].rhs_spec
+      counts['mixing_macs' if inside else 'macs'] += (
+        math.prod(output.shape) * math.prod(kernel.shape) // kernel.shape[spec[0]]
+      )
+    elif equation.primitive.name == 'dot_general':
+      left, (contracting, _) = equation.invars[0].aval, equation.params['dimension_numbers'][0]
+      counts['mixing_macs' if inside else 'macs'] += (
+        math.prod(output.shape) * math.prod(left.shape[axis] for axis in contracting)
+      )
+    for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
+      if _is_jaxpr(inner):
+        _count_products(getattr(inner, 'jaxpr', inner), counts, inside)
+
+
+def _is_jaxpr(value: Any) -> bool:
+  return hasattr(value, 'eqns') or hasattr(value, 'jaxpr')
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+  """Rows of 'channels' and counts, as text in columns."""
+  keys = ('params', 'macs', 'mixing_macs', 'flops')
+  header = ['channels', 'parameters', 'MACs', 'mixing MACs', 'FLOPs (XLA)']
+  return columns([header, *([row['channels'], *(f'{row[key]:,}' for key in keys)] for row in rows)])
+
+
+def columns(lines: Sequence[Sequence[str]]) -> str:
+  """Rows of cells as text: the first column to the left, the others to the right."""
+  widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+  return '\n'.join(
+    '  '.join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
+    for line in lines
+  )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  parser = argparse.ArgumentParser(prog='python -m flaxnets.cost', description='The cost of a network per subset.')
+  parser.add_argument('--model', default='resnet18', help=', '.join(models.MODELS))
+  parser.add_argument('--stem', default='dynamic', help='dynamic or conv')
+  parser.add_argument('--completion', default=None, help='dynamic: none, scale, linear; conv: mean, black, gray')
+  parser.add_argument('--mask', default='spatial', help='of resattention: spatial, self_attention, squeeze_excite')
+  parser.add_argument('--width', type=int, default=64)
+  parser.add_argument('--small_images', action='store_true')
+  parser.add_argument('--image_size', type=int, default=96, help='pixels')
+  parser.add_argument('--num_classes', type=int, default=50)
+  parser.add_argument('--channels', default='RGB', help="'RGB' or 'B02,B03,B08'")
+  parser.add_argument('--subsets', default='all', help="'all', 'RG', 'singles', 'size>=2', 'sample:64'")
+  parser.add_argument('--json', action='store_true', help='print a list of objects and nothing else')
+  args = parser.parse_args(argv)
+  channels = ChannelSet.of(args.channels)
+  model = models.build(
+    args.model, channels=len(channels), num_classes=args.num_classes, stem=args.stem, width=args.width,
+    completion=args.completion or ('linear' if args.stem == 'dynamic' else 'mean'), mask=args.mask,
+    small_images=args.small_images,
+  )
+  rows = [
+    {'channels': channels.label(subset), **of_subset(model, subset, args.image_size)}
+    for subset in channels.subsets(args.subsets)
+  ]
+  print(json.dumps(rows, indent=1) if args.json else table(rows))
+
+
+if __name__ == '__main__':
+  try:
+    main()
+  except InputError as error:
+    sys.exit(f'flaxnets.cost: {error}')

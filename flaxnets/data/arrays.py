@@ -1,0 +1,160 @@
+"""Examples in an .npz file or a folder of .npy files: any number of channels, any number type."""
+
+from __future__ import annotations
+
+import functools
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from flaxnets.channels import ChannelSet
+from flaxnets.data.classes import chosen_classes, labels_by_name, numbered_classes
+from flaxnets.data.sources import ArraySource
+from flaxnets.errors import InputError
+
+
+def open_arrays(root: str, split: str, *, image_key: str = 'X_{split}', label_key: str = 'y_{split}',
+                channels_key: str = 'bands', classes_key: str = 'classes',
+                present_key: str = 'present_{split}', channels: str = '',
+                wavelengths: Sequence[float | None] = (), classes: str = '',
+                class_names: Sequence[str] | None = None) -> ArraySource:
+  """Opens one split of arrays.
+
+  Images are (N, C, H, W) or (N, H, W, C), whichever axis has as many entries as there are channel names, or
+  (N, H, W) for one channel. Labels are integers, or class names. A bool array (N, C), if there is one, says
+  which channels each example really has; so do planes of nothing but NaN. Number types: see `ArraySource`.
+  An .npz is read into memory; .npy files are memory-mapped.
+
+  Args:
+    root: an .npz, a folder of .npy files, or a folder of .npz files of which `split` names one.
+    split: what {split} in the keys becomes; of an .npz file that is its name without the ending.
+    image_key, label_key: names of the arrays, or of the .npy files without their ending.
+    channels_key, classes_key, present_key: likewise, and these may be missing.
+    channels: those to take, in order, '' for all; where the file names none, the names of all.
+    wavelengths, classes, class_names: see `sources.open_source`.
+
+  Raises:
+    InputError: naming the file and what it lacks, for anything that does not fit.
+  """
+  place = Path(root, split) if split.endswith('.npz') and Path(root).is_dir() else Path(root)
+  split = split.removesuffix('.npz')
+  image_key, label_key, present_key = (_key(key, split) for key in (image_key, label_key, present_key))
+  keys, get = _open(place)
+  images, labels = get(image_key), get(label_key)
+  name = f'{image_key} in {place}'
+  bands = _bands(str(place), channels_key, get(channels_key) if channels_key in keys else None, channels)
+  taken = _taken(bands, channels, str(place))
+  present = get(present_key).astype(bool) if present_key in keys else None
+  names = chosen_classes(place if place.is_dir() else place.parent, classes, class_names)
+  if names is None and classes_key in keys:
+    names = _texts(get(classes_key))
+  labels, names = _labels(labels, names, f'{label_key} in {place}')
+  reopen = functools.partial(
+    open_arrays, root, split, image_key=image_key, label_key=label_key, channels_key=channels_key,
+    present_key=present_key, channels=channels, wavelengths=wavelengths, class_names=names)
+  return ArraySource(name, _channels_last(images, len(bands), name), labels,
+                     ChannelSet([bands.names[index] for index in taken], wavelengths), names, present,
+                     take=taken, reopen=reopen)
+
+
+def _key(pattern: str, split: str) -> str:
+  try:
+    return pattern.format(split=split)
+  except (KeyError, IndexError, ValueError):
+    raise InputError(f'cannot read the array name {pattern!r}; only {{split}} is filled in, as in '
+                     "'X_{split}'") from None
+
+
+def _open(place: Path) -> tuple[list[str], Callable[[str], np.ndarray]]:
+  """The names of the arrays in a file or folder, and the way to one of them."""
+  if place.is_dir():
+    keys = sorted(path.stem for path in place.glob('*.npy'))
+    load = lambda key: np.load(place / f'{key}.npy', mmap_mode='r', allow_pickle=False)  # noqa: E731
+  else:
+    if place.is_file() and not zipfile.is_zipfile(place):
+      raise InputError(f'{place} is no .npz file (or a broken one); data.root is that or a folder of .npy')
+    file = _loaded(place, lambda: np.load(place, allow_pickle=False))
+    keys, load = list(file.files), file.__getitem__
+
+  def get(key: str) -> np.ndarray:
+    if key not in keys:
+      raise InputError(f'no array {key!r} in {place}; it holds {", ".join(keys) or "none"}')
+    return _loaded(f'{key} in {place}', lambda: load(key))
+
+  return keys, get
+
+
+def _loaded(what: object, load: Callable[[], object]):
+  try:
+    return load()
+  except MemoryError:
+    raise
+  except Exception as error:  # NumPy, zipfile and zlib raise almost anything for a broken file
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    if 'pickle' in reason:
+      reason = 'it holds pickled Python objects, which may run code when read; save plain numbers or strings'
+    elif isinstance(error, OSError) and error.strerror:
+      reason = error.strerror
+    raise InputError(f'cannot read {what}: {reason}') from None
+
+
+def _bands(place: str, channels_key: str, held: np.ndarray | None, channels: str) -> ChannelSet:
+  """The channels that a file holds, by its own account or else by the config's."""
+  if held is not None:
+    return ChannelSet(_texts(held))
+  if not channels:
+    raise InputError(f'no channel names: {place} has no array {channels_key!r} and data.channels is empty; '
+                     "give data.channels='B02,B03', say, all in their order, or save them under that name")
+  return ChannelSet.of(channels)
+
+
+def _taken(bands: ChannelSet, channels: str, place: str) -> tuple[int, ...]:
+  if not channels:
+    return bands.full
+  alone = ',' not in channels and any(len(name) > 1 for name in bands.names)
+  names = (channels.strip(),) if alone or channels in bands.names else ChannelSet.of(channels).names
+  unknown = [name for name in names if name not in bands.names]
+  if unknown:
+    raise InputError(f"no channel {unknown[0]!r} in {place}; it holds {','.join(bands.names)} "
+                     "(data.channels='' takes them all)")
+  return tuple(bands.names.index(name) for name in names)
+
+
+def _channels_last(images: np.ndarray, channels: int, name: str) -> np.ndarray:
+  """A view (N, H, W, C)."""
+  if images.ndim == 3 and channels == 1:
+    return images[..., np.newaxis]
+  if images.ndim != 4:
+    raise InputError(f'{name} is {images.shape}, but images are (N, C, H, W) or (N, H, W, C)')
+  first, last = images.shape[1] == channels, images.shape[3] == channels
+  if first and last:
+    raise InputError(f'{name} is {images.shape}: with {channels} channels that may be (N, C, H, W) or '
+                     '(N, H, W, C); save images of another height and width')
+  if not first and not last:
+    raise InputError(f'{name} is {images.shape}, and neither axis 1 nor axis 3 has the {channels} channels '
+                     'that are named')
+  return np.moveaxis(images, 1, 3) if first else images
+
+
+def _labels(labels: np.ndarray, names: tuple[str, ...] | None,
+            where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+  """Labels as integers, whether they were or were class names, and the names of the classes."""
+  if labels.dtype.kind in 'iu':
+    if names is None:
+      names = numbered_classes(int(labels.max(initial=0)), where)
+    return labels, names
+  if labels.dtype.kind not in 'US':
+    raise InputError(f'{where}: labels are integers or class names, but they are {labels.dtype}')
+  words = _texts(labels)
+  names = tuple(sorted(set(words))) if names is None else names
+  by_name = labels_by_name(names)
+  for place, word in enumerate(words):
+    if word not in by_name:
+      raise InputError(f'{where}: example {place} is {word!r}, which is none of the {len(names)} classes')
+  return np.array([by_name[word] for word in words], np.int32).reshape(labels.shape), names
+
+
+def _texts(array: np.ndarray) -> tuple[str, ...]:
+  return tuple(entry.decode() if isinstance(entry, bytes) else str(entry) for entry in array.ravel())

@@ -1,0 +1,247 @@
+"""Batches of NumPy arrays from a source: endless and shuffled to train on, each example once to evaluate on.
+
+A batch is a dict, with b = batch_size / hosts examples of the global batch on this host:
+  image (b, H, W, C) in the source's dtype: the canvas.
+  size (b, 2) int32: height and width of the original in pixels.
+  label (b,) int32.
+  present (b, C) bool: the channels that the example really has.
+  index (b,) int32: its place in the source.
+  skipped (b,) bool, in training: the image due here was unreadable and the next readable one stands in, which
+    all the others belong to.
+  mask (b,) bool, in evaluation: False for padding and unreadable rows.
+
+Grain's elements are whole batches, so that its tens of microseconds an element are paid once a batch. One
+thread or worker process reads a batch, straight into the arrays that are handed over. No more than threads +
+prefetch batches are in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Callable, Generator, Sequence
+
+import grain
+import numpy as np
+from absl import flags, logging
+
+from flaxnets.data.sources import BadImage, Source
+from flaxnets.errors import InputError
+
+Batch = dict[str, np.ndarray]
+Batches = Generator[Batch, None, None]  # its close() ends the reading ahead; so does dropping it
+Result = tuple[Batch, dict[int, str]]  # and why examples were unreadable, by index
+
+_ENDLESS = 2**40  # steps
+_SHARED = 2**16  # bytes from which an array comes from a worker through shared memory and not through a pipe
+
+
+def train_batches(source: Source, *, batch_size: int, seed: int, start: int = 0, host: int = 0,
+                  hosts: int = 1, threads: int = 0, workers: int = 0, prefetch: int = 2,
+                  on_bad_image: str = 'error') -> Batches:
+  """This host's shares of the global batches start, start + 1, ... without end.
+
+  Every epoch goes once through all examples, in an order that depends on seed, epoch and the number of
+  examples alone. Epochs follow without a gap: a batch may end one and begin the next, and nothing is dropped.
+  Host h of H has the positions [h B / H, (h + 1) B / H) of each batch. Beginning at `start` gives the same
+  batches as reading and forgetting `start` of them; threads and workers change nothing but the speed.
+
+  Args:
+    source: where examples come from.
+    batch_size: B, examples a batch over all hosts.
+    seed: of the order, 0 or more.
+    start: number of the first batch.
+    host: this host, 0 .. hosts - 1.
+    hosts: how many there are.
+    threads: that read, each a batch; 0 for one a core.
+    workers: processes that read in place of threads, each with a copy of the source; 0 for none. They import
+      the main module again, which so needs its `if __name__ == '__main__'`.
+    prefetch: batches that may wait in host memory beyond those being read.
+    on_bad_image: 'error', or 'skip': the next readable example (index + 1, ..., round the end) stands in, and
+      each unreadable one is logged once.
+
+  Raises:
+    InputError: for values that don't fit; while iterating, if no example is readable.
+    BadImage: while iterating, for the first unreadable example, if `on_bad_image` is 'error'.
+  """
+  if start < 0 or seed < 0:
+    raise InputError(f'batches begin at step {start} with seed {seed}; both must be 0 or more')
+  share = _Share(batch_size, host, hosts)
+  read = functools.partial(_train_batch, source=source, share=share, seed=seed, skip=_skips(on_bad_image))
+  return _deliver(grain.MapDataset.range(start, _ENDLESS), read, threads, workers, prefetch)
+
+
+def evaluation_batches(source: Source, *, batch_size: int, host: int = 0, hosts: int = 1, threads: int = 0,
+                       workers: int = 0, prefetch: int = 2, on_bad_image: str = 'error',
+                       examples: Sequence[int] | None = None) -> Batches:
+  """Every example exactly once over all hosts, in order; each host gets as many batches, of equal size.
+
+  Where examples run out, rows are padding: index -1, label 0. With 'skip' an unreadable example keeps its
+  index and label. Both have mask False, zeros for an image, the canvas's size and all channels present.
+
+  Args:
+    examples: indices of those to go through, in that order; None for all. For the others see `train_batches`.
+
+  Raises:
+    InputError: for values that don't fit.
+    BadImage: while iterating, for the first unreadable example, if `on_bad_image` is 'error'.
+  """
+  share = _Share(batch_size, host, hosts)
+  order = np.arange(len(source)) if examples is None else np.asarray(examples, int)
+  skip = _skips(on_bad_image)
+  read = functools.partial(_evaluation_batch, source=source, share=share, order=order, skip=skip)
+  steps = math.ceil(len(order) / batch_size)
+  return _deliver(grain.MapDataset.range(steps), read, threads, workers, prefetch)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Share:
+  """Which positions of the global batches are this host's."""
+
+  batch_size: int
+  host: int
+  hosts: int
+
+  def __post_init__(self):
+    if not 0 <= self.host < self.hosts:
+      raise InputError(f'host {self.host} of {self.hosts}: hosts are numbered 0 to {self.hosts - 1}')
+    if self.batch_size < 1 or self.batch_size % self.hosts:
+      raise InputError(f'a batch of {self.batch_size} cannot be shared equally by {self.hosts} hosts; '
+                       f'choose a multiple of {self.hosts}')
+
+  def positions(self, step: int) -> np.ndarray:
+    size = self.batch_size // self.hosts
+    first = step * self.batch_size + self.host * size
+    return np.arange(first, first + size)
+
+
+def _train_batch(step: int, *, source: Source, share: _Share, seed: int, skip: bool) -> Result:
+  due = _shuffled(share.positions(step), len(source), seed)
+  batch, unreadable = _empty(source, len(due)), {}
+  for row, index in enumerate(due.tolist()):
+    batch['index'][row] = _read_next(source, index, batch, row, unreadable, skip)
+  batch['label'] = source.labels[batch['index']]
+  batch['skipped'] = batch['index'] != due
+  return batch, unreadable
+
+
+def _evaluation_batch(step: int, *, source: Source, share: _Share, order: np.ndarray, skip: bool) -> Result:
+  positions = share.positions(step)
+  real = positions < len(order)
+  batch, unreadable = _empty(source, len(positions)), {}
+  batch['index'][real] = order[positions[real]]
+  batch['label'] = np.where(real, source.labels[batch['index']], 0).astype(np.int32)
+  batch['mask'] = real
+  for row, index in enumerate(batch['index'].tolist()):
+    try:
+      if index >= 0:
+        _read(source, index, batch, row)
+    except BadImage as error:
+      if not skip:
+        raise
+      unreadable[index] = str(error)
+      batch['mask'][row] = False
+  batch['image'][~batch['mask']] = 0
+  return batch, unreadable
+
+
+def _empty(source: Source, rows: int) -> Batch:
+  return {
+    'image': np.empty((rows, *source.canvas, len(source.channels)), source.dtype),
+    'size': np.full((rows, 2), source.canvas, np.int32),
+    'present': np.ones((rows, len(source.channels)), bool),
+    'index': np.full(rows, -1, np.int32),
+  }
+
+
+def _read(source: Source, index: int, batch: Batch, row: int) -> None:
+  size, present = source.read(index, batch['image'][row])
+  batch['size'][row] = size
+  if present is not None:
+    batch['present'][row] = present
+
+
+def _read_next(source: Source, index: int, batch: Batch, row: int, unreadable: dict[int, str],
+               skip: bool) -> int:
+  """Reads the first readable example from `index` on into a row; returns which it was."""
+  for candidate in range(index, index + len(source)):
+    candidate %= len(source)
+    try:
+      _read(source, candidate, batch, row)
+      return candidate
+    except BadImage as error:
+      if not skip:
+        raise
+      unreadable[candidate] = str(error)
+  raise InputError(f'{source.name}: none of its {len(source)} examples is readable, as {unreadable[index]}')
+
+
+def _shuffled(positions: np.ndarray, examples: int, seed: int) -> np.ndarray:
+  """The example at each position of the endless sequence of shuffled epochs, int32."""
+  epochs, places = np.divmod(positions, examples)
+  indices = np.empty(len(positions), np.int32)
+  for epoch in np.unique(epochs).tolist():
+    now = epochs == epoch
+    indices[now] = _permutation(examples, seed, epoch)[places[now]]
+  return indices
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
+  # Not grain's shuffle: its 10 us an example hold the interpreter's lock. Not Generator.permutation: it may
+  # change with NumPy's version, while raw bits never do, and a resumed run has to go on as it began.
+  bits = np.random.Philox(np.random.SeedSequence([seed, epoch])).random_raw(examples)
+  return np.argsort(bits, kind='stable').astype(np.int32)
+
+
+def _deliver(steps: grain.MapDataset, read: Callable[[int], Result], threads: int, workers: int,
+             prefetch: int) -> Batches:
+  if min(threads, workers, prefetch) < 0:
+    raise InputError(f'{threads} threads, {workers} workers, {prefetch} batches ahead: none can be negative')
+  results = steps.map(functools.partial(_caught, read))
+  if not workers:
+    threads = threads or _cores()
+    return _batches(results.to_iter_dataset(grain.ReadOptions(threads, threads + prefetch)))
+  if not flags.FLAGS.is_parsed():  # grain hands its flags to the workers, and not every caller is an absl app
+    flags.FLAGS.mark_as_parsed()
+  in_turn = results.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+  options = grain.experimental.DatasetOptions(min_shm_size=_SHARED)
+  shared = grain.experimental.WithOptionsIterDataset(in_turn, options)
+  waiting = max(1, math.ceil(prefetch / workers))
+  return _batches(shared.mp_prefetch(grain.MultiprocessingOptions(workers, waiting)), copied=True)
+
+
+def _caught(read: Callable[[int], Result], step: int) -> Result | InputError:
+  # Raised within grain, an error would get grain's notes and, from a worker, another traceback.
+  try:
+    return read(step)
+  except InputError as error:
+    return error
+
+
+def _batches(results: grain.IterDataset, copied: bool = False) -> Batches:
+  """The batches, while each unreadable example is logged once, whichever thread or process came upon it."""
+  logged = set()
+  with contextlib.closing(iter(results)) as iterator:
+    for result in iterator:
+      if isinstance(result, InputError):
+        raise result
+      batch, unreadable = result
+      for index in sorted(unreadable.keys() - logged):
+        logging.warning('unreadable, skipped: %s', unreadable[index])
+      logged |= unreadable.keys()
+      # Arrays in shared memory lose it at exit, with warnings; a copy costs microseconds an image.
+      yield {name: np.array(values) for name, values in batch.items()} if copied else batch
+
+
+def _cores() -> int:
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _skips(on_bad_image: str) -> bool:
+  if on_bad_image not in ('error', 'skip'):
+    raise InputError(f"on_bad_image is 'error' or 'skip', not {on_bad_image!r}")
+  return on_bad_image == 'skip'

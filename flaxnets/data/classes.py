@@ -1,0 +1,73 @@
+"""Class names: from a file, by label, and labels by name."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+from pathlib import Path
+
+from flaxnets.errors import InputError
+
+MOST_CLASSES = 1_000_000  # where nobody names them: a slip in a label must not take all memory
+
+
+def read_text(path: Path, what: str) -> str:
+  """The text of a file that a person named; `what` says what it should be, 'the split file'.
+
+  Raises:
+    InputError: if it cannot be read, or is not UTF-8.
+  """
+  try:
+    return path.read_text('utf-8-sig')
+  except UnicodeDecodeError as error:
+    line = error.object[:error.start].count(b'\n') + 1
+    raise InputError(f'{what} {path} is not UTF-8 text (byte 0x{error.object[error.start]:02x} '
+                     f'in line {line})') from None
+  except (OSError, ValueError) as error:
+    raise InputError(f'cannot read {what} {path}: {getattr(error, "strerror", None) or error}') from None
+
+
+def class_file(path: Path) -> tuple[str, ...]:
+  """Reads class names, one a line, in the order of their labels; blank lines don't count.
+
+  Where every line begins with its label, as `0 n01532829 house finch, linnet`, the labels decide the order
+  and are no part of the names.
+
+  Raises:
+    InputError: if the file cannot be read or holds no names.
+  """
+  names = [line.strip() for line in read_text(path, 'the class file').split('\n') if line.strip()]
+  if not names:
+    raise InputError(f'the class file {path} is empty; it holds one name a line')
+  numbered = [name.split(None, 1) for name in names]
+  if all(len(fields) == 2 and fields[0].isdecimal() for fields in numbered):
+    by_label = {int(label): name for label, name in numbered}
+    if sorted(by_label) == list(range(len(names))):
+      return tuple(by_label[label] for label in range(len(names)))
+  return tuple(names)
+
+
+def chosen_classes(root: Path, classes: str, class_names: Sequence[str] | None) -> tuple[str, ...] | None:
+  """The classes that a person or the training source named, the latter first; None for neither."""
+  if class_names is not None:
+    return tuple(class_names)
+  return class_file(root / classes) if classes else None
+
+
+def numbered_classes(highest: int, where: str) -> tuple[str, ...]:
+  """'0', '1' and so on up to the highest label in `where`.
+
+  Raises:
+    InputError: for a label that no data set has so many classes for.
+  """
+  if highest >= MOST_CLASSES:
+    raise InputError(f'{where}: label {highest} means {highest + 1:,} classes; the most is {MOST_CLASSES:,}')
+  return tuple(str(label) for label in range(highest + 1))
+
+
+def labels_by_name(classes: Sequence[str]) -> dict[str, int]:
+  """The label of each name, and of its first word ('n01532829' of 'n01532829 finch') if no other has it."""
+  words = [(name.split() or [name])[0] for name in classes]
+  times = collections.Counter(words)
+  firsts = {word: label for label, word in enumerate(words) if times[word] == 1}
+  return firsts | {name: label for label, name in enumerate(classes)}

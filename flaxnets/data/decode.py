@@ -1,0 +1,202 @@
+"""Encoded image bytes to a canvas: any common format, upright, as eight-bit RGB or luminance."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from flaxnets.channels import ChannelSet
+from flaxnets.data.sources import BadImage
+from flaxnets.errors import InputError
+
+MOST_PIXELS = 178_956_970  # in one image, twice Pillow's MAX_IMAGE_PIXELS: beyond, Pillow speaks of a bomb
+
+_FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
+_ORIENTATION = 0x0112  # the TIFF tag
+_UPRIGHT = {  # by EXIF orientation: where the camera's rows and columns belong
+  2: lambda a: a[:, ::-1],
+  3: lambda a: a[::-1, ::-1],
+  4: lambda a: a[::-1],
+  5: lambda a: a.swapaxes(0, 1),
+  6: lambda a: a.swapaxes(0, 1)[:, ::-1],
+  7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+  8: lambda a: a.swapaxes(0, 1)[::-1],
+}
+
+# Images are decoded side by side: OpenCV's own threads would only get in the way of the others.
+cv2.setNumThreads(1)
+# Odd metadata (a palette's, a broken TIFF tag) is no reason for a line on stderr from every worker.
+warnings.filterwarnings('ignore', module=r'PIL\.')
+
+
+def image_planes(channels: ChannelSet) -> tuple[int, ...]:
+  """Which planes of an RGB image the channels are; empty for luminance.
+
+  Names among R, G and B are those planes, in any order; three other names stand for all three, in order; one
+  other name, such as 'L', is luminance.
+
+  Raises:
+    InputError: for other numbers or mixtures.
+  """
+  names = channels.names
+  if set(names) <= set('RGB'):
+    return tuple('RGB'.index(name) for name in names)
+  if set(names) & set('RGB') or len(names) not in (1, 3):
+    raise InputError(f"image files hold R, G and B (or one gray channel, 'L'), not {', '.join(names)}")
+  return (0, 1, 2) if len(names) == 3 else ()
+
+
+def decode_planes(data: bytes, out: np.ndarray, planes: Sequence[int], *, name: str) -> tuple[int, int]:
+  """`decode`, but only the planes that `image_planes` named, into (H, W, their number or 1)."""
+  if len(planes) == 0 or tuple(planes) == (0, 1, 2):
+    return decode(data, out, name=name)
+  rgb = np.empty((*out.shape[:2], 3), np.uint8)
+  size = decode(data, rgb, name=name)
+  out[...] = rgb[:, :, list(planes)]
+  return size
+
+
+def decode(data: bytes, out: np.ndarray, *, name: str) -> tuple[int, int]:
+  """Decodes an image into `out`, squashed to its height and width.
+
+  Formats are JPEG, PNG, WebP, BMP, GIF (the first frame), TIFF, PPM, JPEG 2000 and AVIF. EXIF orientation is
+  honoured. Gray, palette and CMYK images become RGB, 16 bits become 8, what is transparent shows white.
+  Shrinking averages areas; a JPEG at least twice as large as `out` on both axes is first shrunk by its own
+  DCT. Threads decode side by side: the work is done without the interpreter's lock.
+
+  Args:
+    data: the file's bytes.
+    out: (H, W, 3) uint8 for RGB, or (H, W, 1) for luminance (BT.601).
+    name: what messages call the image: its path, and its line in a list.
+
+  Returns:
+    The original's height and width in pixels, upright.
+
+  Raises:
+    BadImage: if this is no image, a broken one, or one of more than 178,956,970 pixels.
+  """
+  if not data:
+    raise BadImage(f'{name}: the file is empty')
+  decoded = _jpeg(data, out.shape, name) if data[:2] == b'\xff\xd8' else None
+  pixels, size, orientation = decoded or _other(data, out.shape[2] == 1, name)
+  turned = orientation >= 5
+  if orientation == 1:
+    _squash(pixels, out)
+  else:
+    canvas = np.empty((out.shape[1], out.shape[0], out.shape[2]) if turned else out.shape, np.uint8)
+    _squash(pixels, canvas)
+    out[...] = _UPRIGHT[orientation](canvas)
+  return (size[1], size[0]) if turned else size
+
+
+def _jpeg(data: bytes, shape: tuple[int, ...], name: str) -> tuple[np.ndarray, tuple[int, int], int] | None:
+  """Pixels (perhaps already shrunk), original size, orientation; None for JPEGs that Pillow must read."""
+  try:
+    height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+  except (ValueError, KeyError):  # KeyError: a subsampling that it has no name for
+    return None
+  if space not in ('YCbCr', 'RGB', 'Gray'):
+    return None
+  _check_size(height, width, name)
+  orientation = _jpeg_orientation(data)
+  least = shape[:2] if orientation < 5 else (shape[1], shape[0])
+  options = {'colorspace': 'GRAY' if shape[2] == 1 else 'RGB', 'min_height': least[0], 'min_width': least[1],
+             'min_factor': 2}
+  try:
+    pixels = simplejpeg.decode_jpeg(data, **options)
+  except ValueError as error:
+    if not str(error).startswith(('Premature', 'Corrupt')):
+      return None  # perhaps only odd metadata, such as an unknown JFIF revision: Pillow tells
+    raise BadImage(f'{name}: a broken JPEG ({_one_line(error)})') from None
+  return pixels, (height, width), orientation
+
+
+def _other(data: bytes, gray: bool, name: str) -> tuple[np.ndarray, tuple[int, int], int]:
+  """Pixels, size and orientation of any other image."""
+  try:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+      _check_size(image.height, image.width, name)
+      image.load()
+      pixels = np.asarray(_eight_bits(image).convert('L' if gray else 'RGB'))
+      exif = image.info.get('exif', b'')  # a TIFF has none left: Pillow turned it upright
+  except (BadImage, MemoryError):
+    raise
+  except Image.DecompressionBombError:
+    raise BadImage(f'{name}: more than {MOST_PIXELS:,} pixels, the most that is decoded') from None
+  except Image.UnidentifiedImageError:
+    raise BadImage(f'{name}: not an image in a known format (it begins with {data[:8]!r})') from None
+  except Exception as error:  # Pillow's readers raise almost anything for a broken file
+    raise BadImage(f'{name}: cannot be decoded ({_one_line(error)})') from None
+  return np.atleast_3d(pixels), pixels.shape[:2], _orientation(exif.removeprefix(b'Exif\0\0'))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+  """An opaque RGB or gray image of eight bits. Pillow opens some 16-bit formats as 32-bit integers."""
+  if image.mode == 'I' or image.mode.startswith('I;16'):
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+      raise ValueError("32-bit pixels, whose white is unknown; data.source='arrays' takes such numbers")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+  if image.mode == 'F':
+    raise ValueError("float pixels, whose white is unknown; data.source='arrays' takes such numbers")
+  if image.has_transparency_data:
+    page = Image.new('RGBA', image.size, 'white')
+    page.alpha_composite(image.convert('RGBA'))
+    return page.convert('RGB')
+  return image if image.mode in ('L', 'RGB') else image.convert('RGB')
+
+
+def _squash(pixels: np.ndarray, out: np.ndarray) -> None:
+  """Resizes into `out`: areas averaged along an axis that shrinks, linear along one that grows."""
+  height, width = out.shape[:2]
+  least = min(height, pixels.shape[0]), min(width, pixels.shape[1])
+  if least != pixels.shape[:2]:
+    pixels = _resize(pixels, least, cv2.INTER_AREA, out)
+  if least != (height, width):
+    pixels = _resize(pixels, (height, width), cv2.INTER_LINEAR, out)
+  if pixels is not out:
+    out[...] = pixels
+
+
+def _resize(pixels: np.ndarray, size: tuple[int, int], how: int, out: np.ndarray) -> np.ndarray:
+  direct = size == out.shape[:2] and out.flags.c_contiguous
+  resized = cv2.resize(pixels, size[::-1], dst=out if direct else None, interpolation=how)
+  return out if direct else resized.reshape(*size, -1)
+
+
+def _jpeg_orientation(data: bytes) -> int:
+  start = data.find(b'Exif\0\0', 0, 1 << 16)  # a segment has at most 64 KiB, and EXIF comes first
+  return 1 if start < 0 else _orientation(data[start + 6:])
+
+
+def _orientation(exif: bytes) -> int:
+  """The orientation, 1 to 8, in a block of EXIF; 1 (upright) where it says nothing that makes sense."""
+  order = {b'II': '<', b'MM': '>'}.get(exif[:2])
+  if order is None:
+    return 1
+  try:
+    start, = struct.unpack_from(order + 'I', exif, 4)
+    entries, = struct.unpack_from(order + 'H', exif, start)
+    for place in range(start + 2, start + 2 + 12 * entries, 12):
+      tag, _, _, value = struct.unpack_from(order + 'HHIH', exif, place)
+      if tag == _ORIENTATION:
+        return value if 1 <= value <= 8 else 1
+  except struct.error:
+    pass
+  return 1
+
+
+def _check_size(height: int, width: int, name: str) -> None:
+  if height * width > MOST_PIXELS:
+    raise BadImage(f'{name}: {height} x {width} pixels; the most that is decoded is {MOST_PIXELS:,}')
+
+
+def _one_line(error: Exception) -> str:
+  return ' '.join(str(error).split()) or type(error).__name__

@@ -1,0 +1,235 @@
+"""Encoded images in files: split files of `path label` lines, or one folder a class."""
+
+from __future__ import annotations
+
+import collections
+import os
+import posixpath
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from flaxnets.channels import ChannelSet
+from flaxnets.data.classes import chosen_classes, class_file, labels_by_name, numbered_classes, read_text
+from flaxnets.data.decode import decode_planes, image_planes
+from flaxnets.data.sources import BadImage, Reading
+from flaxnets.errors import InputError
+
+SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm',
+            '.pgm', '.jp2', '.avif')
+
+
+class ImageFiles:
+  """Image files; see `sources.Source` for the attributes.
+
+  Args:
+    name: what messages call it: the split file or the folder.
+    root: folder that the paths are relative to.
+    paths: of the files, with '/'.
+    labels: one a path.
+    channels: see `decode.image_planes`.
+    classes: class names.
+    canvas: side that images are squashed to, pixels.
+    lines: the line of `name` that each path stands in; None where there is no list.
+  """
+
+  def __init__(self, name: str, root: str, paths: Sequence[str], labels: Sequence[int], channels: ChannelSet,
+               classes: Sequence[str], canvas: int, lines: Sequence[int] | None = None):
+    if canvas < 1:
+      raise InputError(f'a canvas of {canvas} pixels holds nothing; give data.canvas or image_size')
+    self.name, self.channels, self.classes = name, channels, tuple(classes)
+    self.labels = np.array(labels, np.int32)
+    self.canvas, self.dtype, self.may_lack = (canvas, canvas), np.dtype(np.uint8), False
+    self.ids = _unique(paths)
+    self._root, self._paths, self._lines, self._planes = root, paths, lines, image_planes(channels)
+
+  def __len__(self) -> int:
+    return len(self._paths)
+
+  def read(self, index: int, out: np.ndarray) -> Reading:
+    return Reading(decode_planes(self.encoded(index), out, self._planes, name=self.where(index)))
+
+  def where(self, index: int) -> str:
+    """The file and its line in the list, for messages."""
+    path = os.path.join(self._root, self._paths[index])
+    return path if self._lines is None else f'{path} ({self.name}, line {self._lines[index]})'
+
+  def encoded(self, index: int) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+      BadImage: if it cannot be read.
+    """
+    try:
+      with open(os.path.join(self._root, self._paths[index]), 'rb') as file:
+        return file.read()
+    except (OSError, ValueError) as error:
+      reason = getattr(error, 'strerror', None) or error
+      raise BadImage(f'{self.where(index)}: cannot be read ({reason})') from None
+
+
+def open_list(root: str, split: str, *, canvas: int, channels: str = 'RGB',
+              wavelengths: Sequence[float | None] = (), classes: str = '',
+              class_names: Sequence[str] | None = None, check_files: bool = True) -> ImageFiles:
+  """ImageNet-mini's layout: a split file of `path label` lines, paths relative to `root`.
+
+  A path may hold spaces; blank lines, spaces at a line's end and Windows line ends do no harm. Links are
+  followed as long as they stay in `root`, or in what its first folder (say `root/images`) is a link to.
+  Where neither `class_names` nor `classes` says otherwise, class names come from `root/classes.txt` if there
+  is one, else from the folders if each label has its own, else they are numbers up to the highest label.
+
+  Args:
+    root, split, canvas, channels, wavelengths, classes, class_names: see `sources.open_source`.
+    check_files: look now whether every file is there.
+
+  Raises:
+    InputError: naming the split file and the line, for a malformed line, a label out of range, a path that
+      leaves the root, or a missing file; and for a missing or empty split file.
+  """
+  home = _folder(root, 'data.root')
+  names = chosen_classes(home, classes, class_names)
+  if names is None and (home / 'classes.txt').is_file():
+    names = class_file(home / 'classes.txt')
+  name = str(home / split)
+  text = read_text(home / split, 'the split file')
+  lines, paths, labels = _parse(name, text, len(names) if names else None)
+  _check_paths(name, root, lines, paths, check_files)
+  return ImageFiles(name, root, paths, labels, ChannelSet.of(channels or 'RGB', wavelengths),
+                    names or _classes_from_folders(name, paths, labels), canvas, lines)
+
+
+def _parse(name: str, text: str, classes: int | None) -> tuple[list[int], list[str], list[int]]:
+  lines, paths, labels = [], [], []
+  for number, line in enumerate(text.split('\n'), 1):
+    fields = line.rsplit(None, 1)
+    if not fields:
+      continue
+    where = f'{name}, line {number}'
+    if len(fields) != 2 or '\0' in line or not fields[1].removeprefix('-').isdecimal():
+      raise InputError(f'{where}: {line.strip()[:200]!r} is not a path and a label, as images/finch/1.jpg 0')
+    label = int(fields[1])
+    if label < 0 or (classes is not None and label >= classes):
+      allowed = f'{classes} classes have labels 0 to {classes - 1}' if classes else 'labels begin with 0'
+      raise InputError(f'{where}: label {label} is out of range; {allowed}')
+    path = posixpath.normpath(fields[0].strip())
+    if path.startswith(('/', '../')) or path == '..':
+      raise InputError(f'{where}: the path {fields[0]!r} leaves the root; paths are relative to it')
+    lines.append(number)
+    paths.append(path)
+    labels.append(label)
+  if not paths:
+    raise InputError(f'the split file {name} is empty; it holds a path and a label a line')
+  return lines, paths, labels
+
+
+def _check_paths(name: str, root: str, lines: Sequence[int], paths: Sequence[str], check_files: bool) -> None:
+  """One listing a folder: an ImageNet of single look-ups would take minutes on a network disk."""
+  listings: dict[str, tuple[set[str], set[str]]] = {}
+  missing = []
+  for line, path in zip(lines, paths, strict=True):
+    folder, _, file = path.rpartition('/')
+    if folder not in listings:
+      if not _inside(root, folder):
+        raise InputError(f'{name}, line {line}: {folder!r} is a link that leaves the root {root}')
+      listings[folder] = _listing(os.path.join(root, folder))
+    files, links = listings[folder]
+    if file in links and not _inside(root, path):
+      raise InputError(f'{name}, line {line}: {path!r} is a link that leaves the root {root}')
+    if file not in files:
+      missing.append((line, path))
+  if missing and check_files:
+    others = f' (and {len(missing) - 1:,} more are missing)' if len(missing) > 1 else ''
+    raise InputError(f'{name}, line {missing[0][0]}: there is no file '
+                     f'{os.path.join(root, missing[0][1])}{others}; data.on_bad_image=skip goes on without')
+
+
+def _listing(folder: str) -> tuple[set[str], set[str]]:
+  """What is in a folder, and which of that are links; nothing for a folder that is not there."""
+  try:
+    with os.scandir(folder) as entries:
+      found = [(entry.name, entry.is_symlink()) for entry in entries]
+  except (OSError, ValueError):
+    return set(), set()
+  return {file for file, _ in found}, {file for file, link in found if link}
+
+
+def _inside(root: str, path: str) -> bool:
+  """Whether a path, links followed, stays in the root, or in what its first folder is a link to."""
+  first, _, rest = path.partition('/')
+  homes = [os.path.realpath(root)]
+  if os.path.isdir(os.path.join(root, first)):
+    homes.append(os.path.realpath(os.path.join(root, first)))
+  real = os.path.realpath(os.path.join(root, path))
+  return any(os.path.commonpath([home, real]) == home for home in homes)
+
+
+def _classes_from_folders(name: str, paths: Sequence[str], labels: Sequence[int]) -> tuple[str, ...]:
+  numbers = numbered_classes(max(labels), name)
+  parents = (posixpath.basename(posixpath.dirname(path)) for path in paths)
+  folders = set(zip(labels, parents, strict=True))
+  names = dict(folders)
+  if len(folders) == len(names) == len(set(names.values())) and all(names.values()):
+    return tuple(names.get(label, number) for label, number in enumerate(numbers))
+  return numbers
+
+
+def open_folders(root: str, split: str, *, canvas: int, channels: str = 'RGB',
+                 wavelengths: Sequence[float | None] = (), classes: str = '',
+                 class_names: Sequence[str] | None = None) -> ImageFiles:
+  """One folder a class: root/split/<class>/, and every image file in or below it.
+
+  Without `class_names` or `classes` the classes are the folders, sorted by name. With them a folder is a
+  class's name or its first word; classes may lack a folder, but not the other way round. Hidden files, and
+  those whose ending is no image's, are left out.
+
+  Args:
+    root, split, canvas, channels, wavelengths, classes, class_names: see `sources.open_source`.
+
+  Raises:
+    InputError: for a missing split, one without class folders or images, or a folder that is no class.
+  """
+  home = _folder(root, 'data.root')
+  top = _folder(str(home / split), 'the split')
+  folders = sorted(path.name for path in top.iterdir() if path.is_dir() and not path.name.startswith('.'))
+  if not folders:
+    raise InputError(f'{top} has no folders; it needs one a class, with images in it')
+  names = chosen_classes(home, classes, class_names) or tuple(folders)
+  by_name = labels_by_name(names)
+  paths, labels = [], []
+  for folder in folders:
+    if folder not in by_name:
+      raise InputError(f'{top / folder} is none of the {len(names)} classes, {names[0]!r} to {names[-1]!r}')
+    found = _images_below(str(top), folder)
+    paths += found
+    labels += [by_name[folder]] * len(found)
+  if not paths:
+    raise InputError(f'{top} has no images in its folders; files end in {", ".join(SUFFIXES)}')
+  return ImageFiles(str(top), str(top), paths, labels, ChannelSet.of(channels or 'RGB', wavelengths), names,
+                    canvas)
+
+
+def _images_below(top: str, folder: str) -> list[str]:
+  found = []
+  for place, inner, files in os.walk(os.path.join(top, folder)):
+    inner[:] = [name for name in inner if not name.startswith('.')]
+    below = Path(place).relative_to(top).as_posix()
+    found += [f'{below}/{file}' for file in files
+              if file.lower().endswith(SUFFIXES) and not file.startswith('.')]
+  return sorted(found)
+
+
+def _folder(path: str, what: str) -> Path:
+  if not os.path.isdir(path):
+    raise InputError(f'{what} {path!r} is not a folder')
+  return Path(path)
+
+
+def _unique(paths: Sequence[str]) -> list[str]:
+  """The paths; those that a list repeats get the number of the repetition behind them."""
+  seen: collections.Counter[str] = collections.Counter()
+  ids = []
+  for path in paths:
+    seen[path] += 1
+    ids.append(path if seen[path] == 1 else f'{path}#{seen[path]}')
+  return ids

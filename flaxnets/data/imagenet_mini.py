@@ -1,0 +1,189 @@
+"""Prepares ImageNet-mini's layout, or any images in that layout, as a TFDS data set in array_record files.
+
+    python -m flaxnets.data.imagenet_mini --root=IMAGES --data_dir=DIR [--canvas=128]
+
+Then train with data.source=tfds, data.root=DIR. Without a canvas the original bytes are kept. With one every
+image is squashed to canvas x canvas raw RGB pixels, so that training decodes nothing; its original height and
+width are kept beside it. TensorFlow is not needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import io
+import itertools
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from array_record.python import array_record_module
+from tensorflow_datasets.core import writer
+from tqdm import tqdm
+
+from flaxnets.data import tfds_source
+from flaxnets.data.decode import decode
+from flaxnets.data.files import ImageFiles, open_list
+from flaxnets.data.sources import BadImage
+from flaxnets.errors import InputError
+
+
+class _Uncompressed(writer.ExampleWriter):
+  """Writes array_record without the usual zstd: it saves little on pixels and JPEGs, and triples reading."""
+
+  def write(self, path, examples):
+    records = array_record_module.ArrayRecordWriter(os.fspath(path), 'group_size:1,uncompressed')
+    for _, example in examples:
+      records.write(example)
+    records.close()
+
+
+class ImagenetMini(tfds.core.GeneratorBasedBuilder):
+  """Splits of image files as a TFDS data set, in the order of the lists.
+
+  Features: image (encoded, or uint8 (canvas, canvas, 3)), label, height and width in pixels (upright), path.
+
+  Args:
+    sources: split name to its files; all with the same classes.
+    canvas: side of raw pixels; 0 keeps the encoded bytes.
+    on_bad_image: error, or skip: leave unreadable files out and name them on stderr.
+    options: those of `tfds.core.DatasetBuilder`, as data_dir.
+
+  Attributes:
+    skipped: how many files were left out.
+  """
+
+  VERSION = tfds.core.Version('1.0.0')
+
+  def __init__(self, *, sources: dict[str, ImageFiles], canvas: int = 0, on_bad_image: str = 'error',
+               **options):
+    self._sources, self._canvas, self._on_bad_image = sources, canvas, on_bad_image
+    self.skipped = 0
+    name = f'canvas{canvas}' if canvas else 'encoded'
+    super().__init__(config=tfds.core.BuilderConfig(name=name), file_format='array_record', **options)
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    side = self._canvas
+    image = tfds.features.Tensor(shape=(side, side, 3), dtype=np.uint8, encoding='bytes') if side else (
+      tfds.features.Image(shape=(None, None, 3)))
+    classes = next(iter(self._sources.values())).classes
+    return tfds.core.DatasetInfo(
+      builder=self, description='Images from split files of `path label` lines.',
+      features=tfds.features.FeaturesDict({
+        'image': image, 'label': tfds.features.ClassLabel(names=classes), 'height': np.int32,
+        'width': np.int32, 'path': tfds.features.Text()}),
+      supervised_keys=('image', 'label'), disable_shuffling=True)
+
+  def _example_writer(self):
+    return _Uncompressed(self.info.file_format)
+
+  def _split_generators(self, dl_manager):
+    return {split: self._generate_examples(split) for split in self._sources}
+
+  def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
+    source = self._sources[split]
+    written = 0
+    # TFDS writes from this thread; others decode a little ahead of it.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(
+        total=len(source), desc=split, unit=' images') as progress:
+      for start in range(0, len(source), 256):
+        places = range(start, min(start + 256, len(source)))
+        examples = pool.map(self._example, itertools.repeat(source), places)
+        for place, example in zip(places, examples, strict=True):
+          progress.update()
+          if isinstance(example, BadImage):
+            self.skipped += 1
+            progress.write(f'skipped {example}', file=sys.stderr)
+          else:
+            written += 1
+            yield place, example
+    if not written:
+      raise InputError(f'{source.name} names no readable image')
+
+  def _example(self, source: ImageFiles, place: int) -> dict | BadImage:
+    # Bytes that are kept as they are get decoded too: a broken file is to be found now, not in training.
+    pixels = np.empty((self._canvas or 8, self._canvas or 8, 3), np.uint8)
+    try:
+      data = source.encoded(place)
+      height, width = decode(data, pixels, name=source.where(place))
+    except BadImage as error:
+      if self._on_bad_image == 'skip':
+        return error
+      raise
+    return {'image': pixels if self._canvas else data, 'label': int(source.labels[place]), 'height': height,
+            'width': width, 'path': source.ids[place]}
+
+
+def prepare(root: str, data_dir: str, *, canvas: int = 0, splits: Sequence[str] = (), classes: str = '',
+            on_bad_image: str = 'error') -> ImagenetMini:
+  """Writes DIR/imagenet_mini/<encoded or canvasN>/1.0.0; a failure leaves nothing there.
+
+  Args:
+    root: folder with the split files, and with what they name.
+    data_dir: where TFDS keeps its data sets.
+    canvas: side of raw pixels, or 0 for the encoded bytes.
+    splits: split files; empty for every .txt in root but classes.txt. train.txt becomes the split 'train'.
+    classes: file of class names, as in `sources.open_source`; without any, those of train.txt (or the first
+      file) count for all.
+    on_bad_image: error or skip, what an unreadable file does.
+
+  Raises:
+    InputError: for a fault in the lists, an unreadable file, or a data set that is already there.
+  """
+  files = list(splits) or sorted(path.name for path in Path(root).glob('*.txt') if path.name != 'classes.txt')
+  if not files:
+    raise InputError(f'no split files (*.txt) in {root}; --splits=FILE,FILE names them')
+  sources: dict[str, ImageFiles] = {}
+  names = None
+  for file in sorted(files, key=lambda file: Path(file).stem != 'train'):
+    split = Path(file).stem
+    if not re.fullmatch(r'\w+', split) or split == 'all' or split in sources:
+      raise InputError(f'{file} cannot become a split {split!r}: a name has letters, digits and _, comes '
+                       "once, and is not 'all'")
+    sources[split] = open_list(root, file, canvas=canvas or 8, classes=classes, class_names=names,
+                               check_files=on_bad_image != 'skip')
+    names = sources[split].classes
+  builder = ImagenetMini(sources=sources, canvas=canvas, on_bad_image=on_bad_image, data_dir=data_dir)
+  if builder.data_path.exists():
+    raise InputError(f'{builder.data_path} is already there; delete it to prepare it again')
+  tfds.disable_progress_bar()
+  # TFDS wants a folder for downloads, and talks of them on stdout; there are none.
+  with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
+    builder.download_and_prepare(download_dir=downloads,
+                                 download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+  for split in sources:
+    tfds_source.label_table(builder, 'label', split)
+  return builder
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  parser = argparse.ArgumentParser(prog='python -m flaxnets.data.imagenet_mini', description=(
+    'Prepares images in lists of `path label` lines for data.source=tfds.'))
+  parser.add_argument('--root', required=True, help='folder with the split files and the images')
+  parser.add_argument('--data_dir', required=True, help='folder of TFDS data sets, written to')
+  parser.add_argument('--canvas', type=int, default=0, help='side of raw pixels; 0 keeps the encoded bytes')
+  parser.add_argument('--splits', default='', help='FILE,FILE; default: every .txt in root but classes.txt')
+  parser.add_argument('--classes', default='', help='file of class names; default: classes.txt, if it exists')
+  parser.add_argument('--on_bad_image', choices=('error', 'skip'), default='error')
+  options = vars(parser.parse_args(arguments))
+  options['splits'] = [file for file in options['splits'].split(',') if file]
+  logging.set_verbosity(logging.ERROR)  # TFDS warns of a config that it does not know
+  try:
+    builder = prepare(**options)
+  except InputError as error:
+    print(error, file=sys.stderr)
+    return 1
+  counts = ', '.join(f'{split.num_examples:,} {split.name}' for split in builder.info.splits.values())
+  print(f'{builder.data_path}: {counts}' + (f' ({builder.skipped:,} skipped)' if builder.skipped else ''))
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,215 @@
+"""What a source of examples is, examples held in arrays, and the way from names in a config to a source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from flaxnets.channels import ChannelSet
+from flaxnets.errors import InputError
+
+DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))  # those that a canvas may have
+
+
+class BadImage(InputError):
+  """One example cannot be read; the message names its file (and its line in the list) and the reason."""
+
+
+class Reading(NamedTuple):
+  """What `Source.read` tells beside the pixels.
+
+  Attributes:
+    size: the original's height and width in pixels, after any rotation that its metadata ask for.
+    present: (C,) bool, the channels that the example really has; None for all.
+  """
+
+  size: tuple[int, int]
+  present: np.ndarray | None = None
+
+
+class Source(Protocol):
+  """Examples by number. Threads share one, and worker processes get a copy by pickle.
+
+  Attributes:
+    name: what messages call it.
+    channels: the planes of a canvas, in order.
+    classes: class names, in the order of the labels.
+    labels: (N,) int32 in 0 .. len(classes) - 1.
+    ids: N unique names for people and result files: paths for files, numbers for arrays.
+    canvas: height and width of every canvas, pixels.
+    dtype: of every canvas: uint8, uint16 or float32.
+    may_lack: whether `read` may find an example without some of the channels.
+  """
+
+  name: str
+  channels: ChannelSet
+  classes: tuple[str, ...]
+  labels: np.ndarray
+  ids: Sequence[str]
+  canvas: tuple[int, int]
+  dtype: np.dtype
+  may_lack: bool
+
+  def __len__(self) -> int: ...
+
+  def read(self, index: int, out: np.ndarray) -> Reading:
+    """Writes example `index` into `out`, (H, W, C) of `dtype`: the whole original, squashed to H x W.
+
+    Raises:
+      BadImage: if the example is unreadable; `out` then holds anything.
+    """
+    ...
+
+
+class ArraySource:
+  """Examples in one array; see `Source` for the attributes.
+
+  uint8, uint16 and float32 are kept as they are; every other number type (int16, int64 and float64 among
+  them) becomes float32 on reading. A plane of nothing but NaN is an absent channel, handed over as zeros.
+
+  Args:
+    name: what messages call it.
+    images: (N, H, W, C), any strides; may be memory-mapped, for only what is read is touched.
+    labels: (N,) integers in 0 .. len(classes) - 1.
+    channels: names of the C planes, or of those taken.
+    classes: class names.
+    present: (N, C) bool, the planes that each example really has; None for all.
+    ids: N unique names; the numbers 0 .. N - 1 where None.
+    take: indices into the C planes of `images` and `present`, one for each of `channels`; None for all.
+    reopen: makes this source again in a worker process, where sending the array there would be slow.
+
+  Raises:
+    InputError: if the shapes do not fit each other, there are no examples, or a label is out of range.
+  """
+
+  def __init__(self, name: str, images: np.ndarray, labels: np.ndarray, channels: ChannelSet,
+               classes: Sequence[str], present: np.ndarray | None = None, ids: Sequence[str] | None = None, *,
+               take: Sequence[int] | None = None, reopen: Callable[[], ArraySource] | None = None):
+    if images.ndim != 4:
+      raise InputError(f'{name}: images are (N, H, W, C), but the array is {images.shape}')
+    if images.dtype.kind not in 'biuf':
+      raise InputError(f'{name}: images are numbers, but the array holds {images.dtype}')
+    planes = images.shape[3]
+    if take is None and len(channels) != planes:
+      raise InputError(f'{name}: {len(channels)} channels are named for {planes} planes')
+    if present is not None and (present.shape != (len(images), planes) or present.dtype != bool):
+      raise InputError(f'{name}: presence is a bool array {(len(images), planes)}, one value for each '
+                       f'example and channel, but it is {present.dtype} {present.shape}')
+    self.name, self.channels, self.classes = name, channels, tuple(classes)
+    self.labels = checked_labels(name, labels, len(images), len(self.classes))
+    self.ids = [str(index) for index in range(len(images))] if ids is None else ids
+    self.canvas = images.shape[1:3]
+    native = images.dtype.newbyteorder('=')
+    self.dtype = native if native in DTYPES else np.dtype(np.float32)
+    # An absent plane is NaN throughout: one pixel of each tells.
+    self.may_lack = (present is not None and not present.all()) or (
+      images.dtype.kind == 'f' and bool(np.isnan(images[:, 0, 0]).any()))
+    self._images, self._present, self._reopen = images, present, reopen
+    self._take = None if take is None or list(take) == list(range(planes)) else list(take)
+
+  def __len__(self) -> int:
+    return len(self._images)
+
+  def __reduce_ex__(self, protocol):
+    return super().__reduce_ex__(protocol) if self._reopen is None else (self._reopen, ())
+
+  def read(self, index: int, out: np.ndarray) -> Reading:
+    image = self._images[index]
+    with np.errstate(over='ignore'):  # a float64 too large for float32 becomes infinite: an error below
+      out[...] = image if self._take is None else image[:, :, self._take]
+    present = np.ones(len(self.channels), bool) if self._present is None else self._row(index)
+    if self.dtype == np.float32 and not np.isfinite(out).all():
+      missing = np.isnan(out).all(axis=(0, 1))
+      out[:, :, missing] = 0
+      present &= ~missing
+      bad = ~np.isfinite(out).all(axis=(0, 1)) & present
+      if bad.any():
+        raise BadImage(f'{self.name}: example {self.ids[index]} has NaN or infinite pixels in channel '
+                       f'{self.channels.names[int(bad.argmax())]}; a channel is NaN throughout or not at all')
+    if not present.any():
+      raise BadImage(f'{self.name}: example {self.ids[index]} has none of the channels '
+                     f'{", ".join(self.channels.names)}')
+    out[:, :, ~present] = 0
+    return Reading(self.canvas, None if present.all() else present)
+
+  def _row(self, index: int) -> np.ndarray:
+    row = np.asarray(self._present[index])
+    return row.copy() if self._take is None else row[self._take]
+
+
+def checked_labels(name: str, labels: np.ndarray, examples: int, classes: int) -> np.ndarray:
+  """The labels as (N,) int32, after checking that there is one in 0 .. classes - 1 for each example.
+
+  Raises:
+    InputError: naming `name` and the first example that is wrong.
+  """
+  labels = np.asarray(labels)
+  if labels.shape != (examples,):
+    raise InputError(f'{name}: {examples} examples have labels of shape ({examples},), not {labels.shape}')
+  if not examples:
+    raise InputError(f'{name}: there are no examples in it')
+  if labels.dtype.kind not in 'iu':
+    raise InputError(f'{name}: labels are integers, but they are {labels.dtype}')
+  wrong = (labels < 0) | (labels >= classes)
+  if wrong.any():
+    first = int(wrong.argmax())
+    raise InputError(f'{name}: example {first} has label {labels[first]}, but {classes} classes have '
+                     f'labels 0 to {classes - 1}')
+  return labels.astype(np.int32)
+
+
+def open_source(
+    source: str, split: str, *, root: str = '', name: str = '', channels: str = 'RGB',
+    wavelengths: Sequence[float | None] = (), classes: str = '', image_key: str = 'X_{split}',
+    label_key: str = 'y_{split}', channels_key: str = 'bands', classes_key: str = 'classes',
+    present_key: str = 'present_{split}', canvas: int = 144, on_bad_image: str = 'error',
+    class_names: Sequence[str] | None = None) -> Source:
+  """Opens one split of a data set; the arguments are the fields of `config.data`.
+
+  Args:
+    source: lists, folders, arrays, tfds or synthetic.
+    split: lists: a file of `path label` lines; folders: a folder with one folder a class; arrays: what
+      {split} in the keys becomes, or an .npz in the folder `root`; tfds: a split such as train[:90%];
+      synthetic: see there. Except for lists a final .txt is dropped, so that the config's defaults serve.
+    root: folder that all paths are relative to; arrays: an .npz, or a folder of .npy or .npz files; tfds: its
+      data_dir.
+    name: tfds: name[/config][:version].
+    channels: 'RGB' or 'B02,B03'; arrays: those to take, in order, '' for all. For images see `image_planes`.
+    wavelengths: centre wavelengths in nanometres, one a channel, or nothing.
+    classes: a file of class names relative to `root` (see `classes.class_file`); '' takes what there is.
+    image_key, label_key, channels_key, classes_key, present_key: names of the arrays in the file.
+    canvas: side in pixels that images are squashed to; arrays and prepared canvases keep their own size.
+    on_bad_image: error: files that a list names and that do not exist are an error here; skip: in `read`.
+    class_names: the classes of the training source, for the other splits: labels then mean the same in all.
+
+  Raises:
+    InputError: for what cannot work: a path, a label, a key, or an empty split.
+  """
+  if source == 'synthetic':
+    from flaxnets.data import synthetic
+    made = synthetic.source(split)
+    if channels and ChannelSet.of(channels).names != made.channels.names:
+      raise InputError(f"synthetic images have channels {made.channels.label(made.channels.full)}, "
+                       f'not {channels}')
+    return made
+  if source not in ('lists', 'folders', 'arrays', 'tfds'):
+    raise InputError(f'data.source {source!r} is not known; it is lists, folders, arrays, tfds or synthetic')
+  if not root:
+    raise InputError(f'data.root is empty; with data.source={source} it says where the data is')
+  common = {'channels': channels, 'wavelengths': wavelengths, 'classes': classes, 'class_names': class_names}
+  if source == 'lists':
+    from flaxnets.data import files
+    return files.open_list(root, split, canvas=canvas, check_files=on_bad_image != 'skip', **common)
+  split = split.removesuffix('.txt')
+  if source == 'folders':
+    from flaxnets.data import files
+    return files.open_folders(root, split, canvas=canvas, **common)
+  if source == 'arrays':
+    from flaxnets.data import arrays
+    return arrays.open_arrays(
+      root, split, image_key=image_key, label_key=label_key, channels_key=channels_key,
+      classes_key=classes_key, present_key=present_key, **common)
+  from flaxnets.data import tfds_source
+  return tfds_source.open_tfds(root, name, split, canvas=canvas, **common)

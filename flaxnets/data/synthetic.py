@@ -1,0 +1,124 @@
+"""Embedded data, made from a seed: shapes that every channel shows, in hues that only several channels tell.
+
+The shape differs from its background in every channel by a contrast of random size and random sign. In one
+channel, its hue, the sign is the opposite of that in the two others: a red shape on cyan and a cyan shape on
+red are one hue, as on the opponent axes of colour vision. What is known of the three hues then follows: from
+one channel nothing (its contrast has the same distribution for each hue, a third is guessed right), from two
+channels two thirds (different signs leave two hues), from three channels everything.
+
+Position, size, angle, brightness, light falling in and noise are drawn for every image. Labels survive flips,
+rotations, perspective and moderate crops.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import numpy as np
+
+from flaxnets.channels import ChannelSet
+from flaxnets.data.sources import ArraySource
+from flaxnets.errors import InputError
+
+SHAPES = ('disc', 'ring', 'cross', 'triangle')
+HUES = ('red-cyan', 'green-magenta', 'blue-yellow')  # the opposite sign is in R, G, B
+CLASSES = tuple(f'{hue} {shape}' for shape in SHAPES for hue in HUES)
+STREAMS = ('train', 'validation', 'test')
+
+_SPLIT = re.compile(r'(\w+)\[(\d*):(\d+)\]')
+_BLOCK = 256  # examples that are drawn together: a slice of a stream is the same whatever else is drawn
+
+
+def source(split: str, *, size: int = 48) -> ArraySource:
+  """Examples of a stream, as TFDS writes slices: 'train[:4000]' or 'test[1000:2000]'.
+
+  The streams 'train', 'validation' and 'test' have no end and share no example. An example depends on nothing
+  but its stream, its place there and the size.
+
+  Args:
+    split: the stream and the places, from the first (0 if left out) up to but without the last.
+    size: height and width of the images in pixels, at least 16.
+
+  Returns:
+    A source of uint8 images (N, size, size, 3), channels R, G, B, with the 12 labels of `CLASSES` in turn.
+
+  Raises:
+    InputError: for a split of another form, without examples, or for images too small to show a shape.
+  """
+  match = _SPLIT.fullmatch(split.strip())
+  if not match or match[1] not in STREAMS:
+    raise InputError(f"cannot read the synthetic split {split!r}; write 'train[:4000]', say "
+                     f'(streams: {", ".join(STREAMS)})')
+  start, stop = int(match[2] or 0), int(match[3])
+  if start >= stop:
+    raise InputError(f"the synthetic split {split!r} holds no example; write 'train[:4000]', say")
+  if size < 16:
+    raise InputError(f'synthetic images of {size} pixels are too small to tell shapes; 16 is the least')
+  images = np.empty((stop - start, size, size, 3), np.uint8)
+  for block in range(start // _BLOCK, (stop - 1) // _BLOCK + 1):
+    first = block * _BLOCK
+    low, high = max(start, first), min(stop, first + _BLOCK)
+    images[low - start:high - start] = _block(STREAMS.index(match[1]), block, size)[low - first:high - first]
+  labels = np.arange(start, stop) % len(CLASSES)
+  ids = [f'{match[1]}[{place}]' for place in range(start, stop)]
+  return ArraySource(f'synthetic {split}', images, labels, ChannelSet.of('RGB'), CLASSES, ids=ids,
+                     reopen=functools.partial(source, split, size=size))
+
+
+def _block(stream: int, block: int, size: int) -> np.ndarray:
+  """The images of places [256 block, 256 (block + 1)) of a stream: (256, size, size, 3) uint8."""
+  random = np.random.default_rng([stream, block])
+
+  def draw(low, high, *shape):
+    return random.uniform(low, high, (_BLOCK, *shape)).astype(np.float32)
+
+  shape, hue = np.divmod((block * _BLOCK + np.arange(_BLOCK)) % len(CLASSES), len(HUES))
+  inside = _coverage(shape, size, draw(0.4, 0.6, 2, 1, 1), draw(0.26, 0.38, 1, 1), draw(0, 2 * np.pi, 1, 1))
+
+  sign = np.where(np.arange(3) == hue[:, None], -1, 1) * random.choice([-1, 1], (_BLOCK, 1))
+  contrast = sign[:, None, None, :] * draw(32, 72, 1, 1, 3)
+  # Half the contrast is the background's, so that dark shapes and light ones span the same greys.
+  image = draw(75, 180, 1, 1, 1) + draw(-12, 12, 1, 1, 3) + (inside[..., None] - 0.5) * contrast
+  image += _light(size, draw(0, 18, 1, 1), draw(0, 2 * np.pi, 1, 1))[..., None]
+  image += random.standard_normal(image.shape, np.float32) * draw(4, 14, 1, 1, 1)
+  return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
+def _coverage(shape: np.ndarray, size: int, centre: np.ndarray, radius: np.ndarray,
+              angle: np.ndarray) -> np.ndarray:
+  """How much of each pixel a shape covers, 0 to 1: (n, size, size). Centre and radius: shares of the size."""
+  middle = (np.arange(size, dtype=np.float32) + 0.5) / size
+  right, down = middle - centre[:, 0], middle[:, None] - centre[:, 1]
+  x = (np.cos(angle) * right + np.sin(angle) * down) / radius
+  y = (np.cos(angle) * down - np.sin(angle) * right) / radius
+  outside = np.empty(x.shape, np.float32)  # distance to the outline, negative inside, in units of the radius
+  for kind, distance in enumerate(_DISTANCES):
+    outside[shape == kind] = distance(x[shape == kind], y[shape == kind])
+  return np.clip(0.5 - outside * radius * size, 0, 1)
+
+
+def _light(size: int, strength: np.ndarray, angle: np.ndarray) -> np.ndarray:
+  """Light from one side, the same in every channel: (n, size, size), from -strength to strength or less."""
+  middle = np.linspace(-1, 1, size, dtype=np.float32)
+  return strength * (np.cos(angle) * middle + np.sin(angle) * middle[:, None])
+
+
+def _disc(x, y):
+  return np.hypot(x, y) - 1
+
+
+def _ring(x, y):
+  return np.abs(np.hypot(x, y) - 0.75) - 0.25
+
+
+def _cross(x, y):
+  x, y = np.abs(x), np.abs(y)
+  return np.maximum(np.minimum(x, y) - 0.3, np.maximum(x, y) - 1)
+
+
+def _triangle(x, y):
+  return np.maximum(y, np.abs(x) * np.sqrt(3) / 2 - y / 2) - 0.55
+
+
+_DISTANCES = (_disc, _ring, _cross, _triangle)  # in the order of SHAPES

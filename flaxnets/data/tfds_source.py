@@ -1,0 +1,207 @@
+"""Data sets that TensorFlow Datasets prepared as array_record, read without TensorFlow."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
+from tqdm import tqdm
+
+from flaxnets.channels import ChannelSet
+from flaxnets.data.classes import chosen_classes
+from flaxnets.data.decode import decode_planes, image_planes
+from flaxnets.data.sources import BadImage, Reading, checked_labels
+from flaxnets.errors import InputError
+
+_NAME = re.compile(r'(\w+)(?:/([^:/]+))?(?::([\d.]+))?')
+
+
+class TfdsImages:
+  """Images in array_record files; see `sources.Source` for the attributes.
+
+  Records are read as TFDS wrote them and only the features needed are taken out: TFDS's own path through
+  every feature takes several times as long.
+
+  Args:
+    name: what messages call it.
+    records: the serialized `tf.train.Example` of each image.
+    image_key: the feature that holds the image.
+    shape: (H, W, 3) of raw pixels, or None for encoded images.
+    labels, ids, channels, classes, canvas: as in `sources.Source`.
+  """
+
+  def __init__(self, name: str, records: Sequence[bytes], image_key: str,
+               shape: tuple[int, int, int] | None, labels: np.ndarray, ids: Sequence[str],
+               channels: ChannelSet, classes: Sequence[str], canvas: tuple[int, int]):
+    self.name, self.labels, self.ids = name, labels, ids
+    self.channels, self.classes = channels, tuple(classes)
+    self.canvas, self.dtype, self.may_lack = canvas, np.dtype(np.uint8), False
+    self._records, self._image_key, self._shape = records, image_key, shape
+    self._planes = image_planes(channels)
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def read(self, index: int, out: np.ndarray) -> Reading:
+    where = f'{self.name}, example {self.ids[index]}'
+    try:
+      features = tf_example_pb2.Example.FromString(self._records[index]).features.feature
+      data = features[self._image_key].bytes_list.value[0]
+      if self._shape is None:
+        return Reading(decode_planes(data, out, self._planes, name=where))
+      self._planes_of(np.frombuffer(data, np.uint8).reshape(self._shape), out)
+      size = tuple(features[key].int64_list.value[0] for key in ('height', 'width') if key in features)
+      return Reading(size if len(size) == 2 else self.canvas)
+    except BadImage:
+      raise
+    except Exception as error:  # array_record and protobuf have no common class of errors for damaged files
+      raise BadImage(f'{where}: a broken record ({" ".join(str(error).split())})') from None
+
+  def _planes_of(self, pixels: np.ndarray, out: np.ndarray) -> None:
+    if self._planes:
+      out[...] = pixels if self._planes == (0, 1, 2) else pixels[:, :, list(self._planes)]
+    else:
+      out[:, :, 0] = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+
+
+def open_tfds(root: str, name: str, split: str, *, canvas: int, channels: str = 'RGB',
+              wavelengths: Sequence[float | None] = (), classes: str = '',
+              class_names: Sequence[str] | None = None) -> TfdsImages:
+  """One split of a prepared data set, with an image and a label in every example.
+
+  Labels are read once from all records and kept beside them in `flaxnets_labels_<split>.npz`, if that folder
+  can be written to.
+
+  Args:
+    root: TFDS's data_dir.
+    name: name[/config][:version]; without a version the newest, without a config the only one.
+    split: such as 'train' or 'train[:90%]'.
+    canvas, channels, wavelengths, classes, class_names: see `sources.open_source`. Raw pixels (prepared with
+      a canvas) keep their own size.
+
+  Raises:
+    InputError: if it is not prepared here, or not as array_record, or has no such split, image or label.
+  """
+  builder = tfds.builder_from_directory(_prepared(root, name))
+  where = f'{name}, {split} in {root}'
+  if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+    raise InputError(f'{name} in {root} is prepared as {builder.info.file_format.value}, which cannot be '
+                     f'read by number; prepare it elsewhere: {_command(name, "DIR")}')
+  try:
+    instructions = builder.info.splits[split].file_instructions
+  except Exception as error:  # KeyError, ValueError, AssertionError: TFDS parses splits in several places
+    reason = ' '.join(str(error).split()).split('. ')[0][:200]
+    raise InputError(f'no split {split!r} in {name}, which has {", ".join(builder.info.splits)} '
+                     f'({reason})') from None
+  image_key, label_key = _keys(builder.info, name)
+  image = builder.info.features[image_key]
+  raw = not isinstance(image, tfds.features.Image)
+  names = chosen_classes(Path(root), classes, class_names) or tuple(builder.info.features[label_key].names)
+  labels, ids = _labels(builder, label_key, instructions)
+  labels = checked_labels(where, labels, len(ids), len(names))
+  return TfdsImages(
+    where, _records(builder, split), image_key, image.shape if raw else None, labels, ids,
+    ChannelSet.of(channels or 'RGB', wavelengths), names, image.shape[:2] if raw else (canvas, canvas))
+
+
+def _records(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[bytes]:
+  raw = tfds.decode.DeserializeMethod.RAW_BYTES
+  return builder.as_data_source(split, deserialize_method=raw).data_source
+
+
+def _prepared(root: str, name: str) -> Path:
+  """The folder of a prepared version."""
+  parts = _NAME.fullmatch(name)
+  if not parts:
+    raise InputError(f'cannot read the data set name {name!r}; write name[/config][:version]')
+  base, config, version = parts.groups()
+  place = Path(root, base, config or '')
+  found = [path.parent for pattern in ('*', '*/*') for path in place.glob(f'{pattern}/dataset_info.json')
+           if version is None or path.parent.name == version]
+  if not found:
+    raise InputError(f'{name} is not prepared in {root}; prepare it: {_command(name, root)}')
+  configs = sorted({path.parent for path in found})
+  if len(configs) > 1:
+    raise InputError(f'{name} has several configs in {root}; data.name says which: '
+                     + ', '.join(f'{base}/{path.name}' for path in configs))
+  return max(found, key=lambda path: tuple(int(number) for number in re.findall(r'\d+', path.name)))
+
+
+def _command(name: str, root: str) -> str:
+  if name.split('/')[0].split(':')[0] == 'imagenet_mini':
+    return f'python -m flaxnets.data.imagenet_mini --root=IMAGES --data_dir={root}'
+  return f"pip install 'flaxnets[prepare]' && tfds build {name} --data_dir={root} --file_format=array_record"
+
+
+def _keys(info: tfds.core.DatasetInfo, name: str) -> tuple[str, str]:
+  """The features that hold the image and the label."""
+  features = dict(info.features)
+  images = [key for key, feature in features.items()
+            if feature.np_dtype == np.uint8 and len(feature.shape) == 3
+            and (isinstance(feature, tfds.features.Image) or feature.shape[2] == 3)]
+  labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+  chosen = info.supervised_keys or (images[:1] + labels[:1])
+  if len(chosen) != 2 or chosen[0] not in images or chosen[1] not in labels:
+    raise InputError(f'{name} is no set of eight-bit images with a class each; its features are '
+                     f'{", ".join(features)}')
+  return chosen[0], chosen[1]
+
+
+def _labels(builder: tfds.core.DatasetBuilder, label_key: str, instructions) -> tuple[np.ndarray, list[str]]:
+  """Labels and ids in the order of the records that TFDS's file instructions take."""
+  starts = {}
+  for split in builder.info.splits.values():
+    start = 0
+    for file in split.file_instructions:
+      starts[os.path.basename(file.filename)] = split.name, start
+      start += file.examples_in_shard
+  labels, ids = [], []
+  for file in instructions:
+    split, start = starts[os.path.basename(file.filename)]
+    all_labels, all_ids = label_table(builder, label_key, split)
+    taken = slice(start + file.skip, start + file.skip + file.take)
+    labels.append(all_labels[taken])
+    ids += [f'{split}[{place}]' for place in range(taken.start, taken.stop)] if all_ids is None else [
+      entry.decode() for entry in all_ids[taken]]
+  return np.concatenate([np.zeros(0, np.int64), *labels]), ids
+
+
+def label_table(builder: tfds.core.DatasetBuilder, label_key: str,
+                split: str) -> tuple[np.ndarray, np.ndarray | None]:
+  """Labels of a whole split, and each example's `path` as bytes if it has one.
+
+  The first call reads every record, and leaves the table beside the data for the next.
+  """
+  file = Path(builder.data_path, f'flaxnets_labels_{split}.npz')
+  try:
+    with np.load(file, allow_pickle=False) as table:
+      labels, paths = table['labels'], table.get('paths')
+    if len(labels) == builder.info.splits[split].num_examples:
+      return labels, paths
+  except Exception:  # not there yet, or damaged: it is made again
+    pass
+  records = _records(builder, split)
+  labels, paths = np.zeros(len(records), np.int64), []
+  for index in tqdm(range(len(records)), f'labels of {split}', disable=len(records) < 10_000, leave=False):
+    features = tf_example_pb2.Example.FromString(records[index]).features.feature
+    labels[index] = features[label_key].int64_list.value[0]
+    if 'path' in features:
+      paths.append(features['path'].bytes_list.value[0])
+  paths = np.array(paths) if len(paths) == len(labels) else None
+  _keep(file, {'labels': labels} if paths is None else {'labels': labels, 'paths': paths})
+  return labels, paths
+
+
+def _keep(file: Path, table: dict[str, np.ndarray]) -> None:
+  part = file.with_suffix(f'.{os.getpid()}.npz')
+  try:
+    np.savez_compressed(part, **table)
+    part.replace(file)
+  except OSError:  # a folder that nobody may write to: the next run reads the records again
+    part.unlink(missing_ok=True)

@@ -1,0 +1,173 @@
+"""Judging a network on every subset of channels: one compiled function a subset, one pass over the decoded data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from flaxnets import augment, metrics, parallel
+from flaxnets.channels import Subset
+from flaxnets.warp import subsamples_for, warp
+
+TOP = 5
+
+
+@dataclasses.dataclass
+class Judgement:
+  """What one subset's predictions came to.
+
+  Attributes:
+    confusion: (K, K) int64, rows are the truth.
+    loss: mean cross-entropy.
+    top5: share of examples whose class is among the five likeliest; None for five classes and fewer.
+    predictions: (n,) int32 likeliest class of each example, in the order of `Evaluator.__call__`'s indices.
+  """
+
+  confusion: np.ndarray
+  loss: float
+  top5: float | None
+  predictions: np.ndarray
+
+  @property
+  def examples(self) -> int:
+    return int(self.confusion.sum())
+
+  def summary(self, bootstrap: int = 1000) -> dict[str, Any]:
+    """Accuracy, macro precision, recall and F1 with their intervals, loss and top-5."""
+    return {**metrics.summary(self.confusion, bootstrap=bootstrap), 'top5': self.top5, 'loss': self.loss}
+
+  @property
+  def accuracy(self) -> float:
+    return float(np.trace(self.confusion) / self.confusion.sum())
+
+
+class Evaluator:
+  """Compiled functions that judge one network on some subsets, for any variables and any data.
+
+  Args:
+    model: a network of `flaxnets.models`.
+    subsets: what to judge it on.
+    order: for each of the network's channels its place in the source's.
+    canvas: height and width of the batches' images, pixels.
+    image_size: side of the network's input, pixels.
+    resize: the shorter side goes to image_size x this before the central crop.
+    fill: (C,) what lies outside the image, raw pixels of the network's channels: their means.
+    may_lack: whether examples can lack channels of their own; they are then judged on what they have of a subset.
+    mesh: devices to spread batches over.
+  """
+
+  def __init__(
+    self, model: nn.Module, subsets: Sequence[Subset], *, order: Sequence[int], canvas: tuple[int, int],
+    image_size: int, resize: float, fill: np.ndarray, may_lack: bool, mesh: Mesh,
+  ):
+    self.subsets = list(subsets)
+    self._mesh, self._classes = mesh, model.num_classes
+    order = np.asarray(order)
+
+    def view(batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+      matrices = augment.evaluation_view(batch['size'], canvas=canvas, image_size=image_size, resize=resize)
+      subsamples = subsamples_for(canvas, image_size, resize=resize)
+      images = warp(batch['image'][..., order], matrices, image_size, fill=fill, subsamples=subsamples)
+      return images, batch['present'][:, order]
+
+    def judge(subset: Subset, variables, tally, images, present, label, mask):
+      if may_lack:
+        inside = jnp.zeros(model.channels, bool).at[jnp.asarray(subset)].set(True)
+        logits = model.apply(variables, images, present=present & inside)
+      else:
+        logits = model.apply(variables, images[..., jnp.asarray(subset)], subset=subset)
+      return add_to_tally(tally, logits, label, mask)
+
+    batch, whole = parallel.sharded(mesh), parallel.replicated(mesh)
+    self._view = jax.jit(view, in_shardings=batch, out_shardings=batch)
+    self._judges = {
+      subset: jax.jit(
+        lambda *args, subset=subset: judge(subset, *args), donate_argnums=1,
+        in_shardings=(whole, whole, batch, batch, batch, batch), out_shardings=(whole, batch),
+      )
+      for subset in self.subsets
+    }
+
+  def __call__(
+    self, variables: Mapping[str, Any] | Mapping[Subset, Mapping[str, Any]], batches: Iterable[Mapping[str, Any]]
+  ) -> tuple[dict[Subset, Judgement], np.ndarray]:
+    """Judges every example of some batches once.
+
+    Args:
+      variables: the network's, or a mapping from subset to those that are its own (recalibrated ones).
+      batches: this host's share, as `flaxnets.data.batches.evaluation_batches` yields them.
+
+    Returns:
+      A judgement for each subset, and the (n,) indices of the examples judged, in the order of the predictions.
+    """
+    of = variables if self.subsets[0] in variables else dict.fromkeys(self.subsets, variables)
+    tallies = {subset: self._empty_tally() for subset in self.subsets}
+    rows, waiting = [], None
+    for batch in parallel.to_devices(batches, self._mesh):
+      images, present = self._view({key: batch[key] for key in ('image', 'size', 'present')})
+      predicted = []
+      for subset in self.subsets:
+        tallies[subset], classes = self._judges[subset](
+          of[subset], tallies[subset], images, present, batch['label'], batch['mask']
+        )
+        predicted.append(classes)
+      # Results are fetched one batch late, so that the devices always have the next one to work on.
+      if waiting is not None:
+        rows.append(parallel.to_host(waiting))
+      waiting = (batch['index'], batch['mask'], jnp.stack(predicted, axis=1))
+    if waiting is not None:
+      rows.append(parallel.to_host(waiting))
+    indices, mask, classes = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    judgements = {
+      subset: self._judgement(jax.device_get(tallies[subset]), classes[mask][:, place])
+      for place, subset in enumerate(self.subsets)
+    }
+    return judgements, indices[mask]
+
+  def _empty_tally(self) -> dict[str, jax.Array]:
+    tally = {
+      'confusion': np.zeros((self._classes, self._classes), np.int32), 'loss': np.float32(0), 'top': np.int32(0)
+    }
+    return jax.device_put(tally, parallel.replicated(self._mesh))
+
+  def _judgement(self, tally: Mapping[str, np.ndarray], predictions: np.ndarray) -> Judgement:
+    examples = max(int(tally['confusion'].sum()), 1)
+    top5 = int(tally['top']) / examples if self._classes > TOP else None
+    return Judgement(tally['confusion'].astype(np.int64), float(tally['loss']) / examples, top5, predictions)
+
+
+def add_to_tally(
+  tally: Mapping[str, jax.Array], logits: jax.Array, label: jax.Array, mask: jax.Array
+) -> tuple[dict[str, jax.Array], jax.Array]:
+  """Adds a batch's sums to a tally.
+
+  Args:
+    tally: 'confusion' (K, K) int32, 'loss' float32 and 'top' int32, sums so far.
+    logits: (b, K).
+    label: (b,).
+    mask: (b,) bool, False for rows that count nothing.
+
+  Returns:
+    The tally and the (b,) int32 likeliest classes.
+  """
+  classes = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+  count = mask.astype(jnp.int32)
+  loss = jnp.where(mask, optax.softmax_cross_entropy_with_integer_labels(logits, label), 0.0)
+  own = jnp.take_along_axis(logits, label[:, None], axis=1)
+  # Equal logits ahead of one's own place count as likelier, as argmax takes the first of equals.
+  places = jnp.arange(logits.shape[-1])
+  ahead = (logits > own) | ((logits == own) & (places < label[:, None]))
+  top = (ahead.sum(axis=-1) < TOP).astype(jnp.int32)
+  return {
+    'confusion': tally['confusion'].at[label, classes].add(count),
+    'loss': tally['loss'] + loss.sum(),
+    'top': tally['top'] + (top * count).sum(),
+  }, classes

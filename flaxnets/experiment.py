@@ -1,0 +1,172 @@
+"""What a config says, as objects: its sources, its network, its subsets. The edge at which configs are read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+from flax import linen as nn
+
+from flaxnets import models
+from flaxnets.channels import ChannelSet, Subset
+from flaxnets.data import sources
+from flaxnets.errors import InputError
+
+SPLITS = ('train', 'validation', 'test')
+
+
+@dataclasses.dataclass(frozen=True)
+class Knowledge:
+  """What a network knows beside its weights; travels with them in every checkpoint.
+
+  Attributes:
+    channels: the channel set that it was built for.
+    classes: class names in the order of the labels.
+    dtype: of the pixels that it was trained on.
+    low, high: the least and the largest pixel value of each channel in training.
+  """
+
+  channels: ChannelSet
+  classes: tuple[str, ...]
+  dtype: str
+  low: tuple[float, ...]
+  high: tuple[float, ...]
+
+  def to_json(self) -> dict[str, Any]:
+    return dataclasses.asdict(self)
+
+  @classmethod
+  def from_json(cls, fields: Mapping[str, Any]) -> Knowledge:
+    return cls(
+      ChannelSet(**fields['channels']), tuple(fields['classes']), fields['dtype'], tuple(fields['low']),
+      tuple(fields['high']),
+    )
+
+
+def open_source(
+  config: ml_collections.ConfigDict, split: str, *, root: str = '', classes: Sequence[str] | None = None
+) -> sources.Source:
+  """The source of a split.
+
+  Args:
+    config: a whole config.
+    split: 'train', 'validation' or 'test' for what the config calls so, else a split of the source's own.
+    root: another folder or file than the config's.
+    classes: the class names that the network knows; the source's own where None.
+
+  Raises:
+    InputError: see `flaxnets.data.sources.open_source`; also for a source with other classes than these.
+  """
+  data = config.data
+  names = {'train': data.train, 'validation': data.validation, 'val': data.validation, 'test': data.test}
+  source = sources.open_source(
+    data.source, names.get(split, split), root=root or data.root, name=data.name, channels=data.channels,
+    wavelengths=data.wavelengths, classes=data.classes, image_key=data.image_key, label_key=data.label_key,
+    channels_key=data.channels_key, classes_key=data.classes_key, present_key=data.present_key,
+    canvas=canvas_side(config), on_bad_image=data.on_bad_image, class_names=classes,
+  )
+  if classes is not None and tuple(source.classes) != tuple(classes):
+    raise InputError(f'{source.name}: {len(source.classes)} classes ({_few(source.classes)}), but the network knows '
+                     f'{len(classes)} ({_few(classes)}); they must be the same, in the same order')
+  return source
+
+
+def _few(names: Sequence[str]) -> str:
+  return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+
+
+def canvas_side(config: ml_collections.ConfigDict) -> int:
+  """Side in pixels of the canvas that encoded images are decoded to."""
+  return config.data.canvas or round(1.5 * config.image_size)
+
+
+def channel_set(config: ml_collections.ConfigDict, source: sources.Source) -> ChannelSet:
+  """The channels that the config's network is built for: the source's, or the expert's subset of them."""
+  if not config.train.subset:
+    return source.channels
+  subset = source.channels.subset(config.train.subset)
+  wavelengths = source.channels.wavelengths
+  return ChannelSet(
+    tuple(source.channels.names[index] for index in subset),
+    tuple(wavelengths[index] for index in subset) if wavelengths else (),
+  )
+
+
+def build_network(config: ml_collections.ConfigDict, channels: ChannelSet, num_classes: int) -> nn.Module:
+  """The config's network.
+
+  Raises:
+    InputError: for names that do not exist.
+  """
+  model = config.model
+  return models.build(
+    model.name, channels=len(channels), num_classes=num_classes, stem=model.stem, completion=model.completion,
+    width=model.width, small_images=model.small_images, zero_init=model.zero_init, mask=model.mask, norm=model.norm,
+    dtype=model.dtype,
+  )
+
+
+def subsets(config: ml_collections.ConfigDict, channels: ChannelSet, text: str = '') -> list[Subset]:
+  """The subsets to judge: those of `text`, else the config's. A network for one channel or an expert has only 'all'."""
+  return channels.subsets(text or ('full' if config.train.subset else config.evaluate.subsets))
+
+
+def statistics_of(statistics: Mapping[str, np.ndarray], order: Sequence[int]) -> dict[str, np.ndarray]:
+  """Statistics measured on a source, for a network that takes the source's channels in this order."""
+  order = np.asarray(order)
+  return {
+    key: value[np.ix_(order, order)] if value.ndim == 2 else value[order] for key, value in statistics.items()
+  }
+
+
+def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The config as plain JSON values, as config.json holds it."""
+  return json.loads(config.to_json())
+
+
+def from_json(fields: Mapping[str, Any]) -> ml_collections.ConfigDict:
+  return ml_collections.ConfigDict(fields)
+
+
+def claim_workdir(workdir: str | os.PathLike[str], config: ml_collections.ConfigDict) -> pathlib.Path:
+  """Makes a run's folder, writes its config.json, and refuses to go on with another config.
+
+  Raises:
+    InputError: if a run with a different config lives there; names the fields.
+  """
+  folder = pathlib.Path(workdir)
+  path, fields = folder / 'config.json', as_json(config)
+  if path.exists():
+    try:
+      theirs = json.loads(path.read_text())
+    except json.JSONDecodeError:
+      raise InputError(f'{path} is damaged: not JSON; put it right or choose another --workdir') from None
+    differing = differences(theirs, fields)
+    if differing:
+      listed = '; '.join(f'{name} is {old!r} there and {new!r} here' for name, (old, new) in differing.items())
+      raise InputError(f'{folder} holds a run with another config ({listed}); choose another --workdir')
+    return folder
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(fields, indent=1) + '\n')
+  except OSError as error:
+    raise InputError(f'--workdir={folder} cannot be written: {error.strerror}') from None
+  return folder
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = '') -> dict[str, tuple[Any, Any]]:
+  """The fields (dotted names) in which two nested configs differ, each with both values."""
+  found: dict[str, tuple[Any, Any]] = {}
+  for key in [*one, *(key for key in other if key not in one)]:
+    old, new = one.get(key), other.get(key)
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+      found.update(differences(old, new, f'{prefix}{key}.'))
+    elif old != new:
+      found[f'{prefix}{key}'] = (old, new)
+  return found

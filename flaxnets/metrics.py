@@ -1,0 +1,158 @@
+"""Everything that a confusion matrix tells. NumPy only.
+
+A confusion matrix is (K, K): rows are the true classes, columns the predicted ones, entries count examples.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import NamedTuple
+
+import numpy as np
+
+from flaxnets.errors import InputError
+
+CONFIDENCE = 0.95
+_CELLS_AT_ONCE = 4_000_000  # of resampled matrices, 8 bytes each
+
+
+class Scores(NamedTuple):
+  """Precision, recall and F1 in 0..1: a (K,) array of each, one value a class, or one number of each."""
+
+  precision: np.ndarray | float
+  recall: np.ndarray | float
+  f1: np.ndarray | float
+
+
+def accuracy(confusion: np.ndarray) -> float:
+  """The share of examples on the diagonal."""
+  confusion = _checked(confusion)
+  return float(np.trace(confusion) / confusion.sum())
+
+
+def per_class(confusion: np.ndarray) -> Scores:
+  """Precision, recall and F1 of each class, each (K,) in 0..1; where one is 0 / 0 it is 0."""
+  confusion = _checked(confusion)
+  return _scores(np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0))
+
+
+def macro(confusion: np.ndarray) -> Scores:
+  """Means over all K classes, with or without examples: scikit-learn's macro average with labels=range(K)."""
+  return Scores(*(float(score.mean()) for score in per_class(confusion)))
+
+
+def wilson(hits: int, trials: int) -> tuple[float, float]:
+  """The 95 % interval of a share: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
+
+  Raises:
+    InputError: unless 0 <= hits <= trials and trials > 0.
+  """
+  if not 0 <= hits <= trials or trials == 0:
+    raise InputError(f'no interval for {hits} hits in {trials} trials; give 1 trial or more, hits among them')
+  z = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+  share = hits / trials
+  centre = share + z * z / (2 * trials)
+  spread = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
+  whole = 1 + z * z / trials
+  # At the ends the formula gives 0 and 1, but for rounding.
+  return (centre - spread) / whole if hits else 0.0, (centre + spread) / whole if hits < trials else 1.0
+
+
+def bootstrap_macro(confusion: np.ndarray, *, samples: int = 1000, seed: int = 0) -> tuple[Scores, Scores]:
+  """95 % bootstrap intervals of the macro scores.
+
+  Percentile intervals (B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13), moved by
+  the bootstrap's estimate of bias (ch. 10): with few examples a class, samples miss whole classes, and
+  unmoved intervals lie too low, even below the score itself. With many, the move is next to nothing. Drawing
+  N examples with replacement is one multinomial draw over the matrix's cells, so the matrix is enough. The
+  intervals speak of other test examples, not of another training run; where all are right they have no width.
+
+  Args:
+    confusion: (K, K).
+    samples: how many matrices to draw, at least 1.
+    seed: of the draw.
+
+  Returns:
+    The low ends and the high ends, in 0..1, around the scores of `macro`.
+  """
+  confusion = _checked(confusion)
+  if samples < 1:
+    raise InputError(f'a bootstrap of {samples} samples tells nothing; 1000 is usual')
+  truth, predicted = np.nonzero(confusion)  # row by row, so `truth` is in order
+  counts = confusion[truth, predicted]
+  random, examples = np.random.default_rng(seed), int(counts.sum())
+  at_once = max(1, _CELLS_AT_ONCE // len(counts))
+  parts = []
+  for start in range(0, samples, at_once):
+    cells = random.multinomial(examples, counts / examples, size=min(at_once, samples - start))
+    scores = _scores(*_marginals(cells, truth, predicted, len(confusion)))
+    parts.append([score.mean(axis=1) for score in scores])
+  drawn, value = np.concatenate(parts, axis=1), np.array(macro(confusion))
+  bias = drawn.mean(axis=1) - value
+  low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1) - bias
+  return Scores(*np.clip(low, 0, value).tolist()), Scores(*np.clip(high, value, 1).tolist())
+
+
+def summary(confusion: np.ndarray, *, bootstrap: int = 1000, seed: int = 0) -> dict[str, float]:
+  """Accuracy, macro precision, recall and F1, as fractions, and the ends of their 95 % intervals.
+
+  Args:
+    confusion: (K, K) numbers of examples, rows the true classes.
+    bootstrap: samples for the intervals of the macro scores (`bootstrap_macro`); accuracy has Wilson's.
+    seed: of these samples.
+
+  Returns:
+    'accuracy', 'precision', 'recall', 'f1', and each of them with '_low' and '_high' after it.
+
+  Raises:
+    InputError: for a matrix that is not square, is empty, or holds anything but whole numbers from 0.
+  """
+  confusion = _checked(confusion)
+  values = {'accuracy': accuracy(confusion), **macro(confusion)._asdict()}
+  low, high = bootstrap_macro(confusion, samples=bootstrap, seed=seed)
+  ends = {'accuracy': wilson(int(np.trace(confusion)), int(confusion.sum())),
+          **{name: (getattr(low, name), getattr(high, name)) for name in Scores._fields}}
+  result = {}
+  for name, value in values.items():
+    result.update({name: value, f'{name}_low': ends[name][0], f'{name}_high': ends[name][1]})
+  return result
+
+
+def _checked(confusion: np.ndarray) -> np.ndarray:
+  confusion = np.asarray(confusion)
+  if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]:
+    raise InputError(f'a confusion matrix is square, but this one is {confusion.shape}')
+  if (confusion < 0).any() or (confusion % 1 != 0).any():
+    raise InputError('a confusion matrix counts examples, but this one has negative or broken numbers')
+  if not confusion.any():
+    raise InputError(f'this confusion matrix of {len(confusion)} classes is empty; no example was evaluated')
+  return confusion.astype(np.int64)
+
+
+def _scores(hits: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> Scores:
+  """From hits and the two marginal sums, any shape (..., K)."""
+  return Scores(_share(hits, predicted), _share(hits, true), _share(2 * hits, true + predicted))
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+  return part / np.maximum(whole, 1)  # the part is 0 where the whole is
+
+
+def _marginals(
+  cells: np.ndarray, truth: np.ndarray, predicted: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Hits, row sums and column sums, each (samples, K), from (samples, cells) counts and the cells' places."""
+  hits = np.zeros((len(cells), classes), np.int64)
+  diagonal = truth == predicted
+  hits[:, truth[diagonal]] = cells[:, diagonal]
+  by_column = np.argsort(predicted, kind='stable')
+  return hits, _sums(cells, truth, classes), _sums(cells[:, by_column], predicted[by_column], classes)
+
+
+def _sums(cells: np.ndarray, group: np.ndarray, classes: int) -> np.ndarray:
+  """Sums along the last axis over runs of equal `group`, (samples, K)."""
+  sums = np.zeros((len(cells), classes), np.int64)
+  present, starts = np.unique(group, return_index=True)
+  sums[:, present] = np.add.reduceat(cells, starts, axis=1)
+  return sums

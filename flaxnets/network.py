@@ -1,0 +1,171 @@
+"""A trained network in Python: `net = flaxnets.load(DIR)`, then `net.predict(images, channels='RG')`."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import linen as nn
+
+from flaxnets import augment, experiment
+from flaxnets.channels import ChannelSet, Subset
+from flaxnets.checkpoint import Checkpoints
+from flaxnets.errors import InputError
+from flaxnets.nn.blocks import GlobalAveragePool
+from flaxnets.nn.dynamic_conv import subset_kernel
+from flaxnets.warp import subsamples_for, warp
+
+BATCH = 256
+# Float images whose largest value is this many times below or above what training saw are on another scale: 0..1 for
+# 0..255, say, or reflectance for digital numbers. Nothing within a factor of twenty is called wrong.
+MOST_SCALE = 20.0
+
+
+class Network:
+  """A trained network with what it knows.
+
+  Attributes:
+    config: the run's whole config.
+    channels: the channel set.
+    classes: class names in the order of the logits.
+    variables: 'params', 'batch_stats' and 'channel_stats', nested dicts of NumPy arrays.
+    step: the training step that they are from.
+    ema: whether they are running averages.
+    model: the Linen module.
+  """
+
+  def __init__(self, config: ml_collections.ConfigDict, knowledge: experiment.Knowledge, variables: dict[str, Any],
+               step: int, ema: bool):
+    self.config, self.knowledge, self.variables, self.step, self.ema = config, knowledge, variables, step, ema
+    self.channels: ChannelSet = knowledge.channels
+    self.classes: tuple[str, ...] = knowledge.classes
+    self.model: nn.Module = experiment.build_network(config, self.channels, len(self.classes))
+
+  def predict(self, images: np.ndarray, channels: str | Sequence[str] | None = None) -> np.ndarray:
+    """The likeliest class of each image, (n,) int; see `logits`."""
+    return self.logits(images, channels).argmax(axis=-1)
+
+  def logits(self, images: np.ndarray, channels: str | Sequence[str] | None = None) -> np.ndarray:
+    """The network's (n, K) float32 logits.
+
+    Args:
+      images: (n, height, width, m) raw pixels on the scale of the training data, of any size: resized and cropped
+        as in evaluation.
+      channels: names of the m channels in the order in which they stand in the images, 'RG' or ['B02', 'B08'];
+        None for all in the set's own order.
+
+    Raises:
+      InputError: for names that are unknown or given twice, another number of channels than names, or a scale that
+        can't be meant.
+    """
+    return self._apply(images, channels)[0]
+
+  def features(self, images: np.ndarray, channels: str | Sequence[str] | None = None) -> np.ndarray:
+    """What the last layer sees, (n, features) float32: the globally pooled map. Arguments as for `logits`."""
+    return self._apply(images, channels)[1]
+
+  def kernels(self, channels: str | Sequence[str] | None = None) -> np.ndarray:
+    """The first layer's kernel on a subset, (height, width, m, features), the channels in the set's order."""
+    subset = self.channels.full if channels is None else self.channels.subset(channels)
+    return first_kernel(self.model, self.variables, subset)
+
+  def _apply(self, images: np.ndarray, channels: str | Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
+    images = np.asarray(images)
+    order = self.channels.full if channels is None else self.channels.order(channels)
+    if images.ndim != 4 or images.shape[-1] != len(order):
+      raise InputError(f'images are (n, height, width, {len(order)}) for the channels {self.channels.label(order)}, '
+                       f'but these are {images.shape}')
+    self._check_scale(images, order)
+    subset = tuple(sorted(order))
+    # Rows of equal number, whatever the images: one compilation for each subset and image size.
+    parts = []
+    for start in range(0, len(images), BATCH):
+      part = images[start:start + BATCH]
+      rows = min(BATCH, 1 << max(len(part) - 1, 0).bit_length())
+      padded = np.pad(part, [(0, rows - len(part))] + [(0, 0)] * 3)
+      outputs = self._compiled(self.variables, padded[..., np.argsort(order)], subset)
+      parts.append([np.asarray(output)[:len(part)] for output in outputs])
+    if not parts:
+      return np.zeros((0, len(self.classes)), np.float32), np.zeros((0, 0), np.float32)
+    logits, features = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return logits, features
+
+  @functools.cached_property
+  def _compiled(self):
+    size, resize = self.config.image_size, self.config.augment.evaluation_resize
+
+    def run(variables, images, subset: Subset):
+      shape = images.shape[1:3]
+      matrices = augment.evaluation_view(
+        jnp.broadcast_to(jnp.asarray(shape), (images.shape[0], 2)), canvas=shape, image_size=size, resize=resize
+      )
+      fill = variables['channel_stats']['stem']['standardize']['mean'][jnp.asarray(subset)]
+      images = warp(images, matrices, size, fill=fill, subsamples=subsamples_for(shape, size, resize=resize))
+      logits, kept = self.model.apply(
+        variables, images, subset=subset, mutable=['intermediates'],
+        capture_intermediates=lambda module, _: isinstance(module, GlobalAveragePool) and module.path[0] == 'head',
+      )
+      return logits, kept['intermediates']['head']['pool']['__call__'][0]
+
+    return jax.jit(run, static_argnames='subset')
+
+  def _check_scale(self, images: np.ndarray, order: Sequence[int]) -> None:
+    if str(images.dtype) == self.knowledge.dtype == 'uint8' or not images.size:
+      return
+    highest = float(np.nanmax(np.abs(images)))
+    low, high = (np.asarray(bounds)[list(order)] for bounds in (self.knowledge.low, self.knowledge.high))
+    seen = float(np.max(np.abs([low, high])))
+    if highest > MOST_SCALE * seen or 0 < highest < seen / MOST_SCALE:
+      raise InputError(f'these images reach {highest:.4g}, but the network was trained on {low.min():.4g} to '
+                       f'{high.max():.4g}; give raw pixels on that scale')
+
+
+def first_kernel(model: nn.Module, variables: dict[str, Any], subset: Subset) -> np.ndarray:
+  """The kernel that a network's first layer uses on a subset, (height, width, m, features) float32."""
+  bank = variables['params']['stem']['conv']['kernel']
+  if model.stem != 'dynamic':
+    return np.asarray(bank)[:, :, list(subset)]
+  correlation = jnp.asarray(variables['channel_stats']['stem']['conv']['correlation'])
+  return np.asarray(subset_kernel(jnp.asarray(bank), model.completion, subset, correlation))
+
+
+def load(workdir: str | os.PathLike[str], step: int | str = 'best') -> Network:
+  """Restores a trained network from a run's folder, on any number of devices.
+
+  Args:
+    workdir: as given to train_main.py.
+    step: 'best' (highest mean validation accuracy over the config's subsets), 'latest', or the number of a step
+      that is still kept.
+
+  Raises:
+    InputError: where there is no such run or step, or the checkpoint is damaged.
+  """
+  folder = pathlib.Path(workdir)
+  if not (folder / 'checkpoints').is_dir():
+    raise InputError(f'{folder} holds no trained network; train one with train_main.py --workdir={folder}')
+  checkpoints = Checkpoints(folder / 'checkpoints', writing=False)
+  kept = checkpoints.steps()
+  if not kept:
+    raise InputError(f'{folder}/checkpoints is empty; the run has not saved yet')
+  wanted = {'best': checkpoints.best_step, 'latest': lambda: kept[-1]}.get(str(step), lambda: step)()
+  if str(wanted) not in map(str, kept):
+    raise InputError(f'{folder} has no checkpoint of step {step}; there are best, latest, '
+                     f'{", ".join(map(str, kept))}')
+  state, meta = checkpoints.restore(int(wanted))
+  checkpoints.close()
+  averaged = bool(state.get('ema'))
+  weights = state['ema'] if averaged else state
+  variables = {
+    'params': weights['params'], 'batch_stats': weights['batch_stats'], 'channel_stats': state['channel_stats']
+  }
+  return Network(
+    experiment.from_json(meta['config']), experiment.Knowledge.from_json(meta['knowledge']), variables, int(wanted),
+    averaged,
+  )

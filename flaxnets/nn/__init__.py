@@ -1,0 +1,1 @@
+"""Linen layers. They know nothing of sharding, files or configs."""

@@ -1,0 +1,121 @@
+"""DynamicConv: a convolution for any subset of its input channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from flaxnets.nn import completion as completions
+
+
+class DynamicConv(nn.Module):
+  """A convolution whose kernel follows the channels that are present.
+
+  It keeps one kernel per channel (the bank). Called with a subset, the bank is mixed down to the subset's
+  channels, so the work per pixel is that of an ordinary convolution with that many inputs. Called with a mask of
+  the channels that each example has, the input is completed instead: the same maths, for training. "Dynamic" here
+  means that the kernel depends on which channels there are, not on their content as in CondConv.
+
+  Input is expected standardised (zero mean, unit deviation per channel), so that padding means "average".
+
+  Attributes:
+    features: output channels.
+    kernel_size: (height, width) of the kernel; an int for both.
+    channels: C, the size of the channel set.
+    strides, padding, kernel_dilation, use_bias, dtype, param_dtype, precision, kernel_init: as in `nn.Conv`.
+    completion: what makes up for absent channels, 'none', 'scale' or 'linear'; see `flaxnets.nn.completion`.
+
+  Variables: params/kernel (height, width, C, features), params/bias if asked for, and channel_stats/correlation
+  (C, C), the identity until statistics are put in: 'linear' is then the same as 'none'.
+  """
+
+  features: int
+  kernel_size: int | Sequence[int]
+  channels: int
+  strides: int | Sequence[int] = 1
+  padding: Any = 'SAME'
+  kernel_dilation: int | Sequence[int] = 1
+  use_bias: bool = False
+  completion: str = 'linear'
+  dtype: Any = None
+  param_dtype: Any = jnp.float32
+  precision: Any = None
+  kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, subset: tuple[int, ...] | None = None, present: jax.Array | None = None
+  ) -> jax.Array:
+    """Convolves.
+
+    Args:
+      x: (b, height, width, m), the subset's channels in the set's order; m = C without a subset.
+      subset: sorted indices of the channels in x, static; None for all.
+      present: (b, C) bool, the channels that each example of a full x really has. Not together with a subset.
+
+    Returns:
+      (b, height', width', features).
+
+    Raises:
+      ValueError: for an unknown completion, a subset that isn't sorted, unique and in range, an x that doesn't fit
+        it, or a subset and a mask at once.
+    """
+    if self.completion not in completions.COMPLETIONS:
+      raise ValueError(f'no completion {self.completion!r}; there are {", ".join(completions.COMPLETIONS)}')
+    subset = check_subset(x, self.channels, subset, present)
+    kernel_size = (self.kernel_size,) * 2 if isinstance(self.kernel_size, int) else tuple(self.kernel_size)
+    bank = self.param('kernel', self.kernel_init, (*kernel_size, self.channels, self.features), self.param_dtype)
+    correlation = self.variable('channel_stats', 'correlation', jnp.eye, self.channels).value
+
+    if present is not None:
+      with jax.named_scope('mixing'):
+        x = complete(x, completions.presence_mixing(self.completion, present, correlation))
+    else:
+      bank = subset_kernel(bank, self.completion, subset, correlation)
+
+    weights = {'kernel': bank}
+    if self.use_bias:
+      weights['bias'] = self.param('bias', nn.initializers.zeros, (self.features,), self.param_dtype)
+    convolution = nn.Conv(
+      self.features, kernel_size, self.strides, self.padding, kernel_dilation=self.kernel_dilation,
+      use_bias=self.use_bias, dtype=self.dtype, param_dtype=self.param_dtype, precision=self.precision, parent=None,
+    )
+    return convolution.apply({'params': weights}, x)
+
+
+def subset_kernel(
+  bank: jax.Array, completion: str, subset: tuple[int, ...], correlation: jax.Array
+) -> jax.Array:
+  """The kernel (height, width, m, features) that a bank (height, width, C, features) becomes on a subset of m."""
+  if len(subset) == bank.shape[2]:
+    return bank
+  with jax.named_scope('mixing'):
+    mix = completions.mixing(completion, subset, correlation)
+    return jnp.einsum('hwcf,cs->hwsf', bank.astype(jnp.float32), mix, precision='highest')
+
+
+def complete(x: jax.Array, mix: jax.Array) -> jax.Array:
+  """Applies a per-example mixing (b, C, C) to the channels of x (b, height, width, C), in full float32."""
+  completed = jnp.einsum('bhwd,bcd->bhwc', x.astype(jnp.float32), mix, precision='highest')
+  return completed.astype(x.dtype)
+
+
+def check_subset(
+  x: jax.Array, channels: int, subset: tuple[int, ...] | None, present: jax.Array | None
+) -> tuple[int, ...]:
+  """The subset that x holds, all channels for None; ValueError where x, subset and mask contradict each other."""
+  if present is not None:
+    if subset is not None:
+      raise ValueError('give a subset or a mask of present channels, not both')
+    if present.shape != (x.shape[0], channels):
+      raise ValueError(f'the mask of present channels is {present.shape}; {(x.shape[0], channels)} was expected')
+  subset = tuple(range(channels)) if subset is None else tuple(subset)
+  if not subset or list(subset) != sorted(set(subset)) or subset[0] < 0 or subset[-1] >= channels:
+    raise ValueError(f'{subset} is no subset of {channels} channels: sorted, distinct indices from 0 are')
+  if x.shape[-1] != len(subset):
+    raise ValueError(f'the input has {x.shape[-1]} channels and the subset {subset} has {len(subset)}')
+  return subset

@@ -1,0 +1,122 @@
+"""The input side of every network: raw pixels are standardised, completed, convolved and pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from flaxnets.nn import completion as completions
+from flaxnets.nn.blocks import Norm, conv, conv_init, max_pool
+from flaxnets.nn.dynamic_conv import DynamicConv, check_subset
+
+STEMS = ('dynamic', 'conv')
+FILLS = ('mean', 'black', 'gray')
+
+
+class Standardize(nn.Module):
+  """(x - mean) / std per channel, from variables channel_stats/mean and std (C,): pixels in, standardised out."""
+
+  channels: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array, subset: tuple[int, ...]) -> jax.Array:
+    mean = self.variable('channel_stats', 'mean', jnp.zeros, self.channels).value[jnp.asarray(subset)]
+    std = self.variable('channel_stats', 'std', jnp.ones, self.channels).value[jnp.asarray(subset)]
+    return (x.astype(jnp.float32) - mean) / std
+
+  def black(self) -> jax.Array:
+    """What a raw zero becomes, (C,)."""
+    return -self.get_variable('channel_stats', 'mean') / self.get_variable('channel_stats', 'std')
+
+
+class Stem(nn.Module):
+  """From raw pixels to the first feature map, for every channel, a subset, or a mask of present channels.
+
+  Attributes:
+    channels: C, the size of the channel set.
+    width: features of the convolution.
+    kind: 'dynamic' (DynamicConv) or 'conv': an ordinary convolution of C inputs that gets something in the place
+      of absent channels, the naive way to live with their absence.
+    completion: for 'dynamic' one of none, scale, linear. For 'conv' what is filled in: mean (the channel's mean, the
+      same as zeros after standardisation), black (raw zeros) or gray (the mean of the present channels, standardised).
+    small_images: 3 x 3, stride 1, no pooling, in place of 7 x 7, stride 2, 3 x 3 max pooling at stride 2.
+  """
+
+  channels: int
+  width: int
+  norm: Norm
+  kind: str = 'dynamic'
+  completion: str = 'linear'
+  small_images: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, images: jax.Array, subset: tuple[int, ...] | None = None, present: jax.Array | None = None
+  ) -> jax.Array:
+    """(b, h, w, m) raw pixels -> (b, h / 4, w / 4, width); subset and present as in DynamicConv."""
+    subset = check_subset(images, self.channels, subset, present)
+    size, strides = (3, 1) if self.small_images else (7, 2)
+    standardize = Standardize(self.channels, name='standardize')
+    x = standardize(images, subset)
+    if present is not None:
+      # Whatever stands where a channel is absent (zeros, NaN) must not reach the arithmetic.
+      x = jnp.where(present[:, None, None, :], x, 0.0)
+    if self.kind == 'dynamic':
+      x = DynamicConv(
+        self.width, size, self.channels, strides, (size - 1) // 2, completion=self.completion, kernel_init=conv_init,
+        dtype=self.dtype, name='conv',
+      )(x, subset if present is None else None, present)
+    elif self.kind == 'conv':
+      x = fill(x, self.completion, self.channels, subset, present, black=standardize.black())
+      x = conv(self.width, size, strides, dtype=self.dtype, name='conv')(x)
+    else:
+      raise ValueError(f'no stem {self.kind!r}; there are {", ".join(STEMS)}')
+    x = nn.relu(self.norm(name='norm')(x))
+    return x if self.small_images else max_pool(x)
+
+
+def fill(
+  x: jax.Array, how: str, channels: int, subset: tuple[int, ...], present: jax.Array | None, *, black: jax.Array
+) -> jax.Array:
+  """Puts something in the place of absent channels of a standardised x (b, h, w, m): (b, h, w, channels)."""
+  if how not in FILLS:
+    raise ValueError(f"no completion {how!r} for the stem 'conv'; there are {', '.join(FILLS)}")
+  if present is None and len(subset) == channels:
+    return x
+  full = jnp.zeros((*x.shape[:-1], channels), x.dtype).at[..., jnp.asarray(subset)].set(x)
+  if present is None:
+    present = jnp.zeros((1, channels), bool).at[:, jnp.asarray(subset)].set(True)
+  present = present[:, None, None, :]
+  if how == 'black':
+    return jnp.where(present, full, black)
+  if how == 'gray':
+    gray = full.sum(-1, keepdims=True) / jnp.maximum(present.sum(-1, keepdims=True), 1)
+    return jnp.where(present, full, gray)
+  return full
+
+
+def put_statistics(variables: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:
+  """The variables with measured 'mean', 'std' (C,) and 'correlation' (C, C) in collection channel_stats."""
+
+  def measured(path, value):
+    replacement = jnp.asarray(statistics[path[-1].key], value.dtype)
+    if replacement.shape != value.shape:
+      raise ValueError(f'statistics of shape {replacement.shape} for a network that takes {value.shape}')
+    return replacement
+
+  stats = jax.tree_util.tree_map_with_path(measured, variables['channel_stats'])
+  return {**variables, 'channel_stats': stats}
+
+
+def check_stem(kind: str, completion: str) -> None:
+  """ValueError, saying what there is, for a stem or completion that does not exist."""
+  if kind not in STEMS:
+    raise ValueError(f'no stem {kind!r}; there are {", ".join(STEMS)}')
+  there = completions.COMPLETIONS if kind == 'dynamic' else FILLS
+  if completion not in there:
+    raise ValueError(f'no completion {completion!r} for the stem {kind!r}; there are {", ".join(there)}')

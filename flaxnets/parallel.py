@@ -1,0 +1,114 @@
+"""Devices and hosts: the start of JAX, the mesh, the shardings, and host batches turned into global arrays."""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import os
+import pathlib
+import platform
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from flaxnets.errors import InputError
+
+# Fewer examples than this on a CPU device, and splitting the batch costs more than the cores gain.
+LEAST_PER_CPU_DEVICE = 8
+
+
+def start(batch_size: int, *, coordinator: str = '', processes: int = 0, process: int = 0) -> None:
+  """Sets JAX up for a whole program; to be called before anything touches a device.
+
+  On CPUs, one device a core (a batch split over devices runs faster than one that XLA splits within an operation),
+  unless JAX_NUM_CPU_DEVICES says otherwise. Compiled programs are kept in a folder of the user's, one per kind of CPU,
+  unless JAX_COMPILATION_CACHE_DIR names another.
+
+  Args:
+    batch_size: the global batch, which CPU devices must divide.
+    coordinator: 'host:port' of process 0, where there are several processes; '' for one, 'auto' to let JAX find
+      out from the cluster's own environment (Slurm, Kubernetes, TPU pods, Open MPI).
+    processes: how many there are.
+    process: which of them this is, from 0.
+  """
+  if coordinator == 'auto':
+    jax.distributed.initialize()
+  elif coordinator:
+    jax.distributed.initialize(coordinator, num_processes=processes, process_id=process)
+  if 'JAX_NUM_CPU_DEVICES' not in os.environ:
+    share = batch_size // max(processes, 1)
+    jax.config.update('jax_num_cpu_devices', cpu_devices(share, cores()))
+  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+    jax.config.update('jax_compilation_cache_dir', str(cache_folder()))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def cores() -> int:
+  """CPU cores that this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def cpu_devices(batch_size: int, most: int) -> int:
+  """The largest number of devices up to `most` that divides a batch and leaves each enough to do."""
+  return max(
+    (n for n in range(1, most + 1) if batch_size % n == 0 and batch_size // n >= LEAST_PER_CPU_DEVICE), default=1
+  )
+
+
+def cache_folder() -> pathlib.Path:
+  """Where compiled programs are kept. XLA compiles for the CPU's own instructions: another kind, another folder."""
+  root = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
+  try:
+    description = [
+      line for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines() if line.startswith(('model name', 'flags'))
+    ][:2]
+  except OSError:
+    description = [platform.processor()]
+  key = hashlib.sha256('\n'.join([platform.machine(), *description]).encode()).hexdigest()[:16]
+  return root / 'flaxnets' / f'jax-{jax.__version__}-{key}'
+
+
+def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """Some devices, all of all hosts if not said, along one axis, `data`."""
+  devices = jax.devices() if devices is None else devices
+  return jax.make_mesh((len(devices),), ('data',), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def sharded(mesh: Mesh) -> NamedSharding:
+  """The first axis, the batch, spread over all devices."""
+  return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def check_batch(batch_size: int, mesh: Mesh, what: str) -> None:
+  """InputError where the devices do not divide a batch."""
+  if batch_size <= 0 or batch_size % mesh.size:
+    below = batch_size // mesh.size * mesh.size
+    raise InputError(f'{what} of {batch_size} cannot be spread over {mesh.size} devices; '
+                     f'give a multiple, such as {below or mesh.size}')
+
+
+def to_devices(batches: Iterable[Mapping[str, Any]], mesh: Mesh, ahead: int = 2) -> Iterator[dict[str, jax.Array]]:
+  """Turns each host's share of batches into global arrays, a few batches before they are asked for."""
+  sharding = sharded(mesh)
+  queue: collections.deque[dict[str, jax.Array]] = collections.deque()
+  for batch in batches:
+    queue.append({key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()})
+    if len(queue) > ahead:
+      yield queue.popleft()
+  yield from queue
+
+
+def to_host(tree: Any) -> Any:
+  """Global arrays as NumPy arrays, whole on every host."""
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+    return multihost_utils.process_allgather(tree, tiled=True)
+  return jax.tree.map(np.asarray, jax.device_get(tree))

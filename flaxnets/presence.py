@@ -1,0 +1,73 @@
+"""Which channels each training example gets: the sampling of subsets, on the device.
+
+Pure functions of (key, position in the batch). An example never loses its last channel.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+MODES = ('none', 'drop', 'hierarchical', 'full_and_random')
+FILLS = ('absent', 'black', 'either')
+
+
+def sample(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: float) -> jax.Array:
+  """Draws the channels that stay.
+
+  Args:
+    key: a JAX key.
+    mode: 'none': all stay. 'drop': with `probability` an example is hit; then one channel, drawn evenly, stays for
+      sure and each other goes with even odds (the paper's SelectiveChannelDrop; the report gives no odds, these
+      are ours). 'hierarchical': a size uniform in 1..C, then a subset of that size uniform (Y. Bao et al., ChannelViT,
+      ICLR 2024). 'full_and_random': with `probability` incomplete, a size uniform in 1..C-1 and a uniform subset.
+    shape: (b, C).
+    probability: in 0..1; without meaning for 'none' and 'hierarchical'.
+
+  Returns:
+    (b, C) bool.
+
+  Raises:
+    ValueError: for an unknown mode.
+  """
+  batch, channels = shape
+  key_size, key_rank, key_hit = jax.random.split(key, 3)
+  # The rank of every channel in a random order of its example: the m first ones are a uniform subset of size m.
+  rank = jnp.argsort(jnp.argsort(jax.random.uniform(key_rank, shape), axis=1), axis=1)
+  hit = jax.random.bernoulli(key_hit, probability, (batch, 1))
+  if mode == 'none':
+    return jnp.ones(shape, bool)
+  if mode == 'drop':
+    return ~hit | (rank == 0) | jax.random.bernoulli(key_size, 0.5, shape)
+  if mode == 'hierarchical':
+    return rank < jax.random.randint(key_size, (batch, 1), 1, channels + 1)
+  if mode == 'full_and_random':
+    return ~hit | (rank < jax.random.randint(key_size, (batch, 1), 1, max(channels, 2)))
+  raise ValueError(f'no presence mode {mode!r}; there are {", ".join(MODES)}')
+
+
+def apply(
+  key: jax.Array, images: jax.Array, kept: jax.Array, present: jax.Array, *, fill: str
+) -> tuple[jax.Array, jax.Array]:
+  """Takes channels away from raw images, in one of the paper's two ways.
+
+  Args:
+    key: a JAX key.
+    images: (b, h, w, C) raw pixels.
+    kept: (b, C) bool, from `sample`.
+    present: (b, C) bool, the channels that each example really has. Where it has none of the kept ones, it keeps
+      all it has.
+    fill: 'absent': the others are marked absent. 'black': they turn to raw zeros and count as present. 'either':
+      one or the other for each example, with even odds.
+
+  Returns:
+    The images and a mask (b, C) of the channels that count as present.
+  """
+  if fill not in FILLS:
+    raise ValueError(f'no presence fill {fill!r}; there are {", ".join(FILLS)}')
+  kept = jnp.where((kept & present).any(axis=1, keepdims=True), kept, True)
+  if fill == 'absent':
+    return images, kept & present
+  odds = 1.0 if fill == 'black' else 0.5
+  blacken = jax.random.bernoulli(key, odds, (images.shape[0], 1)) & ~kept
+  return jnp.where(blacken[:, None, None, :], 0.0, images), (kept | blacken) & present

@@ -1,0 +1,230 @@
+"""The training loop: evaluate, save, next batch, step."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+from clu import parameter_overview
+
+from flaxnets import experiment, optim, parallel
+from flaxnets.checkpoint import METRIC, Checkpoints
+from flaxnets.data import batches, statistics
+from flaxnets.errors import InputError
+from flaxnets.evaluator import Evaluator
+from flaxnets.experiment import Knowledge
+from flaxnets.journal import Journal
+from flaxnets.nn.stem import put_statistics
+from flaxnets.train_step import TrainState, initial_state, make_train_step, make_view
+
+PREEMPTED = 75  # the exit code of a run that saved because it was told to stop: EX_TEMPFAIL, "try again"
+
+
+class Preempted(Exception):
+  """The run was told to stop, and saved first."""
+
+
+class Run:
+  """One training run: everything that a config and a workdir make together.
+
+  Args:
+    config: as configs/default.py has it, all fields.
+    workdir: the run's folder; a run that lives there already goes on from its newest whole checkpoint.
+
+  Raises:
+    InputError: for anything in the config that cannot work.
+  """
+
+  def __init__(self, config: ml_collections.ConfigDict, workdir: str):
+    self.config = config
+    self.mesh = parallel.data_mesh()
+    parallel.check_batch(config.train.batch_size, self.mesh, 'train.batch_size')
+    parallel.check_batch(config.evaluate.batch_size, self.mesh, 'evaluate.batch_size')
+    if config.train.batch_size % (config.train.accumulate * self.mesh.size):
+      raise InputError(f'train.batch_size {config.train.batch_size} does not divide into {config.train.accumulate} '
+                       f'parts (train.accumulate) over {self.mesh.size} devices; choose a multiple of both')
+    self.source = experiment.open_source(config, 'train')
+    self.validation = experiment.open_source(config, 'validation', classes=self.source.classes)
+    self.channels = experiment.channel_set(config, self.source)
+    self.order = self.source.channels.order(self.channels.names)
+    self.model = experiment.build_network(config, self.channels, len(self.source.classes))
+    self.subsets = experiment.subsets(config, self.channels)
+
+    examples, batch = len(self.source), config.train.batch_size
+    self.steps = max(round(config.train.epochs * examples / batch), 1)
+    epoch = max(round(examples / batch), 1)
+    self.evaluate_every = config.evaluate.every or epoch
+    self.save_every = config.train.checkpoint_every or epoch
+    self.schedule = optim.schedule(
+      config.train.schedule, learning_rate=config.train.learning_rate, steps=self.steps,
+      warmup_steps=round(config.train.warmup_epochs * examples / batch), drops=config.train.drops,
+      drop_factor=config.train.drop_factor,
+    )
+    self.optimizer = optim.optimizer(
+      self.schedule, momentum=config.train.momentum, nesterov=config.train.nesterov,
+      weight_decay=config.train.weight_decay, clip_norm=config.train.clip_norm,
+    )
+
+    self.workdir = experiment.claim_workdir(workdir, config)
+    self.checkpoints = Checkpoints(self.workdir / 'checkpoints')
+    self.state, self.knowledge, self.fill = self._begin_or_go_on()
+    self.step = make_train_step(
+      self.model, self.optimizer, self.schedule, self.mesh, self._view(),
+      masked=config.presence.mode != 'none' or self.source.may_lack, label_smoothing=config.train.label_smoothing,
+      accumulate=config.train.accumulate, ema=config.train.ema,
+    )
+    self.evaluator = Evaluator(
+      self.model, self.subsets, order=self.validation.channels.order(self.channels.names),
+      canvas=self.validation.canvas, image_size=config.image_size, resize=config.augment.evaluation_resize,
+      fill=self.fill, may_lack=self.validation.may_lack, mesh=self.mesh,
+    )
+
+  def _view(self):
+    augment = self.config.augment
+    return make_view(
+      seed=self.config.seed, order=self.order, canvas=self.source.canvas, image_size=self.config.image_size,
+      fill=self.fill, presence_mode=self.config.presence.mode, presence_fill=self.config.presence.fill,
+      presence_probability=self.config.presence.probability,
+      augmentation={name: augment[name] for name in (
+        'crop_scale', 'crop_ratio', 'flip', 'rotation', 'perspective', 'perspective_probability')},
+    )
+
+  def _begin_or_go_on(self) -> tuple[TrainState, Knowledge, np.ndarray]:
+    """A fresh state, or the newest whole checkpoint's; the state lies on all devices."""
+    restored = self.checkpoints.restore_latest()
+    if restored is None:
+      measured = statistics.measure(
+        self.source, examples=self.config.data.statistics_examples, seed=self.config.seed,
+        on_bad_image=self.config.data.on_bad_image,
+      )
+      measured = experiment.statistics_of(measured, self.order)
+      knowledge = Knowledge(
+        self.channels, tuple(self.source.classes), str(np.dtype(self.source.dtype)),
+        tuple(measured['low'].tolist()), tuple(measured['high'].tolist()),
+      )
+    else:
+      knowledge = Knowledge.from_json(restored[1]['knowledge'])
+      if knowledge.channels != self.channels or knowledge.classes != tuple(self.source.classes):
+        raise InputError(f'{self.workdir}: the data have other channels or classes now than when the run began')
+
+    def fresh() -> TrainState:
+      images = np.zeros((1, self.config.image_size, self.config.image_size, len(self.channels)), np.float32)
+      variables = self.model.init(jax.random.key(self.config.seed), images)
+      if restored is None:
+        variables = put_statistics(variables, measured)
+      return initial_state(variables, self.optimizer, ema=self.config.train.ema > 0)
+
+    whole = parallel.replicated(self.mesh)
+    if restored is None:
+      state = jax.jit(fresh, out_shardings=whole)()
+    else:
+      state = jax.device_put(TrainState.from_saved(jax.eval_shape(fresh), restored[0]), whole)
+    return state, knowledge, np.asarray(jax.device_get(state.channel_stats['stem']['standardize']['mean']))
+
+  def train(self) -> dict[str, float]:
+    """Trains to the end.
+
+    Returns:
+      The last validation's metrics.
+
+    Raises:
+      Preempted: after saving, when the process got SIGTERM or the cluster announced its end.
+      InputError: for unreadable examples (where they are not to be skipped), or a loss that stays infinite.
+    """
+    config, start = self.config, int(self.state.step)
+    journal = Journal(self.workdir, start, self.steps, config.train.batch_size, jax.process_index() == 0)
+    logging.info('\n%s', parameter_overview.get_parameter_overview(self.state.params, include_stats=False))
+    stream = batches.train_batches(
+      self.source, batch_size=config.train.batch_size, seed=config.seed, start=start,
+      host=jax.process_index(), hosts=jax.process_count(), threads=config.data.threads,
+      workers=config.data.workers, on_bad_image=config.data.on_bad_image,
+    )
+    validated: dict[str, float] = {}
+    with StopSignal() as stop:
+      feed = parallel.to_devices(_counting(stream, journal), self.mesh)
+      for step in range(start, self.steps + 1):
+        last = step == self.steps
+        measured = None
+        if step > start and (last or step % self.evaluate_every == 0):
+          with journal.pause():
+            measured = validated = self._validate()
+            journal.write(step, 'validation', measured)
+            journal.say(f'step {step}: validation accuracy {measured[METRIC]:.1%} on average, ' + ', '.join(
+              f'{measured[f"accuracy/{name}"]:.1%} on {name}' for name in map(self.channels.label, self.subsets)))
+        stopping = step > start and (stop.asked or self.checkpoints.reached_preemption(step))
+        if step > start and (last or stopping or measured or step % self.save_every == 0):
+          with journal.pause():
+            self._save(step, measured)
+        if last:
+          break
+        if stopping:
+          self._close(journal)
+          raise Preempted(f'stopped at step {step} of {self.steps}, saved; the same command goes on from there')
+        self.state, metrics = self.step(self.state, next(feed))
+        journal.dispatched(step + 1, metrics, every=config.train.log_every)
+    self._close(journal)
+    return validated
+
+  def _close(self, journal: Journal) -> None:
+    journal.close()
+    self.checkpoints.close()
+
+  def _validate(self) -> dict[str, float]:
+    """Accuracy of every subset and their mean, on the validation split."""
+    data = self.config.data
+    judged, _ = self.evaluator(self.state.variables(), batches.evaluation_batches(
+      self.validation, batch_size=self.config.evaluate.batch_size, host=jax.process_index(),
+      hosts=jax.process_count(), threads=data.threads, on_bad_image=data.on_bad_image,
+    ))
+    accuracies = {self.channels.label(subset): judgement.accuracy for subset, judgement in judged.items()}
+    losses = [judgement.loss for judgement in judged.values()]
+    return {
+      METRIC: float(np.mean(list(accuracies.values()))), 'loss': float(np.mean(losses)),
+      **{f'accuracy/{name}': accuracy for name, accuracy in accuracies.items()},
+    }
+
+  def _save(self, step: int, measured: Mapping[str, float] | None) -> None:
+    meta = {
+      'config': experiment.as_json(self.config), 'knowledge': self.knowledge.to_json(),
+      'position': step * self.config.train.batch_size, 'metrics': dict(measured or {}),
+    }
+    self.checkpoints.save(step, self.state, meta, measured)
+
+
+def _counting(stream: Iterable[dict[str, Any]], journal: Journal) -> Iterator[dict[str, Any]]:
+  """What the step takes of each batch; the places where another image stands in for an unreadable one are counted."""
+  for batch in stream:
+    journal.replaced += int(batch['skipped'].sum())
+    yield {key: batch[key] for key in ('image', 'size', 'label', 'present')}
+
+
+class StopSignal:
+  """Within this context SIGTERM only sets `asked`, for the loop to stop at a whole step."""
+
+  asked = False
+
+  def __enter__(self) -> StopSignal:
+    self._before = signal.signal(signal.SIGTERM, self._note)
+    return self
+
+  def _note(self, *_: Any) -> None:
+    self.asked = True
+
+  def __exit__(self, *_: Any) -> None:
+    signal.signal(signal.SIGTERM, self._before)
+
+
+def run(config: ml_collections.ConfigDict, workdir: str) -> int:
+  """What train_main.py does: trains, or goes on; returns the exit code."""
+  try:
+    Run(config, workdir).train()
+  except Preempted as notice:
+    print(f'train_main.py: {notice}', file=sys.stderr)
+    return PREEMPTED
+  return 0

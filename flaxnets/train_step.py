@@ -1,0 +1,184 @@
+"""One training step: a pure function of a state and a batch, compiled once for all devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from flax import serialization, struct
+from jax.sharding import Mesh
+
+from flaxnets import augment, parallel, presence
+from flaxnets.errors import InputError
+from flaxnets.warp import subsamples_for, warp
+
+Batch = Mapping[str, jax.Array]
+
+
+@struct.dataclass
+class TrainState:
+  """All that training changes, and the channel statistics beside it.
+
+  Attributes:
+    step: () int32, steps taken.
+    skipped: () int32, those of them whose loss or gradients were not finite, and which changed nothing else.
+    params, batch_stats, channel_stats: the network's variables.
+    opt_state: Optax's.
+    ema: running averages of 'params' and 'batch_stats', or None.
+  """
+
+  step: jax.Array
+  skipped: jax.Array
+  params: Any
+  batch_stats: Any
+  channel_stats: Any
+  opt_state: Any
+  ema: Any = None
+
+  @classmethod
+  def from_saved(cls, shapes: TrainState, saved: Mapping[str, Any]) -> TrainState:
+    """A state from nested dicts of arrays, as `flaxnets.checkpoint` restores them.
+
+    Raises:
+      InputError: where they don't fit the shapes of this run's own state.
+    """
+    try:
+      state = serialization.from_state_dict(shapes, saved)
+      wrong = [path for path, equal in jax.tree_util.tree_leaves_with_path(
+        jax.tree.map(lambda ours, theirs: ours.shape == theirs.shape and ours.dtype == theirs.dtype, shapes, state)
+      ) if not equal]
+    except (ValueError, KeyError, TypeError) as error:
+      raise InputError(f'the checkpoint is of another network: {str(error).splitlines()[0]}') from None
+    if wrong:
+      raise InputError(f'the checkpoint is of another network: {jax.tree_util.keystr(wrong[0])} has another shape')
+    return state
+
+  def variables(self) -> dict[str, Any]:
+    """What to evaluate: the averages where they are kept, else the weights of the last step."""
+    kept = self.ema or {'params': self.params, 'batch_stats': self.batch_stats}
+    return {**kept, 'channel_stats': self.channel_stats}
+
+
+def initial_state(
+  variables: Mapping[str, Any], optimizer: optax.GradientTransformation, *, ema: bool
+) -> TrainState:
+  """The state before the first step, from a network's initial variables."""
+  params, batch_stats = variables['params'], variables.get('batch_stats', {})
+  # A copy: the step is given the state to overwrite, and could not be given one buffer twice.
+  kept = jax.tree.map(jnp.copy, {'params': params, 'batch_stats': batch_stats}) if ema else None
+  return TrainState(
+    step=jnp.zeros((), jnp.int32), skipped=jnp.zeros((), jnp.int32), params=params, batch_stats=batch_stats,
+    channel_stats=variables['channel_stats'], opt_state=optimizer.init(params), ema=kept,
+  )
+
+
+def make_view(
+  *, seed: int, order: Sequence[int], canvas: tuple[int, int], image_size: int, fill: np.ndarray,
+  augmentation: Mapping[str, Any], presence_mode: str, presence_probability: float, presence_fill: str,
+) -> Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]:
+  """The function that turns a batch's canvases into what the network sees in training.
+
+  Args:
+    seed: of everything random; with the step and the position in the batch it decides every draw.
+    order: for each of the network's channels its place in the source's.
+    canvas: height and width of the batch's images, pixels.
+    image_size: side of the network's input, pixels.
+    fill: (C,) raw pixel values outside the image.
+    augmentation: keyword arguments of `flaxnets.augment.training_view`.
+    presence_mode, presence_probability, presence_fill: see `flaxnets.presence`.
+
+  Returns:
+    A function of (step, batch) giving raw images (B, S, S, C) and a mask of their present channels (B, C).
+  """
+  order = np.asarray(order)
+  subsamples = subsamples_for(canvas, image_size, perspective=augmentation['perspective'])
+
+  def view(step: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    key_view, key_presence, key_fill = jax.random.split(key, 3)
+    matrices = augment.training_view(
+      key_view, batch['size'], canvas=canvas, image_size=image_size, **augmentation
+    )
+    images = warp(batch['image'][..., order], matrices, image_size, fill=fill, subsamples=subsamples)
+    present = batch['present'][:, order]
+    kept = presence.sample(key_presence, presence_mode, present.shape, probability=presence_probability)
+    return presence.apply(key_fill, images, kept, present, fill=presence_fill)
+
+  return view
+
+
+def make_train_step(
+  model: nn.Module, optimizer: optax.GradientTransformation, schedule: optax.Schedule, mesh: Mesh,
+  view: Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]], *, masked: bool, label_smoothing: float = 0.0,
+  accumulate: int = 1, ema: float = 0.0,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+  """The compiled step over a mesh: the batch is spread over devices, the state replicated and given up.
+
+  Args:
+    model: a network of `flaxnets.models`. Its BatchNorm sees the global batch (of one part, see `accumulate`).
+    optimizer, schedule: from `flaxnets.optim`; the schedule only to report the rate.
+    view: see `make_view`.
+    masked: whether channels can be absent; if not, the network is called without a mask, and mixes nothing.
+    label_smoothing: the share of each label that is spread over all classes, 0..1.
+    accumulate: equal parts that the batch is worked off in, their gradients averaged.
+    ema: decay of the running averages, 0 for none. Early on it is (1 + step) / (10 + step) where that is less.
+
+  Returns:
+    A function of (state, batch) giving the next state and metrics: loss, accuracy, gradient_norm, learning_rate and
+    skipped, scalars. Where the loss or a gradient is not finite, only `step` and `skipped` of the state change.
+  """
+
+  def loss_of(params, batch_stats, channel_stats, images, present, labels):
+    logits, changed = model.apply(
+      {'params': params, 'batch_stats': batch_stats, 'channel_stats': channel_stats},
+      images, present=present if masked else None, train=True, mutable=['batch_stats'],
+    )
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
+    loss = optax.softmax_cross_entropy(logits, targets).mean()
+    accuracy = (jnp.argmax(logits, axis=-1) == labels).mean()
+    return loss, (changed.get('batch_stats', {}), accuracy)
+
+  def part(state: TrainState, batch_stats, images, present, labels):
+    (loss, (batch_stats, accuracy)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+      state.params, batch_stats, state.channel_stats, images, present, labels
+    )
+    return batch_stats, (gradients, {'loss': loss, 'accuracy': accuracy})
+
+  def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+    images, present = view(state.step, batch)
+    inputs = (images, present, batch['label'])
+    if accumulate == 1:
+      batch_stats, (gradients, metrics) = part(state, state.batch_stats, *inputs)
+    else:
+      # Part j takes every accumulate-th example from j on, so that each device splits its own share.
+      parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), inputs)
+      batch_stats, summed = jax.lax.scan(lambda stats, args: part(state, stats, *args), state.batch_stats, parts)
+      gradients, metrics = jax.tree.map(lambda x: x.mean(axis=0), summed)
+    norm = optax.tree.norm(gradients)
+    finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(norm)
+    metrics |= {'gradient_norm': norm, 'learning_rate': schedule(state.step)}
+
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    averages = _average(state, {'params': params, 'batch_stats': batch_stats}, ema)
+    after = state.replace(params=params, batch_stats=batch_stats, opt_state=opt_state, ema=averages)
+    after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
+    after = after.replace(step=state.step + 1, skipped=state.skipped + ~finite)
+    return after, metrics | {'skipped': after.skipped}
+
+  whole = parallel.replicated(mesh)
+  return jax.jit(
+    step, donate_argnums=0, in_shardings=(whole, parallel.sharded(mesh)), out_shardings=(whole, whole)
+  )
+
+
+def _average(state: TrainState, new: Mapping[str, Any], decay: float) -> Any:
+  if state.ema is None:
+    return None
+  now = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+  return jax.tree.map(lambda old, value: now * old + (1.0 - now) * value, state.ema, dict(new))

@@ -1,0 +1,139 @@
+"""The one resampling that takes a canvas to the network's input: a homography, antialiased, on the device.
+
+A point is (x, y) in pixels, and whole numbers are pixel centres, as in OpenCV: a canvas of width W covers x
+from -0.5 to W - 0.5. A matrix takes (x, y, 1) of the output to homogeneous coordinates of the canvas.
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from flaxnets.errors import InputError
+
+# The compiled code spells out every canvas pixel that weighs in: 32 x 32 of them at this shrink.
+MOST_SUBSAMPLES = 16
+
+
+def subsamples_for(
+  canvas: tuple[int, int], image_size: int, *, perspective: float = 0.0, resize: float = 1.0
+) -> int:
+  """The `subsamples` that `warp` needs: the largest shrink that a configuration asks for, rounded up.
+
+  The largest crop is the whole canvas. Perspective squeezes it into 1 - perspective of the output (single
+  corners a little more; `warp` then treats them as this shrink). Evaluation resizes to image_size x resize.
+
+  Args:
+    canvas: height and width, pixels.
+    image_size: side of the output, pixels.
+    perspective: as in `training_view`.
+    resize: as in `evaluation_view`.
+
+  Raises:
+    InputError: for a shrink above 16, or perspective outside its range.
+  """
+  check_perspective(perspective)
+  shrink = max(canvas) / max(1, round(image_size * resize)) / (1 - perspective)
+  if shrink > MOST_SUBSAMPLES:
+    tilted = f' with augment.perspective {perspective}' if perspective else ''
+    raise InputError(f'a canvas of {canvas[0]} x {canvas[1]} shrinks up to {shrink:.1f} times{tilted}; '
+                     f'{MOST_SUBSAMPLES} is the most: make data.canvas smaller, about 1.5 x image_size')
+  return max(1, math.ceil(shrink - 1e-6))
+
+
+def check_perspective(perspective: float) -> None:
+  """InputError unless corners may move inwards by this share of half the side."""
+  if not 0 <= perspective < 1:
+    raise InputError(f'augment.perspective is {perspective}; it is a share of half the side, 0 to below 1')
+
+
+def warp(
+  images: jax.Array, matrices: jax.Array, image_size: int, *, fill: jax.Array, subsamples: int
+) -> jax.Array:
+  """Resamples each canvas once, through its own homography.
+
+  An output pixel is a weighted mean of canvas pixels, with triangular weights along rows and columns. The
+  triangle's half-width is max(1, s), s the local shrink along that axis: the root of the summed squares of
+  that canvas coordinate's derivatives by the output's x and y. So this is bilinear interpolation where
+  nothing shrinks, and Pillow's antialiased BILINEAR `resize` where the matrix only scales and shifts. A mean
+  of s x s bilinear subsamples would read as many pixels and only come near it.
+
+  Only pixels of the canvas weigh in. An output pixel across the canvas's edge is blended with `fill` by the
+  share of it that lies outside.
+
+  Args:
+    images: (b, H, W, C), any dtype.
+    matrices: (b, 3, 3) float32, from output to canvas pixels. Where the third homogeneous coordinate is not
+      positive (behind the horizon) there is `fill`.
+    image_size: side S of the output, pixels.
+    fill: (C,) or a scalar, what lies outside the canvas: the channel mean.
+    subsamples: the largest shrink that is averaged out in full, as `subsamples_for` gives it; larger ones are
+      treated as this one. Each output pixel reads 2 x subsamples rows and columns.
+
+  Returns:
+    (b, S, S, C) float32, in the canvas's units.
+  """
+  _, height, width, channels = images.shape
+  x, y, shrink_x, shrink_y = _project(jnp.asarray(matrices, jnp.float32), image_size)
+  columns, cover_x = _taps(x, shrink_x, width, subsamples)
+  rows, cover_y = _taps(y, shrink_y, height, subsamples)
+  flat = images.reshape(images.shape[0], height * width, channels)
+  total = 0.0
+  for row, row_weight in rows:
+    line = sum(weight[..., None] * _pick(flat, row * width + column) for column, weight in columns)
+    total += row_weight[..., None] * line
+  weight = sum(weight for _, weight in rows) * sum(weight for _, weight in columns)
+  inside = (cover_x * cover_y)[..., None]
+  fill = jnp.asarray(fill, jnp.float32)
+  return total * (inside / jnp.maximum(weight, 1e-6)[..., None]) + (1 - inside) * fill
+
+
+# Batched, not over a flattened batch: so it stays local to the device that holds the example. Pixels are read
+# in the canvas's own dtype, for bytes are a quarter of the traffic, and XLA fuses the conversion.
+_gather = jax.vmap(lambda pixels, index: pixels.at[index].get(mode='promise_in_bounds'))
+
+
+def _pick(flat: jax.Array, index: jax.Array) -> jax.Array:
+  return _gather(flat, index).astype(jnp.float32)
+
+
+def _project(matrices: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+  """Canvas x and y of every output pixel, and the local shrink along canvas x and y: each (b, size, size).
+
+  Written out, because matrix products may run in TensorFloat-32 or bfloat16: too coarse for coordinates.
+  """
+  along = jnp.arange(size, dtype=jnp.float32)
+  u, v = along[None, :], along[:, None]
+  m = matrices[:, :, :, None, None]
+  depth = m[:, 2, 0] * u + m[:, 2, 1] * v + m[:, 2, 2]
+  depth = jnp.maximum(depth, 1e-6)  # at the horizon and behind it: far away, so fill
+  x = (m[:, 0, 0] * u + m[:, 0, 1] * v + m[:, 0, 2]) / depth
+  y = (m[:, 1, 0] * u + m[:, 1, 1] * v + m[:, 1, 2]) / depth
+  shrink_x = jnp.hypot(m[:, 0, 0] - x * m[:, 2, 0], m[:, 0, 1] - x * m[:, 2, 1]) / depth
+  shrink_y = jnp.hypot(m[:, 1, 0] - y * m[:, 2, 0], m[:, 1, 1] - y * m[:, 2, 1]) / depth
+  return x, y, shrink_x, shrink_y
+
+
+def _taps(
+  position: jax.Array, shrink: jax.Array, length: int, subsamples: int
+) -> tuple[list[tuple[jax.Array, jax.Array]], jax.Array]:
+  """The canvas pixels that weigh in along one axis, and the share of each output pixel that is on the canvas.
+
+  Returns:
+    2 x subsamples pairs of index, in 0..length-1, and weight, not normalised; and the share, in 0..1.
+  """
+  shrink = jnp.clip(shrink, 1e-3, subsamples)
+  half = jnp.maximum(shrink, 1.0)
+  # Far outside any position will do: nothing of it is seen, and the index must not overflow.
+  position = jnp.clip(position, -2.0 * subsamples, length + 2.0 * subsamples)
+  first = jnp.floor(position - half).astype(jnp.int32) + 1
+  taps = []
+  for step in range(2 * subsamples):
+    index = first + step
+    weight = jnp.maximum(0.0, 1 - jnp.abs(index - position) / half)
+    on_canvas = (index >= 0) & (index < length)
+    taps.append((jnp.clip(index, 0, length - 1), jnp.where(on_canvas, weight, 0.0)))
+  before, after = (position + 0.5) / shrink, (length - 0.5 - position) / shrink
+  return taps, jnp.clip(before + 0.5, 0, 1) * jnp.clip(after + 0.5, 0, 1)

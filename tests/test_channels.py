@@ -1,0 +1,96 @@
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flaxnets.channels import ChannelSet
+from flaxnets.errors import InputError
+
+RGB = ChannelSet.of('RGB')
+SENTINEL = ChannelSet.of('B01,B02,B03,B04,B05,B06,B07,B08,B8A,B09,B10,B11,B12')
+
+
+def labels(channels, text):
+  return [channels.label(subset) for subset in channels.subsets(text)]
+
+
+@pytest.mark.parametrize(('text', 'expected'), [
+  ('all', ['RGB', 'RG', 'RB', 'GB', 'R', 'G', 'B']),
+  ('singles', ['R', 'G', 'B']),
+  ('pairs', ['RG', 'RB', 'GB']),
+  ('size>=2', ['RGB', 'RG', 'RB', 'GB']),
+  ('size<2', ['R', 'G', 'B']),
+  ('size==3', ['RGB']),
+  ('full', ['RGB']),
+  ('BR', ['RB']),
+  ('R,G', ['RG']),
+  ('B; RG ;full;RG', ['RGB', 'RG', 'B']),
+])
+def test_subsets_are_what_people_write_larger_ones_first_and_none_twice(text, expected):
+  assert labels(RGB, text) == expected
+
+
+def test_many_bands_are_named_with_commas_and_sampled_without_repeats():
+  assert labels(SENTINEL, 'B04,B03,B02; B8A') == ['B02,B03,B04', 'B8A']
+  sampled = SENTINEL.subsets('sample:64')
+  assert len(set(sampled)) == 64 and SENTINEL.full in sampled
+  assert sampled == SENTINEL.subsets('sample:64')
+  assert {len(subset) for subset in sampled} >= set(range(2, 12))
+
+
+def test_a_sample_of_more_than_there_are_is_all():
+  assert RGB.subsets('sample:100') == RGB.subsets('all')
+
+
+@pytest.mark.parametrize(('channels', 'text', 'said'), [
+  (RGB, 'RN', "no channel 'N'; this network knows R, G, B"),
+  (RGB, 'RR', "channel 'R' is given twice"),
+  (RGB, '', "cannot read the subset ''"),
+  (RGB, 'size>>2', "cannot read the subset 'size>>2'"),
+  (RGB, 'size>3', 'fits no subset of 3 channels'),
+  (RGB, 'sample:0', 'asks for no subset'),
+  (SENTINEL, 'all', '8,191 subsets'),
+  (SENTINEL, 'B99', "no channel 'B99'"),
+])
+def test_what_is_no_subset_is_said_in_one_line(channels, text, said):
+  with pytest.raises(InputError) as error:
+    channels.subsets(text)
+  assert said in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_order_keeps_the_order_given_and_subset_sorts():
+  assert RGB.order('BR') == (2, 0)
+  assert RGB.subset('BR') == (0, 2)
+  assert SENTINEL.order(['B12', 'B01']) == (12, 0)
+  assert SENTINEL.order('B12') == (12,)
+
+
+@pytest.mark.parametrize('names', [(), ('R', 'R'), ('',), ('a b',), ('a;b',)])
+def test_a_channel_set_needs_unique_well_formed_names(names):
+  with pytest.raises(InputError):
+    ChannelSet(names)
+
+
+def test_wavelengths_are_one_a_channel():
+  assert ChannelSet.of('RGB', (665, 560, None)).wavelengths == (665, 560, None)
+  with pytest.raises(InputError, match='2 wavelengths for 3 channels'):
+    ChannelSet.of('RGB', (665, 560))
+
+
+@given(st.integers(1, 10), st.data())
+def test_sizes_count_as_combinations_do(count, data):
+  channels = ChannelSet(tuple(f'c{index}' for index in range(count)))
+  size = data.draw(st.integers(1, count))
+  assert len(channels.subsets(f'size=={size}')) == math.comb(count, size)
+  assert len(channels.subsets('all')) == 2**count - 1
+
+
+@given(st.integers(1, 13).flatmap(lambda count: st.tuples(
+  st.just(count), st.sets(st.integers(0, count - 1), min_size=1))))
+def test_a_label_reads_back_as_its_subset(pair):
+  count, members = pair
+  for names in (tuple('ABCDEFGHIJKLM'[:count]), SENTINEL.names[:count]):
+    channels, subset = ChannelSet(names), tuple(sorted(members))
+    assert channels.subsets(channels.label(subset)) == [subset]
