@@ -5,8 +5,8 @@ from absl import flags
 from flaxnets import entry
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'the folder of a training run')
-SUBSETS = flags.DEFINE_string('subsets', '', "'all', 'RG', 'singles', 'size>=2', 'sample:64', several with ';' "
-                              "between; the config's if left out")
+SUBSETS = flags.DEFINE_string('subsets', 'all', "'all', 'RG', 'B02,B03', 'full', 'singles', 'size>=2', 'sample:64'; "
+                              "several with ';' between")
 SPLIT = flags.DEFINE_string('split', 'test', "train, validation, test, or any split that the data's source knows")
 ROOT = flags.DEFINE_string('root', '', "where the split lies, if not in the config's data.root")
 STEP = flags.DEFINE_string('step', 'best', 'best, latest or a number')

@@ -27,7 +27,7 @@ def get_config() -> config_dict.ConfigDict:
   data.root = ''  # folder that the splits below lie in (tfds: its data_dir)
   data.name = 'imagenet_mini'  # tfds: name[/config][:version]
   data.train = 'train.txt'  # lists: a file of `path label`; folders: a folder with one folder a class; arrays: an
-  data.validation = 'val.txt'  # .npz; tfds: a split such as train[:90%]; synthetic: a number of examples
+  data.validation = 'val.txt'  # .npz; tfds: a split such as train[:90%]; synthetic: train[:4000]
   data.test = 'test.txt'
   data.channels = 'RGB'  # names, 'RGB' or 'B02,B03,B08'; '' takes those that an .npz holds
   data.wavelengths = ()  # centre wavelengths in nanometres, one a channel, or nothing

@@ -58,7 +58,8 @@ def training_view(
     crop_ratio: least and most width over height, drawn evenly in its logarithm.
     flip: probability of a left-right flip.
     rotation: degrees either way, about the centre of the crop.
-    perspective: each corner moves inwards by up to this share of half the side, along x and along y.
+    perspective: each corner moves inwards by up to this share of half the side, along x and along y;
+      below 2/3.
     perspective_probability: the share of examples that are tilted.
 
   Returns:
@@ -68,6 +69,7 @@ def training_view(
     InputError: for an argument outside its range.
   """
   _check(crop_scale, crop_ratio, flip, perspective, perspective_probability)
+  size = jnp.asarray(size, jnp.int32)
   # One draw for everything: each further one is a third of a second of compilation.
   draws = jax.random.uniform(key, (size.shape[0], 2 * _TRIES + 13))
   crop, (flipped, turned, tilted), moved = draws[:, : 2 * _TRIES + 2], draws[:, -11:-8].T, draws[:, -8:]

@@ -47,7 +47,7 @@ class Checkpoints:
     self._manager = ocp.CheckpointManager(
       self.directory,
       options=ocp.CheckpointManagerOptions(
-        create=writing, read_only=not writing, best_fn=metric, best_mode='max', preservation_policy=keep,
+        create=writing, best_fn=metric, best_mode='max', preservation_policy=keep,
       ),
       item_handlers={'state': ocp.PyTreeCheckpointHandler(), 'meta': ocp.JsonCheckpointHandler()},
     )
@@ -87,7 +87,7 @@ class Checkpoints:
       )['state']
       expected = meta.pop('digests')
       found = digests(state) | {'meta': text_digest(meta)}
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
       reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
       raise DamagedCheckpoint(f'checkpoint {where} cannot be read: {reason}') from error
     changed = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))

@@ -115,10 +115,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def columns(lines: Sequence[Sequence[str]]) -> str:
   """Rows of cells as text: the first column to the left, the others to the right."""
   widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-  return '\n'.join(
-    '  '.join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
-    for line in lines
-  )
+
+  def padded(first: str, *others: str) -> list[str]:
+    return [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+
+  return '\n'.join('  '.join(padded(*line)) for line in lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from flaxnets.errors import InputError
 
@@ -46,7 +46,7 @@ def _parse(argv: Sequence[str], program: str) -> list[str]:
       flags.FLAGS.config.lock()  # a file that could not be read raises only when it is touched
     return rest
   # ml_collections lets through whatever goes wrong in a config file or an override.
-  except Exception as error:  # noqa: BLE001
+  except Exception as error:
     sys.stderr.write(f'{program}: {_explain(argv, error)}\n')
     sys.exit(1)
 
@@ -83,7 +83,7 @@ def _config_of(argv: Sequence[str]) -> ConfigDict | None:
       path = (match[2] if match[1] else following).partition(':')[0]
   try:
     return runpy.run_path(path)['get_config']()
-  except Exception:  # noqa: BLE001  what is wrong with it was already said
+  except Exception:
     return None
 
 

@@ -18,13 +18,13 @@ from flaxnets.network import Network, first_kernel, load
 
 
 def evaluate(
-  net: Network, *, subsets: str = '', split: str = 'test', root: str = '', batch_size: int = 0
+  net: Network, *, subsets: str = 'all', split: str = 'test', root: str = '', batch_size: int = 0
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """Judges a restored network on the subsets of a split.
 
   Args:
     net: from `flaxnets.load`.
-    subsets: as in `flaxnets.channels.ChannelSet.subsets`; the config's where empty.
+    subsets: as in `flaxnets.channels.ChannelSet.subsets`; 'all' of an expert's is its one.
     split, root: see `flaxnets.experiment.open_source`.
     batch_size: examples at a time; the config's where 0.
 
@@ -76,7 +76,8 @@ def table(scores: dict[str, Any]) -> str:
     lines.append([
       row['channels'], f'{row["accuracy"]:.2%}', f'{row["accuracy_low"]:.1%}-{row["accuracy_high"]:.1%}',
       *(f'{row[key]:.2%}' for key in ('precision', 'recall', 'f1')),
-      '' if row['top5'] is None else f'{row["top5"]:.2%}', f'{row["loss"]:.3f}', f'{row["macs"]:,}', f'{row["flops"]:,}',
+      '' if row['top5'] is None else f'{row["top5"]:.2%}', f'{row["loss"]:.3f}', *(
+        f'{row[key]:,}' for key in ('macs', 'flops')),
     ])
   return cost.columns(lines)
 
@@ -96,7 +97,7 @@ def write(scores: dict[str, Any], arrays: dict[str, np.ndarray], folder: pathlib
 
 
 def run(
-  workdir: str, *, subsets: str = '', split: str = 'test', root: str = '', step: str = 'best', batch_size: int = 0
+  workdir: str, *, subsets: str = 'all', split: str = 'test', root: str = '', step: str = 'best', batch_size: int = 0
 ) -> int:
   """What eval_main.py does; returns the exit code."""
   net = load(workdir, step)

@@ -112,9 +112,9 @@ def build_network(config: ml_collections.ConfigDict, channels: ChannelSet, num_c
   )
 
 
-def subsets(config: ml_collections.ConfigDict, channels: ChannelSet, text: str = '') -> list[Subset]:
-  """The subsets to judge: those of `text`, else the config's. A network for one channel or an expert has only 'all'."""
-  return channels.subsets(text or ('full' if config.train.subset else config.evaluate.subsets))
+def subsets(config: ml_collections.ConfigDict, channels: ChannelSet, text: str) -> list[Subset]:
+  """The subsets that a text asks for; of an expert's, which knows one, 'all' is that one."""
+  return channels.subsets('full' if config.train.subset and text == 'all' else text)
 
 
 def statistics_of(statistics: Mapping[str, np.ndarray], order: Sequence[int]) -> dict[str, np.ndarray]:

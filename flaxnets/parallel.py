@@ -63,9 +63,8 @@ def cache_folder() -> pathlib.Path:
   """Where compiled programs are kept. XLA compiles for the CPU's own instructions: another kind, another folder."""
   root = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
   try:
-    description = [
-      line for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines() if line.startswith(('model name', 'flags'))
-    ][:2]
+    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+    description = [line for line in lines if line.startswith(('model name', 'flags'))][:2]
   except OSError:
     description = [platform.processor()]
   key = hashlib.sha256('\n'.join([platform.machine(), *description]).encode()).hexdigest()[:16]

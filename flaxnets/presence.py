@@ -8,8 +8,20 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from flaxnets.errors import InputError
+
 MODES = ('none', 'drop', 'hierarchical', 'full_and_random')
 FILLS = ('absent', 'black', 'either')
+
+
+def check(mode: str, fill: str, probability: float) -> None:
+  """InputError, saying what there is, for settings that cannot be."""
+  if mode not in MODES:
+    raise InputError(f'no presence mode {mode!r}; there are {", ".join(MODES)}')
+  if fill not in FILLS:
+    raise InputError(f'no presence fill {fill!r}; there are {", ".join(FILLS)}')
+  if not 0 <= probability <= 1:
+    raise InputError(f'presence.probability is {probability}; it is a share, from 0 to 1')
 
 
 def sample(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: float) -> jax.Array:
@@ -28,8 +40,9 @@ def sample(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: fl
     (b, C) bool.
 
   Raises:
-    ValueError: for an unknown mode.
+    InputError: for an unknown mode.
   """
+  check(mode, 'absent', probability)
   batch, channels = shape
   key_size, key_rank, key_hit = jax.random.split(key, 3)
   # The rank of every channel in a random order of its example: the m first ones are a uniform subset of size m.
@@ -41,9 +54,7 @@ def sample(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: fl
     return ~hit | (rank == 0) | jax.random.bernoulli(key_size, 0.5, shape)
   if mode == 'hierarchical':
     return rank < jax.random.randint(key_size, (batch, 1), 1, channels + 1)
-  if mode == 'full_and_random':
-    return ~hit | (rank < jax.random.randint(key_size, (batch, 1), 1, max(channels, 2)))
-  raise ValueError(f'no presence mode {mode!r}; there are {", ".join(MODES)}')
+  return ~hit | (rank < jax.random.randint(key_size, (batch, 1), 1, max(channels, 2)))
 
 
 def apply(
@@ -63,8 +74,7 @@ def apply(
   Returns:
     The images and a mask (b, C) of the channels that count as present.
   """
-  if fill not in FILLS:
-    raise ValueError(f'no presence fill {fill!r}; there are {", ".join(FILLS)}')
+  check('none', fill, 0.0)
   kept = jnp.where((kept & present).any(axis=1, keepdims=True), kept, True)
   if fill == 'absent':
     return images, kept & present

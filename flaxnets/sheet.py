@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from ml_collections import config_flags
@@ -42,15 +42,17 @@ def contact_sheet(
   readings = [source.read(int(index), out) for index, out in zip(indices, canvases, strict=True)]
   size = np.array([reading.size for reading in readings], np.int32)
   pixels = _displayed(canvases, source.channels)
-  columns = [augment.evaluation_view(size, canvas=source.canvas, image_size=image_size, resize=resize)]
-  for view in range(_TRAINING_VIEWS):
-    key = jax.random.fold_in(jax.random.key(seed), view)
-    columns.append(augment.training_view(
-      key, jnp.asarray(size), canvas=source.canvas, image_size=image_size, **augmentation))
-  subsamples = subsamples_for(source.canvas, image_size, perspective=augmentation.get('perspective', 0.0))
-  resample = jax.jit(warp, static_argnames=('image_size', 'subsamples'))
-  fill = pixels.mean(axis=(0, 1, 2))
-  cells = [resample(pixels, matrices, image_size, fill=fill, subsamples=subsamples) for matrices in columns]
+  evaluation = functools.partial(
+    augment.evaluation_view, canvas=source.canvas, image_size=image_size, resize=resize)
+  training = functools.partial(
+    augment.training_view, canvas=source.canvas, image_size=image_size, **augmentation)
+  resample = functools.partial(
+    warp, image_size=image_size, fill=pixels.mean(axis=(0, 1, 2)),
+    subsamples=subsamples_for(source.canvas, image_size, perspective=augmentation.get('perspective', 0.0)))
+  evaluated = jax.jit(lambda pixels, size: resample(pixels, evaluation(size)))
+  trained = jax.jit(lambda pixels, size, key: resample(pixels, training(key, size)))
+  keys = jax.random.split(jax.random.key(seed), _TRAINING_VIEWS)
+  cells = [evaluated(pixels, size), *(trained(pixels, size, key) for key in keys)]
   texts = [(source.classes[source.labels[index]], f'{height} x {width}')
            for index, (height, width) in zip(indices, size, strict=True)]
   title = (f'{source.name}: {source.canvas[0]} x {source.canvas[1]} canvas to {image_size} x {image_size}, '

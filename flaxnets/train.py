@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +14,7 @@ import numpy as np
 from absl import logging
 from clu import parameter_overview
 
-from flaxnets import experiment, optim, parallel
+from flaxnets import experiment, optim, parallel, presence
 from flaxnets.checkpoint import METRIC, Checkpoints
 from flaxnets.data import batches, statistics
 from flaxnets.errors import InputError
@@ -44,6 +45,7 @@ class Run:
   def __init__(self, config: ml_collections.ConfigDict, workdir: str):
     self.config = config
     self.mesh = parallel.data_mesh()
+    presence.check(config.presence.mode, config.presence.fill, config.presence.probability)
     parallel.check_batch(config.train.batch_size, self.mesh, 'train.batch_size')
     parallel.check_batch(config.evaluate.batch_size, self.mesh, 'evaluate.batch_size')
     if config.train.batch_size % (config.train.accumulate * self.mesh.size):
@@ -54,7 +56,7 @@ class Run:
     self.channels = experiment.channel_set(config, self.source)
     self.order = self.source.channels.order(self.channels.names)
     self.model = experiment.build_network(config, self.channels, len(self.source.classes))
-    self.subsets = experiment.subsets(config, self.channels)
+    self.subsets = experiment.subsets(config, self.channels, config.evaluate.subsets)
 
     examples, batch = len(self.source), config.train.batch_size
     self.steps = max(round(config.train.epochs * examples / batch), 1)
@@ -135,66 +137,62 @@ class Run:
 
     Raises:
       Preempted: after saving, when the process got SIGTERM or the cluster announced its end.
-      InputError: for unreadable examples (where they are not to be skipped), or a loss that stays infinite.
+      InputError: for unreadable examples (where they are not to be skipped), or a loss that is never finite.
     """
     config, start = self.config, int(self.state.step)
-    journal = Journal(self.workdir, start, self.steps, config.train.batch_size, jax.process_index() == 0)
     logging.info('\n%s', parameter_overview.get_parameter_overview(self.state.params, include_stats=False))
+    journal = Journal(self.workdir, start, self.steps, config.train.batch_size, jax.process_index() == 0)
     stream = batches.train_batches(
       self.source, batch_size=config.train.batch_size, seed=config.seed, start=start,
       host=jax.process_index(), hosts=jax.process_count(), threads=config.data.threads,
       workers=config.data.workers, on_bad_image=config.data.on_bad_image,
     )
-    validated: dict[str, float] = {}
-    with StopSignal() as stop:
+    with contextlib.ExitStack() as stack:
+      for each in (self.checkpoints, journal, stream):
+        stack.enter_context(contextlib.closing(each))
+      stop = stack.enter_context(StopSignal())
       feed = parallel.to_devices(_counting(stream, journal), self.mesh)
       for step in range(start, self.steps + 1):
-        last = step == self.steps
-        measured = None
-        if step > start and (last or step % self.evaluate_every == 0):
-          with journal.pause():
-            measured = validated = self._validate()
-            journal.write(step, 'validation', measured)
-            journal.say(f'step {step}: validation accuracy {measured[METRIC]:.1%} on average, ' + ', '.join(
-              f'{measured[f"accuracy/{name}"]:.1%} on {name}' for name in map(self.channels.label, self.subsets)))
+        measured, last = None, step == self.steps
         stopping = step > start and (stop.asked or self.checkpoints.reached_preemption(step))
+        if step > start and (last or step % self.evaluate_every == 0):
+          measured = self._validate(step, journal)
         if step > start and (last or stopping or measured or step % self.save_every == 0):
-          with journal.pause():
-            self._save(step, measured)
+          self._save(step, measured, journal)
         if last:
-          break
+          return measured or {}
         if stopping:
-          self._close(journal)
           raise Preempted(f'stopped at step {step} of {self.steps}, saved; the same command goes on from there')
         self.state, metrics = self.step(self.state, next(feed))
         journal.dispatched(step + 1, metrics, every=config.train.log_every)
-    self._close(journal)
-    return validated
+    raise AssertionError('the loop ends within')
 
-  def _close(self, journal: Journal) -> None:
-    journal.close()
-    self.checkpoints.close()
-
-  def _validate(self) -> dict[str, float]:
-    """Accuracy of every subset and their mean, on the validation split."""
+  def _validate(self, step: int, journal: Journal) -> dict[str, float]:
+    """Accuracy of every subset and their mean, on the validation split; written down and shown."""
     data = self.config.data
-    judged, _ = self.evaluator(self.state.variables(), batches.evaluation_batches(
-      self.validation, batch_size=self.config.evaluate.batch_size, host=jax.process_index(),
-      hosts=jax.process_count(), threads=data.threads, on_bad_image=data.on_bad_image,
-    ))
+    with journal.pause():
+      judged, _ = self.evaluator(self.state.variables(), batches.evaluation_batches(
+        self.validation, batch_size=self.config.evaluate.batch_size, host=jax.process_index(),
+        hosts=jax.process_count(), threads=data.threads, on_bad_image=data.on_bad_image,
+      ))
     accuracies = {self.channels.label(subset): judgement.accuracy for subset, judgement in judged.items()}
     losses = [judgement.loss for judgement in judged.values()]
-    return {
+    measured = {
       METRIC: float(np.mean(list(accuracies.values()))), 'loss': float(np.mean(losses)),
       **{f'accuracy/{name}': accuracy for name, accuracy in accuracies.items()},
     }
+    journal.write(step, 'validation', measured)
+    each = ', '.join(f'{name} {accuracy:.1%}' for name, accuracy in accuracies.items())
+    journal.say(f'step {step}: validation accuracy {measured[METRIC]:.1%} on average ({each})')
+    return measured
 
-  def _save(self, step: int, measured: Mapping[str, float] | None) -> None:
+  def _save(self, step: int, measured: Mapping[str, float] | None, journal: Journal) -> None:
     meta = {
       'config': experiment.as_json(self.config), 'knowledge': self.knowledge.to_json(),
       'position': step * self.config.train.batch_size, 'metrics': dict(measured or {}),
     }
-    self.checkpoints.save(step, self.state, meta, measured)
+    with journal.pause():
+      self.checkpoints.save(step, self.state, meta, measured)
 
 
 def _counting(stream: Iterable[dict[str, Any]], journal: Journal) -> Iterator[dict[str, Any]]:

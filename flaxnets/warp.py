@@ -13,6 +13,8 @@ import jax.numpy as jnp
 
 from flaxnets.errors import InputError
 
+_FAR = -1e6  # pixels: outside any canvas
+
 # The compiled code spells out every canvas pixel that weighs in: 32 x 32 of them at this shrink.
 MOST_SUBSAMPLES = 16
 
@@ -44,9 +46,12 @@ def subsamples_for(
 
 
 def check_perspective(perspective: float) -> None:
-  """InputError unless corners may move inwards by this share of half the side."""
-  if not 0 <= perspective < 1:
-    raise InputError(f'augment.perspective is {perspective}; it is a share of half the side, 0 to below 1')
+  """InputError unless corners may move inwards by this share of half the side.
+
+  From 2/3 on they may no longer span a convex figure, and the horizon may be in sight.
+  """
+  if not 0 <= perspective < 2 / 3:
+    raise InputError(f'augment.perspective is {perspective}; it is a share of half the side, 0 to below 2/3')
 
 
 def warp(
@@ -108,9 +113,9 @@ def _project(matrices: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.
   u, v = along[None, :], along[:, None]
   m = matrices[:, :, :, None, None]
   depth = m[:, 2, 0] * u + m[:, 2, 1] * v + m[:, 2, 2]
-  depth = jnp.maximum(depth, 1e-6)  # at the horizon and behind it: far away, so fill
-  x = (m[:, 0, 0] * u + m[:, 0, 1] * v + m[:, 0, 2]) / depth
-  y = (m[:, 1, 0] * u + m[:, 1, 1] * v + m[:, 1, 2]) / depth
+  behind, depth = depth < 1e-6, jnp.maximum(depth, 1e-6)
+  x = jnp.where(behind, _FAR, m[:, 0, 0] * u + m[:, 0, 1] * v + m[:, 0, 2]) / depth
+  y = jnp.where(behind, _FAR, m[:, 1, 0] * u + m[:, 1, 1] * v + m[:, 1, 2]) / depth
   shrink_x = jnp.hypot(m[:, 0, 0] - x * m[:, 2, 0], m[:, 0, 1] - x * m[:, 2, 1]) / depth
   shrink_y = jnp.hypot(m[:, 1, 0] - y * m[:, 2, 0], m[:, 1, 1] - y * m[:, 2, 1]) / depth
   return x, y, shrink_x, shrink_y

@@ -1,18 +1,30 @@
 """Eight simulated devices, and meshes of some of them, for every test."""
 
-import jax
-import pytest
+import os
+import tempfile
+
+# Compiling is most of what these tests do; code that runs slower is the better bargain here.
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+
+# What one test compiled, the next and its subprocesses need not: for the length of this session.
+_CACHE = tempfile.TemporaryDirectory(prefix='flaxnets-tests-')
+os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update('jax_num_cpu_devices', 8)
 
 from flaxnets import parallel  # noqa: E402  after the devices were told
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def mesh1():
   return parallel.data_mesh(jax.devices()[:1])
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def mesh8():
   return parallel.data_mesh()

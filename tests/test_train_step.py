@@ -5,16 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from networks import MEAN, tiny
 
-from flaxnets import models, optim, parallel
-from flaxnets.nn.stem import put_statistics
+from flaxnets import optim, parallel
 from flaxnets.train_step import initial_state, make_train_step, make_view
 
 AUGMENTATION = {
   'crop_scale': (0.5, 1.0), 'crop_ratio': (3 / 4, 4 / 3), 'flip': 0.5, 'rotation': 10.0, 'perspective': 0.2,
   'perspective_probability': 0.5,
 }
-MEAN = np.asarray([120.0, 110.0, 100.0], np.float32)
 
 
 def host_batch(size=16, seed=0):
@@ -25,26 +24,30 @@ def host_batch(size=16, seed=0):
   }
 
 
-def network(**kwargs):
-  model = models.build('resnet18', **{'channels': 3, 'num_classes': 6, 'width': 8, 'small_images': True} | kwargs)
-  variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
-  correlation = np.asarray([[1, 0.9, 0.5], [0.9, 1, 0.7], [0.5, 0.7, 1]])
-  return model, put_statistics(variables, {'mean': MEAN, 'std': MEAN / 2, 'correlation': correlation})
-
-
 def view_of(mode='hierarchical', seed=0):
   return make_view(
     seed=seed, order=(0, 1, 2), canvas=(20, 20), image_size=12, fill=MEAN, augmentation=AUGMENTATION,
     presence_mode=mode, presence_probability=0.5, presence_fill='absent')
 
 
-def build(mesh, ema=0.0, rate=0.1, mode='hierarchical', **kwargs):
-  model, variables = network()
+@functools.cache
+def compiled(mesh, ema, mode, rate, accumulate, norm):
+  model, variables = tiny(norm=norm)
   schedule = optim.schedule('constant', learning_rate=rate, steps=10)
   optimizer = optim.optimizer(schedule, momentum=0.9, nesterov=False, weight_decay=1e-4, clip_norm=0.0)
-  step = make_train_step(model, optimizer, schedule, mesh, view_of(mode), masked=mode != 'none', ema=ema, **kwargs)
-  state = jax.device_put(initial_state(variables, optimizer, ema=ema > 0), parallel.replicated(mesh))
-  return step, state
+  step = make_train_step(model, optimizer, schedule, mesh, view_of(mode), masked=mode != 'none', ema=ema,
+                         accumulate=accumulate)
+
+  def begin():
+    return jax.device_put(initial_state(variables, optimizer, ema=ema > 0), parallel.replicated(mesh))
+
+  return step, begin
+
+
+def build(mesh, *, ema=0.9, mode='hierarchical', rate=0.1, accumulate=1, norm='batch'):
+  """A compiled step and a state to begin with. The step overwrites it, so its weights must not be shared."""
+  step, begin = compiled(mesh, ema, mode, rate, accumulate, norm)
+  return step, jax.tree.map(jnp.copy, begin())
 
 
 def feed(mesh, *batches):
@@ -67,12 +70,12 @@ def assert_close(one, other, rtol=1e-4, atol=1e-5):
 def test_a_step_is_pinned_to_numbers(mesh1):
   """Any change of initialisation, augmentation, sampling, model or optimiser moves these."""
   _, rows = trained(mesh1, steps=3)
-  np.testing.assert_allclose([row['loss'] for row in rows], [1.97735, 1.80991, 2.07614], rtol=2e-3)
+  np.testing.assert_allclose([row['loss'] for row in rows], [1.86401, 1.77532, 1.83233], rtol=2e-3)
 
 
 def test_one_and_eight_devices_agree_to_rounding(mesh1, mesh8):
-  one, rows_one = trained(mesh1, ema=0.9)
-  eight, rows_eight = trained(mesh8, ema=0.9)
+  one, rows_one = trained(mesh1)
+  eight, rows_eight = trained(mesh8)
   assert_close([row['loss'] for row in rows_one], [row['loss'] for row in rows_eight])
   assert_close(one.batch_stats, eight.batch_stats, rtol=1e-3, atol=1e-4)
   assert_close(one.params, eight.params, rtol=1e-3, atol=1e-4)
@@ -82,7 +85,7 @@ def test_one_and_eight_devices_agree_to_rounding(mesh1, mesh8):
 @pytest.mark.filterwarnings('ignore:.*pmap.*:DeprecationWarning')
 def test_the_step_is_what_pmap_with_synchronised_batchnorm_computes(mesh8):
   """The old way, written out: one program a device, means of gradients and statistics between them."""
-  model, variables = network()
+  model, variables = tiny()
   batch = host_batch(16)
   images, present = jax.jit(view_of())(jnp.zeros((), jnp.int32), jax.tree.map(jnp.asarray, batch))
   synchronised = model.clone(norm=functools.partial(model.norm, axis_name='devices'))
@@ -112,7 +115,7 @@ def test_the_step_is_what_pmap_with_synchronised_batchnorm_computes(mesh8):
 
 
 def test_a_loss_that_is_not_finite_changes_nothing_but_the_counts(mesh8):
-  step, state = build(mesh8, ema=0.9)
+  step, state = build(mesh8)
   before = jax.device_get(state)
   poisoned = host_batch()
   poisoned['image'] = poisoned['image'].astype(np.float32)
@@ -132,16 +135,10 @@ def test_a_loss_that_is_not_finite_changes_nothing_but_the_counts(mesh8):
 
 def test_working_a_batch_off_in_parts_averages_their_gradients(mesh1):
   """With GroupNorm, which sees no batch, parts and whole are the same step."""
-  model, variables = network(norm='group')
-  schedule = optim.schedule('constant', learning_rate=0.1, steps=10)
-  optimizer = optim.optimizer(schedule, momentum=0.9, nesterov=False, weight_decay=0.0, clip_norm=0.0)
-  after = []
-  for parts in (1, 4):
-    step = make_train_step(model, optimizer, schedule, mesh1, view_of(), masked=True, accumulate=parts)
-    state, metrics = step(initial_state(jax.tree.map(jnp.copy, variables), optimizer, ema=False),
-                          next(iter(feed(mesh1, host_batch()))))
-    after.append((jax.device_get(state.params), float(metrics['loss'])))
-  assert_close(after[0], after[1], rtol=1e-3, atol=1e-5)
+  whole, rows_whole = trained(mesh1, steps=1, norm='group')
+  parts, rows_parts = trained(mesh1, steps=1, norm='group', accumulate=4)
+  assert rows_whole[0]['loss'] == pytest.approx(rows_parts[0]['loss'], rel=1e-4)
+  assert_close(whole.params, parts.params, rtol=1e-3, atol=1e-5)
 
 
 def test_parts_split_alike_on_one_and_eight_devices(mesh1, mesh8):
@@ -151,10 +148,13 @@ def test_parts_split_alike_on_one_and_eight_devices(mesh1, mesh8):
 
 
 def test_averages_follow_the_weights(mesh1):
-  step, state = build(mesh1, ema=0.5)
+  step, state = build(mesh1)
   before = jax.device_get(state.params)
   state, _ = step(state, next(iter(feed(mesh1, host_batch()))))
-  kernel = lambda tree: np.asarray(tree['stem']['conv']['kernel'])  # noqa: E731
+
+  def kernel(tree):
+    return np.asarray(tree['stem']['conv']['kernel'])
+
   expected = 0.1 * kernel(before) + 0.9 * kernel(state.params)  # at first (1 + 0) / (10 + 0)
   np.testing.assert_allclose(kernel(state.ema['params']), expected, rtol=1e-4, atol=1e-6)
   assert state.variables()['params'] is state.ema['params']

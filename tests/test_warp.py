@@ -13,7 +13,7 @@ from PIL import Image
 from flaxnets import parallel
 from flaxnets.augment import evaluation_view, training_view
 from flaxnets.errors import InputError
-from flaxnets.warp import subsamples_for, warp
+from flaxnets.warp import _project, subsamples_for, warp
 
 FILL = np.array([120.0, 110.0, 100.0], np.float32)
 
@@ -74,7 +74,8 @@ def test_the_evaluation_view_is_pillows_antialiased_resize_and_crop(shrink, shap
 def test_a_crop_of_shrink_one_is_the_canvas_itself():
   image = photograph(60, 60)
   matrices = evaluation_view(np.array([[60, 60]]), canvas=(60, 60), image_size=60)
-  np.testing.assert_allclose(resample(image[None], matrices, 60, fill=FILL, subsamples=1)[0], image, atol=1e-3)
+  view = resample(image[None], matrices, 60, fill=FILL, subsamples=1)
+  np.testing.assert_allclose(view[0], image, atol=1e-3)
 
 
 def test_bilinear_warps_are_opencvs_to_a_grey_level():
@@ -113,6 +114,28 @@ def test_a_rotated_shrunk_tilted_view_is_the_mean_of_many_fine_samples():
                  for most in (3, 1))
   assert psnr(ours, fine) > 38
   assert psnr(plain, fine) < 30  # for without averaging it aliases
+
+
+def test_the_local_shrink_is_how_far_apart_neighbours_come_from():
+  tilt = np.array([[0.9, 0.3, 20], [-0.5, 1.1, 45], [0.004, -0.003, 1]])
+  step = 1e-3
+  x, y, shrink_x, shrink_y = (np.asarray(part)[0] for part in _project(tilt[None].astype(np.float32), 60))
+  u = np.stack([*np.meshgrid(np.arange(60), np.arange(60)), np.ones((60, 60))], -1)
+  place, right, below = ((u + offset) @ tilt.T for offset in ([0, 0, 0], [step, 0, 0], [0, step, 0]))
+  place, right, below = (mapped[..., :2] / mapped[..., 2:] for mapped in (place, right, below))
+  np.testing.assert_allclose(np.stack([x, y], -1), place, atol=1e-3)
+  expected = np.hypot(right - place, below - place) / step
+  np.testing.assert_allclose(np.stack([shrink_x, shrink_y], -1), expected, rtol=1e-3)
+
+
+def test_behind_the_horizon_there_is_only_fill():
+  # It runs through column 8; taken at its word, the matrix would show the canvas upside down right of it.
+  matrix = np.array([[[1, 0, -14], [0, 1, -14], [-1 / 8, 0, 1]]])
+  mirrored = matrix[0] @ [11, 11, 1]
+  assert mirrored[2] < 0 and 0 < mirrored[0] / mirrored[2] < 39 and 0 < mirrored[1] / mirrored[2] < 39
+  canvas = np.full((1, 40, 40, 1), 200, np.uint8)
+  view = resample(canvas, matrix.astype(np.float32), 24, fill=100.0, subsamples=1)
+  np.testing.assert_allclose(view, 100, atol=1e-3)
 
 
 def test_stripes_too_fine_for_the_output_turn_gray():
@@ -191,8 +214,8 @@ def test_the_largest_shrink_decides_the_number_of_subsamples(canvas, options, ex
 
 @pytest.mark.parametrize(('canvas', 'perspective', 'words'), [
   ((2000, 2000), 0.0, 'make data.canvas smaller'),
-  ((144, 144), 0.95, 'with augment.perspective 0.95'),
-  ((144, 144), 1.0, '0 to below 1'),
+  ((800, 800), 0.6, 'shrinks up to 20.8 times with augment.perspective 0.6'),
+  ((144, 144), 1.0, '0 to below 2/3'),
 ])
 def test_an_impossible_shrink_is_refused_in_words(canvas, perspective, words):
   with pytest.raises(InputError, match=words):

@@ -131,7 +131,7 @@ def _other(data: bytes, gray: bool, name: str) -> tuple[np.ndarray, tuple[int, i
   except Image.DecompressionBombError:
     raise BadImage(f'{name}: more than {MOST_PIXELS:,} pixels, the most that is decoded') from None
   except Image.UnidentifiedImageError:
-    raise BadImage(f'{name}: not an image in a known format (it begins with {data[:8]!r})') from None
+    raise BadImage(f'{name}: not an image, or broken at its beginning ({data[:8]!r})') from None
   except Exception as error:  # Pillow's readers raise almost anything for a broken file
     raise BadImage(f'{name}: cannot be decoded ({_one_line(error)})') from None
   return np.atleast_3d(pixels), pixels.shape[:2], _orientation(exif.removeprefix(b'Exif\0\0'))

@@ -61,7 +61,7 @@ class TfdsImages:
     except BadImage:
       raise
     except Exception as error:  # array_record and protobuf have no common class of errors for damaged files
-      raise BadImage(f'{where}: a broken record ({" ".join(str(error).split())})') from None
+      raise BadImage(f'{where}: a broken record ({_one_line(error)})') from None
 
   def _planes_of(self, pixels: np.ndarray, out: np.ndarray) -> None:
     if self._planes:
@@ -88,7 +88,11 @@ def open_tfds(root: str, name: str, split: str, *, canvas: int, channels: str = 
   Raises:
     InputError: if it is not prepared here, or not as array_record, or has no such split, image or label.
   """
-  builder = tfds.builder_from_directory(_prepared(root, name))
+  place = _prepared(root, name)
+  try:
+    builder = tfds.builder_from_directory(place)
+  except Exception as error:  # whatever TFDS's and protobuf's parsers make of a damaged file
+    raise InputError(f'cannot read the data set in {place}: {_one_line(error)}') from None
   where = f'{name}, {split} in {root}'
   if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
     raise InputError(f'{name} in {root} is prepared as {builder.info.file_format.value}, which cannot be '
@@ -96,9 +100,8 @@ def open_tfds(root: str, name: str, split: str, *, canvas: int, channels: str = 
   try:
     instructions = builder.info.splits[split].file_instructions
   except Exception as error:  # KeyError, ValueError, AssertionError: TFDS parses splits in several places
-    reason = ' '.join(str(error).split()).split('. ')[0][:200]
     raise InputError(f'no split {split!r} in {name}, which has {", ".join(builder.info.splits)} '
-                     f'({reason})') from None
+                     f'({_one_line(error).split(". ")[0]})') from None
   image_key, label_key = _keys(builder.info, name)
   image = builder.info.features[image_key]
   raw = not isinstance(image, tfds.features.Image)
@@ -188,11 +191,15 @@ def label_table(builder: tfds.core.DatasetBuilder, label_key: str,
     pass
   records = _records(builder, split)
   labels, paths = np.zeros(len(records), np.int64), []
-  for index in tqdm(range(len(records)), f'labels of {split}', disable=len(records) < 10_000, leave=False):
-    features = tf_example_pb2.Example.FromString(records[index]).features.feature
-    labels[index] = features[label_key].int64_list.value[0]
-    if 'path' in features:
-      paths.append(features['path'].bytes_list.value[0])
+  try:
+    for index in tqdm(range(len(records)), f'labels of {split}', disable=len(records) < 10_000, leave=False):
+      features = tf_example_pb2.Example.FromString(records[index]).features.feature
+      labels[index] = features[label_key].int64_list.value[0]
+      if 'path' in features:
+        paths.append(features['path'].bytes_list.value[0])
+  except Exception as error:  # array_record and protobuf have no common class of errors for damaged files
+    raise InputError(f'cannot read the labels of {split} in {builder.data_path}: '
+                     f'{_one_line(error)}') from None
   paths = np.array(paths) if len(paths) == len(labels) else None
   _keep(file, {'labels': labels} if paths is None else {'labels': labels, 'paths': paths})
   return labels, paths
@@ -205,3 +212,7 @@ def _keep(file: Path, table: dict[str, np.ndarray]) -> None:
     part.replace(file)
   except OSError:  # a folder that nobody may write to: the next run reads the records again
     part.unlink(missing_ok=True)
+
+
+def _one_line(error: Exception) -> str:
+  return (' '.join(str(error).split()) or type(error).__name__)[:300]

@@ -1,0 +1,255 @@
+"""Whole runs on the embedded data: train, evaluate, go on, load."""
+
+import itertools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import flaxnets
+from configs import demo
+from flaxnets import evaluate, train
+from flaxnets.data import synthetic
+from flaxnets.errors import InputError
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def small_config(**changes):
+  """Three steps of 32 examples, validated on two subsets."""
+  config = demo.get_config()
+  config.image_size = 16
+  config.model.width = 8
+  config.data.train = 'train[:96]'
+  config.data.validation = 'validation[:40]'
+  config.data.test = 'test[:52]'
+  config.train.batch_size = 32
+  config.train.epochs = 1.0
+  config.train.log_every = 1
+  config.train.checkpoint_every = 2
+  config.evaluate.every = 2
+  config.evaluate.batch_size = 32
+  config.evaluate.subsets = 'RGB;R'
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('run')
+  assert train.run(small_config(), workdir) == 0
+  return workdir
+
+
+def lines(workdir):
+  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def weights(workdir, step='latest'):
+  return jax.tree.leaves(flaxnets.load(workdir, step).variables)
+
+
+def test_a_run_leaves_what_the_readme_says(run):
+  assert {path.name for path in run.iterdir()} == {'config.json', 'metrics.jsonl', 'tensorboard', 'checkpoints'}
+  trained = [line for line in lines(run) if line['split'] == 'train']
+  assert [line['step'] for line in trained] == [1, 2, 3]
+  assert all(np.isfinite(line['loss']) and line['images_per_second'] > 0 for line in trained)
+  validated = [line for line in lines(run) if line['split'] == 'validation']
+  assert [line['step'] for line in validated] == [2, 3]
+  for line in validated:
+    assert line['accuracy'] == pytest.approx((line['accuracy/RGB'] + line['accuracy/R']) / 2)
+  assert any((run / 'tensorboard').iterdir())
+
+
+def test_a_run_cut_in_the_middle_goes_on_to_the_same_weights(run, tmp_path):
+  class Cut(Exception):
+    pass
+
+  halved = train.Run(small_config(), tmp_path)
+  step, calls = halved.step, itertools.count()
+
+  def cut_after_two(state, batch):
+    if next(calls) == 2:
+      raise Cut
+    return step(state, batch)
+
+  halved.step = cut_after_two
+  with pytest.raises(Cut):
+    halved.train()
+  halved.checkpoints.close()
+  assert max(line['step'] for line in lines(tmp_path)) == 2
+  assert train.run(small_config(), tmp_path) == 0
+  for ours, theirs in zip(weights(tmp_path), weights(run), strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+  for line, expected in zip(lines(tmp_path), lines(run), strict=True):
+    assert line['split'] == expected['split']
+    for key in expected.keys() - {'split', 'images_per_second'}:
+      assert line[key] == pytest.approx(expected[key], rel=1e-4), key
+
+
+def test_the_same_command_again_has_nothing_left_to_do(run):
+  before = weights(run)
+  assert train.run(small_config(), run) == 0
+  assert all((a == b).all() for a, b in zip(weights(run), before, strict=True))
+
+
+def test_another_config_in_the_same_folder_is_refused_by_field(run):
+  with pytest.raises(InputError, match='seed is 0 there and 1 here; train.learning_rate is 0.1 there and 0.2 here'):
+    train.Run(small_config(**{'train.learning_rate': 0.2, 'seed': 1}), run)
+
+
+def test_a_termination_signal_saves_first_and_says_so(tmp_path, capsys):
+  stopped = train.Run(small_config(), tmp_path)
+  step = stopped.step
+
+  def step_and_signal(state, batch):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return step(state, batch)
+
+  stopped.step = step_and_signal
+  with pytest.raises(train.Preempted, match='stopped at step 1 of 3, saved'):
+    stopped.train()
+  assert flaxnets.load(tmp_path, 'latest').step == 1
+  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_evaluation_judges_every_subset_and_writes_what_the_design_says(run, capsys):
+  assert evaluate.run(run, subsets='all') == 0
+  scores = json.loads((run / 'eval' / 'test.json').read_text())
+  assert [row['channels'] for row in scores['subsets']] == ['RGB', 'RG', 'RB', 'GB', 'R', 'G', 'B']
+  assert (scores['examples'], scores['split'], scores['model'], len(scores['classes'])) == (52, 'test', 'resnet18', 12)
+  for row in scores['subsets']:
+    assert {'accuracy', 'precision', 'recall', 'f1', 'top5', 'loss', 'flops', 'macs', 'params'} <= set(row)
+    assert all(row[f'{name}_low'] <= row[name] <= row[f'{name}_high'] for name in ('accuracy',))
+    assert np.sum(row['confusion']) == 52
+  arrays = np.load(run / 'eval' / 'test.npz')
+  assert arrays['id'][0] == 'test[0]' and arrays['prediction/RG'].shape == (52,)
+  assert arrays['kernel/RG'].shape == (7, 7, 2, 8)
+  accuracy = (arrays['prediction/R'] == arrays['label']).mean()
+  assert accuracy == pytest.approx(scores['subsets'][4]['accuracy'])
+  printed = capsys.readouterr().out
+  assert len([line for line in printed.splitlines() if '%' in line]) == 8
+
+
+def test_a_loaded_network_predicts_what_evaluation_saw(run):
+  evaluate.run(run, subsets='RG', split='validation')
+  expected = np.load(run / 'eval' / 'validation.npz')['prediction/RG']
+  source = synthetic.source('validation[:40]')
+  images = np.stack([np.zeros((*source.canvas, 3), np.uint8)] * 40)
+  for index in range(40):
+    source.read(index, images[index])
+  net = flaxnets.load(run)
+  np.testing.assert_array_equal(net.predict(images[..., :2], channels='RG'), expected)
+  np.testing.assert_array_equal(net.predict(images[..., 1::-1], channels='GR'), expected)
+  np.testing.assert_allclose(net.logits(images[:3]), net.logits(images)[:3], rtol=1e-3, atol=1e-4)
+  assert net.features(images[:3]).shape == (3, 64)
+  assert isinstance(jax.tree.leaves(net.variables)[0], np.ndarray)
+  assert net.channels.names == ('R', 'G', 'B') and net.config.model.width == 8
+
+
+@pytest.mark.parametrize(('call', 'said'), [
+  (lambda net, x: net.predict(x, channels='RGN'), "no channel 'N'; this network knows R, G, B"),
+  (lambda net, x: net.predict(x, channels='RGG'), "channel 'G' is given twice"),
+  (lambda net, x: net.predict(x, channels='RG'), r'images are \(n, height, width, 2\)'),
+  (lambda net, x: net.predict(x / 255.0), 'these images reach 1, but the network was trained on 0 to 255'),
+  (lambda net, x: net.predict(x.astype(np.float32) * 257), 'these images reach 6.554e\\+04'),
+])
+def test_input_that_cannot_be_meant_is_an_error(run, call, said):
+  with pytest.raises(InputError, match=said):
+    call(flaxnets.load(run), np.full((2, 20, 20, 3), 255, np.uint8))
+
+
+def test_what_cannot_be_loaded_is_said(run, tmp_path):
+  with pytest.raises(InputError, match='holds no trained network'):
+    flaxnets.load(tmp_path)
+  with pytest.raises(InputError, match='has no checkpoint of step 1; there are best, latest, 2, 3'):
+    flaxnets.load(run, step=1)
+
+
+def test_an_expert_knows_its_one_subset(tmp_path):
+  config = small_config(**{
+    'train.subset': 'RB', 'model.stem': 'conv', 'model.completion': 'mean', 'presence.mode': 'none',
+    'evaluate.subsets': 'all'})
+  train.run(config, tmp_path)
+  evaluate.run(tmp_path)
+  scores = json.loads((tmp_path / 'eval' / 'test.json').read_text())
+  assert [row['channels'] for row in scores['subsets']] == ['RB']
+  net = flaxnets.load(tmp_path)
+  assert net.channels.names == ('R', 'B') and net.kernels().shape == (7, 7, 2, 8)
+
+
+def write_list(folder, split, count, bad=()):
+  folder.mkdir(exist_ok=True)
+  rng = np.random.default_rng(0)
+  rows = []
+  for index in range(count):
+    name = f'images/{split}{index}.JPEG'
+    (folder / 'images').mkdir(exist_ok=True)
+    Image.fromarray(rng.integers(0, 256, (24, 30, 3), np.uint8)).save(folder / name, format='JPEG')
+    if index in bad:
+      (folder / name).write_bytes((folder / name).read_bytes()[:200])
+    rows.append(f'{name} {index % 4}')
+  (folder / f'{split}.txt').write_text('\n'.join(rows) + '\n')
+
+
+def list_config(root, **changes):
+  return small_config(**{
+    'data.source': 'lists', 'data.root': str(root), 'data.train': 'train.txt', 'data.validation': 'val.txt',
+    'data.test': 'test.txt', **changes})
+
+
+def test_unreadable_images_stop_a_run_by_name_or_are_skipped_and_counted(tmp_path, caplog):
+  root = tmp_path / 'data'
+  write_list(root, 'train', 40, bad=(3,))
+  write_list(root, 'val', 12)
+  write_list(root, 'test', 12, bad=(5,))
+  with pytest.raises(InputError, match=r'train3\.JPEG .*train\.txt, line 4'):
+    train.run(list_config(root, **{'data.statistics_examples': 40}), tmp_path / 'stops')
+  train.run(list_config(root, **{'data.on_bad_image': 'skip', 'train.epochs': 2.0}), tmp_path / 'goes')
+  assert lines(tmp_path / 'goes')[-1]['step'] == 2
+  assert max(line.get('replaced_images', 0) for line in lines(tmp_path / 'goes')) >= 1
+  evaluate.run(tmp_path / 'goes', subsets='RGB')
+  scores = json.loads((tmp_path / 'goes' / 'eval' / 'test.json').read_text())
+  assert (scores['examples'], scores['unreadable']) == (11, 1)
+
+
+def command(*arguments, **kwargs):
+  return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, **kwargs)
+
+
+@pytest.mark.parametrize(('arguments', 'said'), [
+  (['--config.train.epoch=3'], 'config.train has no field \'epoch\'; did you mean config.train.epochs?'),
+  (['--config.learning_rate=3'], "config has no field 'learning_rate'; did you mean config.train.learning_rate?"),
+  (['--config.train.epochs=many'], '--config.train.epochs=many: config.train.epochs takes a value like 10.0 (float)'),
+  (['--config.train=3'], 'config.train is a group; give one of its fields: accumulate, batch_size'),
+  (['epochs=3'], "'epochs=3' is no flag"),
+  (['--config.train.batch_size=33', '--config.data.train=train[:40]'], 'train.batch_size of 33 cannot be spread over'),
+  (['--config.model.name=vgg', '--config.data.train=train[:40]'], "no model 'vgg'; there are resnet18"),
+  (['--config.presence.mode=all', '--config.data.train=train[:40]'], "no presence mode 'all'; there are none, drop"),
+])
+def test_a_mistake_on_the_command_line_is_one_line(arguments, said, tmp_path):
+  done = command('train_main.py', '--config=configs/demo.py', f'--workdir={tmp_path / "w"}', *arguments,
+                 env={**os.environ, 'JAX_NUM_CPU_DEVICES': '2'})
+  assert done.returncode == 1 and said in done.stderr
+  assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+  assert not (tmp_path / 'w').exists()
+
+
+def test_the_commands_of_the_readme_train_and_judge(tmp_path):
+  flags = ['--config=configs/demo.py', f'--workdir={tmp_path}', '--config.data.train=train[:64]',
+           '--config.data.validation=validation[:16]', '--config.data.test=test[:16]', '--config.train.epochs=1',
+           '--config.evaluate.subsets=RGB']
+  done = command('train_main.py', *flags)
+  assert done.returncode == 0, done.stderr
+  done = command('eval_main.py', f'--workdir={tmp_path}', '--subsets=RGB;B')
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.splitlines()[0].startswith('resnet18, step 1, 16 examples')
+  done = command('eval_main.py', f'--workdir={tmp_path / "none"}')
+  assert done.returncode == 1 and done.stderr.startswith('eval_main.py: ') and done.stderr.count('\n') == 1
