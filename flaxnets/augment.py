@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from flaxnets.errors import InputError
-from flaxnets.warp import check_perspective
+from flaxnets.warp import check_perspective, subsamples_for, warp
 
 _TRIES = 10  # torchvision's, for a crop that fits
 _CORNERS = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)  # clockwise from the upper left
@@ -110,6 +111,20 @@ def evaluation_view(
   start = jnp.round((resized - image_size) / 2)
   box = jnp.concatenate([start, start + image_size], axis=1) / jnp.tile(resized, 2)
   return _to_pixels(_box_from_square(box[:, [1, 0, 3, 2]]), canvas, image_size)
+
+
+def evaluation_images(
+  images: jax.Array, size: jax.Array, *, image_size: int, resize: float, fill: jax.Array
+) -> jax.Array:
+  """What evaluation sees of canvases (b, H, W, C): (b, S, S, C) float32; see `evaluation_view` and `warp`."""
+  canvas = images.shape[1:3]
+  matrices = evaluation_view(size, canvas=canvas, image_size=image_size, resize=resize)
+  return warp(images, matrices, image_size, fill=fill, subsamples=subsamples_for(canvas, image_size, resize=resize))
+
+
+def in_order(planes: jax.Array, order: Sequence[int]) -> jax.Array:
+  """The last axis taken in an order; the array itself where that changes nothing, which XLA would copy."""
+  return planes if tuple(order) == tuple(range(planes.shape[-1])) else planes[..., np.asarray(order)]
 
 
 def _check(crop_scale, crop_ratio, flip, perspective, perspective_probability) -> None:

@@ -42,8 +42,8 @@ def evaluate(
   batch_size = batch_size or config.evaluate.batch_size
   parallel.check_batch(batch_size, mesh, '--batch_size')
   evaluator = Evaluator(
-    net.model, wanted, order=source.channels.order(net.channels.names), canvas=source.canvas,
-    image_size=config.image_size, resize=config.augment.evaluation_resize,
+    net.model, wanted, order=source.channels.order(net.channels.names), image_size=config.image_size,
+    resize=config.augment.evaluation_resize,
     fill=np.asarray(net.variables['channel_stats']['stem']['standardize']['mean']), may_lack=source.may_lack,
     mesh=mesh,
   )

@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 
 from flaxnets import augment, metrics, parallel
 from flaxnets.channels import Subset
-from flaxnets.warp import subsamples_for, warp
 
 TOP = 5
 
@@ -56,7 +55,6 @@ class Evaluator:
     model: a network of `flaxnets.models`.
     subsets: what to judge it on.
     order: for each of the network's channels its place in the source's.
-    canvas: height and width of the batches' images, pixels.
     image_size: side of the network's input, pixels.
     resize: the shorter side goes to image_size x this before the central crop.
     fill: (C,) what lies outside the image, raw pixels of the network's channels: their means.
@@ -65,18 +63,16 @@ class Evaluator:
   """
 
   def __init__(
-    self, model: nn.Module, subsets: Sequence[Subset], *, order: Sequence[int], canvas: tuple[int, int],
-    image_size: int, resize: float, fill: np.ndarray, may_lack: bool, mesh: Mesh,
+    self, model: nn.Module, subsets: Sequence[Subset], *, order: Sequence[int], image_size: int, resize: float,
+    fill: np.ndarray, may_lack: bool, mesh: Mesh,
   ):
     self.subsets = list(subsets)
     self._mesh, self._classes = mesh, model.num_classes
-    order = np.asarray(order)
 
     def view(batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-      matrices = augment.evaluation_view(batch['size'], canvas=canvas, image_size=image_size, resize=resize)
-      subsamples = subsamples_for(canvas, image_size, resize=resize)
-      images = warp(batch['image'][..., order], matrices, image_size, fill=fill, subsamples=subsamples)
-      return images, batch['present'][:, order]
+      images = augment.evaluation_images(
+        augment.in_order(batch['image'], order), batch['size'], image_size=image_size, resize=resize, fill=fill)
+      return images, augment.in_order(batch['present'], order)
 
     def judge(subset: Subset, variables, tally, images, present, label, mask):
       if may_lack:

@@ -17,6 +17,7 @@ from flaxnets import models
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data import sources
 from flaxnets.errors import InputError
+from flaxnets.train_step import View, make_view
 
 SPLITS = ('train', 'validation', 'test')
 
@@ -109,6 +110,19 @@ def build_network(config: ml_collections.ConfigDict, channels: ChannelSet, num_c
     model.name, channels=len(channels), num_classes=num_classes, stem=model.stem, completion=model.completion,
     width=model.width, small_images=model.small_images, zero_init=model.zero_init, mask=model.mask, norm=model.norm,
     dtype=model.dtype,
+  )
+
+
+def training_view(
+  config: ml_collections.ConfigDict, order: Sequence[int], canvas: tuple[int, int], fill: np.ndarray
+) -> View:
+  """What the config's network sees of a batch in training; see `flaxnets.train_step.make_view`."""
+  augmentation = config.augment.to_dict()
+  del augmentation['evaluation_resize']
+  return make_view(
+    seed=config.seed, order=order, canvas=canvas, image_size=config.image_size, fill=fill, augmentation=augmentation,
+    presence_mode=config.presence.mode, presence_probability=config.presence.probability,
+    presence_fill=config.presence.fill,
   )
 
 

@@ -20,7 +20,6 @@ from flaxnets.checkpoint import Checkpoints
 from flaxnets.errors import InputError
 from flaxnets.nn.blocks import GlobalAveragePool
 from flaxnets.nn.dynamic_conv import subset_kernel
-from flaxnets.warp import subsamples_for, warp
 
 BATCH = 256
 # Float images whose largest value is this many times below or above what training saw are on another scale: 0..1 for
@@ -102,12 +101,9 @@ class Network:
     size, resize = self.config.image_size, self.config.augment.evaluation_resize
 
     def run(variables, images, subset: Subset):
-      shape = images.shape[1:3]
-      matrices = augment.evaluation_view(
-        jnp.broadcast_to(jnp.asarray(shape), (images.shape[0], 2)), canvas=shape, image_size=size, resize=resize
-      )
+      shape = jnp.broadcast_to(jnp.asarray(images.shape[1:3]), (images.shape[0], 2))
       fill = variables['channel_stats']['stem']['standardize']['mean'][jnp.asarray(subset)]
-      images = warp(images, matrices, size, fill=fill, subsamples=subsamples_for(shape, size, resize=resize))
+      images = augment.evaluation_images(images, shape, image_size=size, resize=resize, fill=fill)
       logits, kept = self.model.apply(
         variables, images, subset=subset, mutable=['intermediates'],
         capture_intermediates=lambda module, _: isinstance(module, GlobalAveragePool) and module.path[0] == 'head',

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -15,9 +13,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from flaxnets import augment
 from flaxnets.channels import ChannelSet
+from flaxnets.data.batches import evaluation_batches
 from flaxnets.data.sources import Source
 from flaxnets.errors import InputError
-from flaxnets.warp import subsamples_for, warp
+from flaxnets.train_step import View
 
 _ROWS, _TRAINING_VIEWS = 12, 7
 _CELL, _GAP, _TEXT, _HEAD = 96, 4, 150, 40  # pixels: least side of a picture, gaps, label column, head
@@ -25,54 +24,58 @@ _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 _COLOURS = (('R', 'G', 'B'), ('B04', 'B03', 'B02'))  # shown as red, green, blue; the latter are Sentinel-2's
 
 
-def contact_sheet(
-  source: Source, *, image_size: int, augmentation: Mapping[str, Any], resize: float = 1.0, seed: int = 0
-) -> Image.Image:
+def contact_sheet(source: Source, view: View, *, image_size: int, resize: float = 1.0) -> Image.Image:
   """A dozen examples, spread over a source, in rows; the evaluation view and training views in columns.
 
   Args:
     source: where they come from.
+    view: what training sees of a batch, from `flaxnets.train_step.make_view`. Absent channels are shown black, and
+      the present ones named.
     image_size: side of the network's input, pixels.
-    augmentation: keyword arguments of `training_view`.
     resize: of `evaluation_view`.
-    seed: of the training views.
   """
   indices = np.unique(np.linspace(0, len(source) - 1, _ROWS).round().astype(int))
-  canvases = np.zeros((len(indices), *source.canvas, len(source.channels)), source.dtype)
-  readings = [source.read(int(index), out) for index, out in zip(indices, canvases, strict=True)]
-  size = np.array([reading.size for reading in readings], np.int32)
-  pixels = _displayed(canvases, source.channels)
-  evaluation = functools.partial(
-    augment.evaluation_view, canvas=source.canvas, image_size=image_size, resize=resize)
-  training = functools.partial(
-    augment.training_view, canvas=source.canvas, image_size=image_size, **augmentation)
-  resample = functools.partial(
-    warp, image_size=image_size, fill=pixels.mean(axis=(0, 1, 2)),
-    subsamples=subsamples_for(source.canvas, image_size, perspective=augmentation.get('perspective', 0.0)))
-  evaluated = jax.jit(lambda pixels, size: resample(pixels, evaluation(size)))
-  trained = jax.jit(lambda pixels, size, key: resample(pixels, training(key, size)))
-  keys = jax.random.split(jax.random.key(seed), _TRAINING_VIEWS)
-  cells = [evaluated(pixels, size), *(trained(pixels, size, key) for key in keys)]
-  texts = [(source.classes[source.labels[index]], f'{height} x {width}')
-           for index, (height, width) in zip(indices, size, strict=True)]
+  batch = next(evaluation_batches(source, batch_size=len(indices), examples=indices))
+  everything = np.ones_like(batch['present'])
+  fill = batch['image'].mean(axis=(0, 1, 2), dtype=np.float32)
+  evaluated = augment.evaluation_images(
+    batch['image'], batch['size'], image_size=image_size, resize=resize, fill=fill)
+  views = [(evaluated, everything)]
+  trained = jax.jit(view)
+  views += [trained(step, batch) for step in range(_TRAINING_VIEWS)]
+  display = _display(batch['image'], source.channels)
+  cells = [[display(image, mask) for image, mask in zip(*map(np.asarray, each), strict=True)] for each in views]
+  names = [[source.channels.label(np.flatnonzero(mask)) for mask in np.asarray(masks)] for _, masks in views]
+  texts = [(source.classes[label], f'{height} x {width}')
+           for label, (height, width) in zip(batch['label'], batch['size'], strict=True)]
   title = (f'{source.name}: {source.canvas[0]} x {source.canvas[1]} canvas to {image_size} x {image_size}, '
-           f'outside the canvas the mean')
-  return _page(np.stack(cells, axis=1), texts, title)
+           f'outside the canvas the mean, absent channels black')
+  return _page(np.swapaxes(cells, 0, 1), list(zip(*names, strict=True)), texts, title)
 
 
-def _displayed(canvases: np.ndarray, channels: ChannelSet) -> np.ndarray:
-  """(b, H, W, 3) float32 in 0..255: bytes of up to three channels as they are, all else in false colour."""
+def _display(canvases: np.ndarray, channels: ChannelSet) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+  """From a raw image (h, w, C) and its mask (C,) to (h, w, 3) in 0..255, absent channels black.
+
+  Bytes of up to three channels are shown as they are, all else in false colour between the 2nd and the 98th percentile
+  of `canvases`.
+  """
   names = next((names for names in _COLOURS if set(names) <= set(channels.names)), channels.names)
   shown = [channels.index(names[min(place, len(names) - 1)]) for place in range(3)]
-  pixels = canvases[..., shown].astype(np.float32)
-  if canvases.dtype == np.uint8 and len(channels) <= 3:
-    return pixels
-  low, high = np.percentile(pixels, [2, 98], axis=(0, 1, 2))
-  return np.clip((pixels - low) / np.maximum(high - low, 1e-6), 0, 1) * 255
+  low, high = np.zeros(3), np.full(3, 255.0)
+  if canvases.dtype != np.uint8 or len(channels) > 3:
+    low, high = np.percentile(canvases[..., shown], [2, 98], axis=(0, 1, 2))
+
+  def display(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    stretched = np.clip((image[..., shown] - low) / np.maximum(high - low, 1e-6), 0, 1) * 255
+    return np.where(mask[shown], stretched, 0)
+
+  return display
 
 
-def _page(cells: np.ndarray, texts: Sequence[tuple[str, str]], title: str) -> Image.Image:
-  """Lays out (rows, columns, S, S, 3) pictures in 0..255, with a class and a size for each row."""
+def _page(
+  cells: np.ndarray, names: Sequence[Sequence[str]], texts: Sequence[tuple[str, str]], title: str
+) -> Image.Image:
+  """Lays out (rows, columns, S, S, 3) pictures in 0..255, each with a name, and a class and a size for each row."""
   rows, columns, side = cells.shape[:3]
   zoom = -(-_CELL // side)
   step = side * zoom + _GAP
@@ -88,13 +91,17 @@ def _page(cells: np.ndarray, texts: Sequence[tuple[str, str]], title: str) -> Im
     for column in range(columns):
       picture = Image.fromarray(np.clip(cells[row, column] + 0.5, 0, 255).astype(np.uint8))
       enlarged = picture.resize((side * zoom, side * zoom), Image.Resampling.NEAREST)
-      page.paste(enlarged, (_TEXT + column * step, _HEAD + row * step))
+      place = (_TEXT + column * step, _HEAD + row * step)
+      page.paste(enlarged, place)
+      name = textwrap.shorten(names[row][column].replace(',', ' '), 14, placeholder='...')
+      draw.text((place[0] + 2, place[1] + side * zoom - 15), name, _PAPER, font, stroke_width=1, stroke_fill=_INK)
   return page
 
 
 def run() -> None:
   """The command line."""
   from flaxnets import entry, experiment
+  from flaxnets.data import statistics
 
   config_flag = config_flags.DEFINE_config_file('config', 'configs/default.py', 'whose views to show')
   out = flags.DEFINE_string('out', '', 'the picture to write, such as sheet.png')
@@ -103,10 +110,10 @@ def run() -> None:
     config = config_flag.value
     if not out.value.endswith(('.png', '.jpg', '.jpeg', '.webp')):
       raise InputError(f'--out={out.value} is no picture to write; give a file name such as --out=sheet.png')
-    augmentation = config.augment.to_dict()
-    resize = augmentation.pop('evaluation_resize')
-    sheet = contact_sheet(experiment.open_source(config, 'train'), image_size=config.image_size,
-                          augmentation=augmentation, resize=resize, seed=config.seed)
+    source = experiment.open_source(config, 'train')
+    measured = statistics.measure(source, examples=200, on_bad_image=config.data.on_bad_image)
+    view = experiment.training_view(config, source.channels.full, source.canvas, measured['mean'])
+    sheet = contact_sheet(source, view, image_size=config.image_size, resize=config.augment.evaluation_resize)
     try:
       sheet.save(out.value)
     except OSError as error:

@@ -22,7 +22,7 @@ from flaxnets.evaluator import Evaluator
 from flaxnets.experiment import Knowledge
 from flaxnets.journal import Journal
 from flaxnets.nn.stem import put_statistics
-from flaxnets.train_step import TrainState, initial_state, make_train_step, make_view
+from flaxnets.train_step import TrainState, initial_state, make_train_step
 
 PREEMPTED = 75  # the exit code of a run that saved because it was told to stop: EX_TEMPFAIL, "try again"
 
@@ -77,24 +77,15 @@ class Run:
     self.checkpoints = Checkpoints(self.workdir / 'checkpoints')
     self.state, self.knowledge, self.fill = self._begin_or_go_on()
     self.step = make_train_step(
-      self.model, self.optimizer, self.schedule, self.mesh, self._view(),
+      self.model, self.optimizer, self.schedule, self.mesh,
+      experiment.training_view(config, self.order, self.source.canvas, self.fill),
       masked=config.presence.mode != 'none' or self.source.may_lack, label_smoothing=config.train.label_smoothing,
       accumulate=config.train.accumulate, ema=config.train.ema,
     )
     self.evaluator = Evaluator(
       self.model, self.subsets, order=self.validation.channels.order(self.channels.names),
-      canvas=self.validation.canvas, image_size=config.image_size, resize=config.augment.evaluation_resize,
+      image_size=config.image_size, resize=config.augment.evaluation_resize,
       fill=self.fill, may_lack=self.validation.may_lack, mesh=self.mesh,
-    )
-
-  def _view(self):
-    augment = self.config.augment
-    return make_view(
-      seed=self.config.seed, order=self.order, canvas=self.source.canvas, image_size=self.config.image_size,
-      fill=self.fill, presence_mode=self.config.presence.mode, presence_fill=self.config.presence.fill,
-      presence_probability=self.config.presence.probability,
-      augmentation={name: augment[name] for name in (
-        'crop_scale', 'crop_ratio', 'flip', 'rotation', 'perspective', 'perspective_probability')},
     )
 
   def _begin_or_go_on(self) -> tuple[TrainState, Knowledge, np.ndarray]:

@@ -18,6 +18,7 @@ from flaxnets.errors import InputError
 from flaxnets.warp import subsamples_for, warp
 
 Batch = Mapping[str, jax.Array]
+View = Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
 
 
 @struct.dataclass
@@ -80,7 +81,7 @@ def initial_state(
 def make_view(
   *, seed: int, order: Sequence[int], canvas: tuple[int, int], image_size: int, fill: np.ndarray,
   augmentation: Mapping[str, Any], presence_mode: str, presence_probability: float, presence_fill: str,
-) -> Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]:
+) -> View:
   """The function that turns a batch's canvases into what the network sees in training.
 
   Args:
@@ -95,7 +96,6 @@ def make_view(
   Returns:
     A function of (step, batch) giving raw images (B, S, S, C) and a mask of their present channels (B, C).
   """
-  order = np.asarray(order)
   subsamples = subsamples_for(canvas, image_size, perspective=augmentation['perspective'])
 
   def view(step: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -104,8 +104,8 @@ def make_view(
     matrices = augment.training_view(
       key_view, batch['size'], canvas=canvas, image_size=image_size, **augmentation
     )
-    images = warp(batch['image'][..., order], matrices, image_size, fill=fill, subsamples=subsamples)
-    present = batch['present'][:, order]
+    images = warp(augment.in_order(batch['image'], order), matrices, image_size, fill=fill, subsamples=subsamples)
+    present = augment.in_order(batch['present'], order)
     kept = presence.sample(key_presence, presence_mode, present.shape, probability=presence_probability)
     return presence.apply(key_fill, images, kept, present, fill=presence_fill)
 
@@ -114,7 +114,7 @@ def make_view(
 
 def make_train_step(
   model: nn.Module, optimizer: optax.GradientTransformation, schedule: optax.Schedule, mesh: Mesh,
-  view: Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]], *, masked: bool, label_smoothing: float = 0.0,
+  view: View, *, masked: bool, label_smoothing: float = 0.0,
   accumulate: int = 1, ema: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
   """The compiled step over a mesh: the batch is spread over devices, the state replicated and given up.

@@ -18,6 +18,7 @@ from flaxnets import augment, sheet
 from flaxnets.channels import ChannelSet
 from flaxnets.data.sources import ArraySource
 from flaxnets.errors import InputError
+from flaxnets.train_step import make_view
 
 SIDE = 32
 
@@ -200,9 +201,13 @@ def test_the_contact_sheet_shows_rows_of_examples_in_false_colour():
   images[..., 2] += np.linspace(0, 5000, 24)  # B04, shown red, rises to the right
   bands = ChannelSet.of('B02,B03,B04,B08,B11')
   source = ArraySource('bands', images, np.arange(30) % 3, bands, ('wood', 'wet', 'town'))
-  page = np.asarray(sheet.contact_sheet(source, image_size=16, augmentation={'rotation': 5.0}))
+  augmentation = {'crop_scale': (0.5, 1.0), 'rotation': 5.0, 'perspective': 0.0}
+  view = make_view(
+    seed=0, order=range(5), canvas=(24, 24), image_size=16, fill=np.zeros(5), augmentation=augmentation,
+    presence_mode='hierarchical', presence_probability=0.0, presence_fill='absent')
+  page = np.asarray(sheet.contact_sheet(source, view, image_size=16))
   assert page.shape == (40 + 12 * 100, 150 + 8 * 100 + 4, 3)
-  cell = page[40:136, 150:246].astype(int)
+  cell = page[40:110, 150:246].astype(int)  # above the names of its channels
   assert cell[:, 64:, 0].mean() > cell[:, :32, 0].mean() + 100
   assert abs(cell[:, 64:, 1].mean() - cell[:, :32, 1].mean()) < 20
   assert (page[40:, :140] != 255).any() and (page[:40] != 255).any()  # class names, head

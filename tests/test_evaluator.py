@@ -30,7 +30,7 @@ def judge(network, source, mesh, subsets=((0, 1, 2), (0, 2), (1,)), batch_size=1
   model, own = network
   order = source.channels.order(channels)
   evaluator = Evaluator(
-    model, subsets, order=order, canvas=(12, 12), image_size=12, resize=1.0, fill=MEAN, may_lack=source.may_lack,
+    model, subsets, order=order, image_size=12, resize=1.0, fill=MEAN, may_lack=source.may_lack,
     mesh=mesh)
   return evaluator(variables or own, evaluation_batches(source, batch_size=batch_size))
 

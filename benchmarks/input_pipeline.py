@@ -1,0 +1,264 @@
+"""Images a second from files to batches on the devices, beside a PyTorch DataLoader; and training against its step.
+
+    python -m benchmarks.input_pipeline [--sizes=84,224,500x375] [--cores=1,2] [--root=DIR] [--json=FILE]
+
+Every contender runs in a process of its own that may use so many cores only, and they take turns. Ours hands over
+canvases ('threads', 'workers': what reads) or, with '+warp', the normalised crops that the network sees. The peer
+(see `torch_pipeline`) hands over the latter, so '+warp' is the fair comparison where there is no accelerator to warp.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import importlib.util
+import os
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from benchmarks import measure, photos
+from benchmarks.children import Child, in_turns, pace
+from benchmarks.measure import Row, Timing
+from configs import default
+from flaxnets import experiment, parallel
+from flaxnets.data import batches, imagenet_mini
+from flaxnets.errors import InputError
+
+MODES = ('threads', 'threads+warp', 'workers', 'workers+warp')
+MEAN, STD = np.float32([124, 116, 104]), np.float32([58, 57, 57])
+# Batches that may wait on the way, in the reader and on the device: not to be counted as made while the clock ran.
+AHEAD = 2 + 2 + 1
+
+
+def main(argv: Sequence[str] | None = None) -> list[Row]:
+  """Measures, prints and writes what the flags say; returns the rows."""
+  args = _parser().parse_args(argv)
+  cores = args.cores or [count for count in (1, 2) if count <= parallel.cores()]
+  if max(cores) > parallel.cores():
+    raise InputError(f'--cores={max(cores)}, but this process may use {parallel.cores()}')
+  rows = []
+  with tempfile.TemporaryDirectory(prefix='flaxnets-benchmark-') as place:
+    if 'files' in args.parts:
+      rows += read_files(args, cores, Path(place))
+    if 'training' in args.parts:
+      rows += train_end_to_end(args, Path(place, 'training'))
+  measure.finish(rows, args.json, (*measure.DISTRIBUTIONS, 'grain', 'simplejpeg', 'opencv-python-headless', 'pillow'))
+  return rows
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = measure.parser('input_pipeline', 'Speed of the way from image files to the devices.', seconds=1.0)
+  parser.add_argument('--parts', type=measure.listed(allowed=('files', 'training')), default=['files', 'training'])
+  parser.add_argument('--sizes', type=measure.listed(), default=['84', '224', '500x375'],
+                      help='width x height of the JPEGs made for this, pixels')
+  parser.add_argument('--root', default='', help='folder of real images with a train.txt, in place of --sizes')
+  parser.add_argument('--images', type=int, default=256, help='how many JPEGs of each size')
+  parser.add_argument('--cores', type=measure.listed(int), default=None, help='default: 1,2')
+  parser.add_argument('--modes', type=measure.listed(allowed=MODES), default=list(MODES), help=','.join(MODES))
+  parser.add_argument('--readers', type=int, default=0, help='threads or worker processes of ours; 0 for one a core')
+  parser.add_argument('--no_array_record', dest='array_record', action='store_false', help='leave that case out')
+  parser.add_argument('--batch_size', type=int, default=64)
+  parser.add_argument('--image_size', type=int, default=96, help="side of the network's input, pixels")
+  parser.add_argument('--canvas', type=int, default=128, help='side of the canvas, pixels')
+  parser.add_argument('--model', default='resnet18', help='that is trained')
+  parser.add_argument('--width', type=int, default=64, help='of that')
+  parser.add_argument('--train_size', default='500x375', help='width x height of the JPEGs that it is trained on')
+  parser.add_argument('--epoch', type=int, default=60, help='steps over which memory is watched')
+  return parser
+
+
+def _config(args: argparse.Namespace, root: str, source: str = 'lists') -> ml_collections.ConfigDict:
+  """The default recipe on some images, without dropping channels, which no peer does."""
+  config = default.get_config()
+  config.image_size, config.data.canvas = args.image_size, args.canvas
+  config.data.source, config.data.root, config.data.name = source, root, f'imagenet_mini/canvas{args.canvas}'
+  config.data.train = config.data.validation = 'train.txt'
+  config.data.statistics_examples = 64
+  config.model.name, config.model.width = args.model, args.width
+  config.presence.mode = 'none'
+  config.train.batch_size = config.evaluate.batch_size = args.batch_size
+  config.evaluate.subsets = 'full'
+  return config
+
+
+def read_files(args: argparse.Namespace, cores: Sequence[int], place: Path) -> list[Row]:
+  """Rows of every case of images, number of cores and way to read."""
+  cases = {args.root: (args.root, 'lists')} if args.root else {
+    f'{size}px': (str(make_photos(place / size, args.images, size)), 'lists') for size in args.sizes}
+  if args.array_record:
+    files = str(make_photos(place / 'small', args.images, str(args.canvas)))
+    imagenet_mini.prepare(files, str(place / 'prepared'), canvas=args.canvas)
+    cases['array_record'] = str(place / 'prepared'), 'tfds'
+  rows = []
+  with contextlib.ExitStack() as stack:
+    ours = {count: stack.enter_context(Child(serve_ours, args, cores=count)) for count in cores}
+    theirs = {}
+    if importlib.util.find_spec('torch'):
+      from benchmarks import torch_pipeline
+      augmentation = default.get_config().augment.to_dict()
+      theirs = {count: stack.enter_context(Child(
+        torch_pipeline.serve, args.batch_size, args.image_size, augmentation, cores=count)) for count in cores}
+    else:
+      print('PyTorch is not installed: the peer is missing, and so are all ratios to it')
+    for case, (root, source) in cases.items():
+      contenders: dict[tuple[int, str], Callable[[], float]] = {}
+      for count in cores:
+        for mode in args.modes:
+          contenders[count, mode] = functools.partial(ours[count].ask, root, source, mode, args.seconds)
+        # On a single core a worker gets in the way of the process that it works for: both ways are tried.
+        for workers in ({count, 0} if count == 1 else {count}) if theirs and source == 'lists' else ():
+          contenders[count, _peer(workers)] = functools.partial(theirs[count].ask, root, workers, args.seconds)
+      timings = in_turns(contenders, args.repeats)
+      details = {'batch_size': args.batch_size, 'image_size': args.image_size, 'canvas': args.canvas,
+                 'file_bytes': _mean_bytes(root) if source == 'lists' else args.canvas**2 * 3}
+      rows += _rows(case, timings, args, details)
+  return rows
+
+
+def _peer(workers: int) -> str:
+  return f'DataLoader of {workers} workers' if workers else 'DataLoader without workers'
+
+
+def make_photos(folder: Path, count: int, size: str) -> Path:
+  """Writes JPEGs of a size such as '84' or '500x375' (width x height), and their list."""
+  match = re.fullmatch(r'(\d+)(?:x(\d+))?', size)
+  if not match or not int(match[1]):
+    raise InputError(f'{size!r} is no size of images; write 84 or 500x375')
+  return photos.write(folder, count, int(match[2] or match[1]), int(match[1]))
+
+
+def _mean_bytes(root: str) -> float:
+  paths = [line.rsplit(None, 1)[0] for line in Path(root, 'train.txt').read_text().splitlines() if line.strip()]
+  return statistics.mean(Path(root, path).stat().st_size for path in paths[:256])
+
+
+def _rows(case: str, timings: Mapping[tuple[int, str], Timing], args: argparse.Namespace,
+          details: Mapping[str, Any]) -> list[Row]:
+  rows = []
+  for (cores, mode), timing in timings.items():
+    peers = {name: other for (count, name), other in timings.items() if count == cores and name not in MODES}
+    best = min(peers, key=lambda name: peers[name].median, default=None)
+    rate = timing.rate(args.batch_size)
+    rows.append(Row(
+      f'input/{case}/{cores}core{"s" * (cores > 1)}/{mode}', rate.pop('value'), 'images/s',
+      peers[best].median / timing.median if best and mode in MODES else None, best if mode in MODES else None,
+      {**details, **rate, 'cores': cores, 'per_core': args.batch_size / timing.median / cores},
+    ))
+  return rows
+
+
+def serve_ours(args: argparse.Namespace) -> Callable[[str, str, str, float], float]:
+  """For a child process: a function of (root, source, mode, seconds) that tells the seconds a batch."""
+  parallel.start(args.batch_size)
+  mesh = parallel.data_mesh()
+  readers = args.readers or parallel.cores()
+  config = _config(args, '')
+  parallel.check_batch(args.batch_size, mesh, '--batch_size')
+
+  @functools.partial(jax.jit, in_shardings=(parallel.replicated(mesh), parallel.sharded(mesh)))
+  def view(step: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
+    seen = experiment.training_view(config, (0, 1, 2), batch['image'].shape[1:3], MEAN)(step, batch)[0]
+    return (seen - MEAN) / STD
+
+  @functools.cache
+  def opened(root: str, kind: str):
+    return experiment.open_source(_config(args, root, kind), 'train')
+
+  def run(root: str, kind: str, mode: str, seconds: float) -> float:
+    how, _, warped = mode.partition('+')
+    stream = batches.train_batches(
+      opened(root, kind), batch_size=args.batch_size, seed=0,
+      threads=readers if how == 'threads' else 0, workers=readers if how == 'workers' else 0)
+    with contextlib.closing(stream):
+      feed: Iterator[Any] = parallel.to_devices(_taken(stream), mesh)
+      if warped:
+        feed = (view(np.int32(step), batch) for step, batch in enumerate(feed))
+      return pace(feed, jax.block_until_ready, warm=readers + AHEAD, seconds=seconds)
+
+  return run
+
+
+def _taken(stream: Iterator[batches.Batch]) -> Iterator[batches.Batch]:
+  """What training takes of each batch."""
+  return ({key: batch[key] for key in ('image', 'size', 'label', 'present')} for batch in stream)
+
+
+def train_end_to_end(args: argparse.Namespace, place: Path) -> list[Row]:
+  """Rows of the step on a batch that is there, of training from files, and of the memory meanwhile."""
+  root = args.root or str(make_photos(place / 'photos', args.images, args.train_size))
+  with Child(serve_training, args, root, str(place / 'run')) as child:
+    timings = in_turns({name: functools.partial(child.ask, name, args.seconds) for name in ('step', 'files')},
+                       args.repeats)
+    memory = child.ask('memory', args.epoch)
+  name, details = f'{args.model}/train', {'batch_size': args.batch_size, 'image_size': args.image_size}
+  rates = {name: timing.rate(args.batch_size) for name, timing in timings.items()}
+  ratio = timings['step'].median / timings['files'].median
+  rows = [
+    Row(f'{name}/step alone', rates['step'].pop('value'), 'images/s', details=details | rates['step']),
+    Row(f'{name}/from files', rates['files'].pop('value'), 'images/s', ratio, 'the step alone',
+        details | rates['files'] | {'file_bytes': _mean_bytes(root)}),
+  ]
+  for when, index in (('start', 0), ('middle', len(memory) // 2), ('end', -1)):
+    rows.append(Row(f'{name}/host memory/{when}', memory[index], 'MiB', details={
+      'steps': args.epoch, 'most': max(memory), 'every_step': memory}))
+  return rows
+
+
+def serve_training(args: argparse.Namespace, root: str, workdir: str) -> Callable[[str, float], Any]:
+  """For a child process: a run whose loop has no log, validation or checkpoint; see `answer`."""
+  from flaxnets.train import Run
+
+  parallel.start(args.batch_size)
+  run = Run(_config(args, root), workdir)
+  readers = args.readers or parallel.cores()
+
+  def batches_on_devices() -> Iterator[dict[str, jax.Array]]:
+    start = int(run.state.step)
+    with contextlib.closing(batches.train_batches(
+        run.source, batch_size=args.batch_size, seed=0, start=start, threads=readers)) as stream:
+      yield from parallel.to_devices(_taken(stream), run.mesh)
+
+  def steps(on: Iterator[Mapping[str, jax.Array]]) -> Iterator[Mapping[str, jax.Array]]:
+    for batch in on:
+      run.state, metrics = run.step(run.state, batch)
+      yield metrics
+
+  with contextlib.closing(batches_on_devices()) as feed:
+    resident = next(feed)
+
+  def answer(what: str, amount: float) -> Any:
+    """Seconds a step for 'step' (on one batch) and 'files', over `amount` seconds; for 'memory' MiB after each."""
+    if what == 'step':
+      return pace(steps(iter(lambda: resident, None)), jax.block_until_ready, warm=1, seconds=amount)
+    with contextlib.closing(batches_on_devices()) as feed:
+      if what == 'files':
+        return pace(steps(feed), jax.block_until_ready, warm=readers + AHEAD, seconds=amount)
+      memory = []
+      for _, metrics in zip(range(int(amount)), steps(feed), strict=False):
+        jax.block_until_ready(metrics)
+        memory.append(resident_memory())
+      return memory
+
+  return answer
+
+
+def resident_memory() -> float:
+  """MiB that this process holds in memory."""
+  return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 2**20
+
+
+if __name__ == '__main__':
+  try:
+    main()
+  except InputError as error:
+    sys.exit(f'benchmarks.input_pipeline: {error}')

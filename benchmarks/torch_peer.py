@@ -1,0 +1,141 @@
+"""PyTorch's training step and evaluation, as its users write them for speed: the peer of benchmarks/train_step.py.
+
+Channels-last memory, cuDNN's own search for algorithms, the fused optimiser, autocast for bfloat16.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks import torch_networks
+from flaxnets import parallel
+from flaxnets.errors import InputError
+
+
+def device_for(platform: str) -> torch.device:
+  """Where to run beside JAX on 'cpu' or 'gpu', with as many threads as cores.
+
+  Raises:
+    InputError: where JAX has a GPU and this PyTorch can't use it, so that nothing could be compared.
+  """
+  if platform == 'cpu':
+    torch.set_num_threads(parallel.cores())
+    return torch.device('cpu')
+  if not torch.cuda.is_available():
+    raise InputError(f'JAX runs on a {platform} that this PyTorch ({torch.__version__}) cannot use; '
+                     'install one with CUDA, or set JAX_PLATFORMS=cpu')
+  torch.backends.cudnn.benchmark = True
+  return torch.device('cuda')
+
+
+def set_tf32(allowed: bool) -> None:
+  """Whether GPUs may round the factors of float32 products to TensorFloat-32, in convolutions and matrix products."""
+  # Not the newer fp32_precision: torch.compile reads the older switches, and refuses a mixture.
+  torch.set_float32_matmul_precision('high' if allowed else 'highest')
+  torch.backends.cudnn.allow_tf32 = allowed
+
+
+def channels_last(images: np.ndarray, device: torch.device) -> torch.Tensor:
+  """(b, h, w, c) as a (b, c, h, w) tensor of the same order in memory."""
+  return torch.from_numpy(images).permute(0, 3, 1, 2).to(device)
+
+
+class _Contender:
+  """A network on a device with a batch; called with n it works n times and waits for the last."""
+
+  def __init__(self, network: nn.Module, variables: Mapping[str, Any], images: np.ndarray, labels: np.ndarray, *,
+               device: torch.device, bfloat16: bool, compiled: bool):
+    self.device, self.bfloat16 = device, bfloat16
+    self.network = torch_networks.load(network, variables).to(device, memory_format=torch.channels_last)
+    # What is compiled for one setting counts against the limit of recompilations in the next.
+    torch.compiler.reset()
+    self.forward = torch.compile(self.network) if compiled else self.network
+    self.images = channels_last(images, device)
+    self.labels = torch.from_numpy(labels.astype(np.int64)).to(device)
+
+  def __call__(self, units: int) -> None:
+    try:
+      for _ in range(units):
+        self.work()
+    except torch._dynamo.exc.TorchDynamoException as error:
+      raise InputError(f'torch.compile failed ({str(error).splitlines()[0]}); --no_compile leaves it out') from None
+    if self.device.type == 'cuda':
+      torch.cuda.synchronize()
+
+  def work(self) -> None:
+    raise NotImplementedError
+
+  def autocast(self) -> contextlib.AbstractContextManager:
+    return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
+
+  def memory_bytes(self) -> int | None:
+    """The most that is allocated during one unit of work, other contenders' tensors left out; None on a CPU."""
+    if self.device.type != 'cuda':
+      return None
+    others = torch.cuda.memory_allocated() - sum(tensor.nbytes for tensor in self.held())
+    torch.cuda.reset_peak_memory_stats()
+    self(1)
+    return torch.cuda.max_memory_allocated() - others
+
+  def held(self) -> list[torch.Tensor]:
+    """The tensors that live on between units of work."""
+    gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+    return [*self.network.parameters(), *self.network.buffers(), *gradients, self.images, self.labels]
+
+
+class Training(_Contender):
+  """Forward, cross-entropy, backward, SGD with momentum, and weight decay on all but vectors."""
+
+  def __init__(self, *args, learning_rate: float, momentum: float, weight_decay: float, **kwargs):
+    super().__init__(*args, **kwargs)
+    self.network.train()
+    parameters = list(self.network.parameters())
+    self.optimizer = torch.optim.SGD(
+      [{'params': [p for p in parameters if p.ndim >= 2], 'weight_decay': weight_decay},
+       {'params': [p for p in parameters if p.ndim < 2], 'weight_decay': 0.0}],
+      lr=learning_rate, momentum=momentum, nesterov=False, fused=True,
+    )
+
+  def work(self) -> None:
+    self.optimizer.zero_grad(set_to_none=True)
+    with self.autocast():
+      loss = functional.cross_entropy(self.forward(self.images), self.labels)
+    loss.backward()
+    self.optimizer.step()
+
+  def held(self) -> list[torch.Tensor]:
+    momentum = [state['momentum_buffer'] for state in self.optimizer.state.values()]
+    return [*super().held(), *momentum]
+
+
+class Evaluation(_Contender):
+  """The forward pass in evaluation mode."""
+
+  def __init__(self, *args, **kwargs):
+    super().__init__(*args, **kwargs)
+    self.network.eval()
+
+  def work(self) -> None:
+    with torch.inference_mode(), self.autocast():
+      self.forward(self.images)
+
+
+def answers(
+  network: nn.Module, variables: Mapping[str, Any], images: np.ndarray, labels: np.ndarray, device: torch.device
+) -> tuple[np.ndarray, float, dict[str, np.ndarray]]:
+  """What a network says of a batch: logits in evaluation, and in training the loss and its gradients by key."""
+  network = torch_networks.load(network, variables).to(device, memory_format=torch.channels_last)
+  batch = channels_last(images, device)
+  with torch.inference_mode():
+    logits = network.eval()(batch)
+  loss = functional.cross_entropy(network.train()(batch), torch.from_numpy(labels.astype(np.int64)).to(device))
+  loss.backward()
+  gradients = {key: value.grad.cpu().numpy() for key, value in network.named_parameters()}
+  return logits.cpu().numpy(), loss.item(), gradients

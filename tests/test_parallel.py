@@ -1,0 +1,95 @@
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import flaxnets
+from flaxnets import parallel
+from flaxnets.errors import InputError
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+@given(st.integers(1, 512), st.integers(1, 64))
+def test_cpu_devices_divide_the_batch_and_have_enough_to_do(batch, cores):
+  devices = parallel.cpu_devices(batch, cores)
+  assert 1 <= devices <= cores and batch % devices == 0
+  assert devices == 1 or batch // devices >= parallel.LEAST_PER_CPU_DEVICE
+
+
+def test_two_cores_share_the_papers_batch():
+  assert parallel.cpu_devices(64, 2) == 2
+
+
+def test_batches_become_global_arrays_in_order_and_all_of_them(mesh8):
+  batches = [{'x': np.full((16, 2), number)} for number in range(5)]
+  arrays = list(parallel.to_devices(batches, mesh8))
+  assert [int(array['x'][0, 0]) for array in arrays] == list(range(5))
+  assert all(array['x'].sharding == parallel.sharded(mesh8) for array in arrays)
+
+
+def test_no_more_batches_are_fetched_ahead_than_said(mesh8):
+  fetched = []
+
+  def batches():
+    for number in range(9):
+      fetched.append(number)
+      yield {'x': np.zeros((8, 1))}
+
+  feed = parallel.to_devices(batches(), mesh8, ahead=2)
+  next(feed)
+  assert len(fetched) == 3
+
+
+@pytest.mark.parametrize('batch', [0, 4, 12])
+def test_a_batch_that_the_devices_do_not_divide_is_refused_at_once(mesh8, batch):
+  with pytest.raises(InputError, match=f'train.batch_size of {batch} cannot be spread over 8 devices'):
+    parallel.check_batch(batch, mesh8, 'train.batch_size')
+
+
+def test_compiled_programs_are_kept_per_kind_of_cpu_in_the_users_folder(monkeypatch, tmp_path):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  assert parallel.cache_folder().parent == tmp_path / 'flaxnets'
+  assert parallel.cache_folder() == parallel.cache_folder()
+
+
+def trained(workdir, processes, devices):
+  """Runs train_main.py, as one process or as several that meet on this machine; returns the lines of its journal."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  flags = [
+    '--config=configs/demo.py', f'--workdir={workdir}', '--config.image_size=16', '--config.model.width=8',
+    '--config.data.train=train[:96]', '--config.data.validation=validation[:40]', '--config.train.batch_size=32',
+    '--config.train.epochs=1', '--config.train.log_every=1', '--config.evaluate.subsets=RGB',
+    '--config.evaluate.batch_size=32',
+  ]
+  several = [] if processes == 1 else [f'--coordinator=127.0.0.1:{port}', f'--processes={processes}']
+  running = [
+    subprocess.Popen(
+      [sys.executable, 'train_main.py', *flags, *several, *([f'--process={index}'] if several else [])], cwd=ROOT,
+      env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)}, stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT, text=True)
+    for index in range(processes)
+  ]
+  outputs = [process.communicate(timeout=240)[0] for process in running]
+  assert [process.returncode for process in running] == [0] * processes, '\n'.join(outputs)
+  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def test_two_processes_train_the_same_network_as_one(tmp_path):
+  one = trained(tmp_path / 'one', processes=1, devices=2)
+  two = trained(tmp_path / 'two', processes=2, devices=1)
+  for ours, theirs in zip(two, one, strict=True):
+    assert (ours['step'], ours['split']) == (theirs['step'], theirs['split'])
+    assert ours['loss'] == pytest.approx(theirs['loss'], rel=1e-3)
+  for a, b in zip(*(jax.tree.leaves(flaxnets.load(tmp_path / name).variables) for name in ('one', 'two')), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3)
