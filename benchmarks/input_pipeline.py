@@ -104,10 +104,7 @@ def read_files(args: argparse.Namespace, cores: Sequence[int], place: Path) -> l
     ours = {count: stack.enter_context(Child(serve_ours, args, cores=count)) for count in cores}
     theirs = {}
     if importlib.util.find_spec('torch'):
-      from benchmarks import torch_pipeline
-      augmentation = default.get_config().augment.to_dict()
-      theirs = {count: stack.enter_context(Child(
-        torch_pipeline.serve, args.batch_size, args.image_size, augmentation, cores=count)) for count in cores}
+      theirs = {count: stack.enter_context(Child(serve_peer, args, cores=count)) for count in cores}
     else:
       print('PyTorch is not installed: the peer is missing, and so are all ratios to it')
     for case, (root, source) in cases.items():
@@ -148,13 +145,19 @@ def _rows(case: str, timings: Mapping[tuple[int, str], Timing], args: argparse.N
   for (cores, mode), timing in timings.items():
     peers = {name: other for (count, name), other in timings.items() if count == cores and name not in MODES}
     best = min(peers, key=lambda name: peers[name].median, default=None)
-    rate = timing.rate(args.batch_size)
     rows.append(Row(
-      f'input/{case}/{cores}core{"s" * (cores > 1)}/{mode}', rate.pop('value'), 'images/s',
+      f'input/{case}/{cores}core{"s" * (cores > 1)}/{mode}', timing.rate(args.batch_size), 'images/s',
       peers[best].median / timing.median if best and mode in MODES else None, best if mode in MODES else None,
-      {**details, **rate, 'cores': cores, 'per_core': args.batch_size / timing.median / cores},
+      {**details, **timing.spread(args.batch_size), 'cores': cores, 'per_core': timing.rate(args.batch_size) / cores},
     ))
   return rows
+
+
+def serve_peer(args: argparse.Namespace) -> Callable[[str, int, float], float]:
+  """For a child process, see `torch_pipeline.serve`; nobody else has to load PyTorch."""
+  from benchmarks import torch_pipeline
+
+  return torch_pipeline.serve(args.batch_size, args.image_size, default.get_config().augment.to_dict())
 
 
 def serve_ours(args: argparse.Namespace) -> Callable[[str, str, str, float], float]:
@@ -201,12 +204,11 @@ def train_end_to_end(args: argparse.Namespace, place: Path) -> list[Row]:
                        args.repeats)
     memory = child.ask('memory', args.epoch)
   name, details = f'{args.model}/train', {'batch_size': args.batch_size, 'image_size': args.image_size}
-  rates = {name: timing.rate(args.batch_size) for name, timing in timings.items()}
-  ratio = timings['step'].median / timings['files'].median
+  step, files = timings['step'], timings['files']
   rows = [
-    Row(f'{name}/step alone', rates['step'].pop('value'), 'images/s', details=details | rates['step']),
-    Row(f'{name}/from files', rates['files'].pop('value'), 'images/s', ratio, 'the step alone',
-        details | rates['files'] | {'file_bytes': _mean_bytes(root)}),
+    Row(f'{name}/step alone', step.rate(args.batch_size), 'images/s', details=details | step.spread(args.batch_size)),
+    Row(f'{name}/from files', files.rate(args.batch_size), 'images/s', step.median / files.median, 'the step alone',
+        details | files.spread(args.batch_size) | {'file_bytes': _mean_bytes(root)}),
   ]
   for when, index in (('start', 0), ('middle', len(memory) // 2), ('end', -1)):
     rows.append(Row(f'{name}/host memory/{when}', memory[index], 'MiB', details={

@@ -176,7 +176,7 @@ def carried(variables: Mapping[str, Any]) -> dict[str, torch.Tensor]:
   """
   state = {}
   for collection, keys in (('params', _KEYS), ('batch_stats', _STATISTICS), ('channel_stats', {})):
-    for (*path, leaf), value in traverse_util.flatten_dict(variables[collection]).items():
+    for (*path, leaf), value in traverse_util.flatten_dict(variables.get(collection, {})).items():
       if leaf != 'correlation':
         state['.'.join([*path, keys.get(leaf, leaf)])] = torch.from_numpy(np.array(_torch_axes(np.asarray(value))))
   return state

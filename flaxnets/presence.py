@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from flaxnets.errors import InputError
 
-MODES = ('none', 'drop', 'hierarchical', 'full_and_random')
+MODES = ('none', 'drop', 'hierarchical', 'full_and_random', 'sandwich')
+PASSES = {mode: 3 if mode == 'sandwich' else 1 for mode in MODES}  # of the network in each step
 FILLS = ('absent', 'black', 'either')
 
 
@@ -22,10 +23,12 @@ def check(mode: str, fill: str, probability: float) -> None:
     raise InputError(f'no presence fill {fill!r}; there are {", ".join(FILLS)}')
   if not 0 <= probability <= 1:
     raise InputError(f'presence.probability is {probability}; it is a share, from 0 to 1')
+  if mode == 'sandwich' and fill != 'absent':
+    raise InputError(f"presence.fill {fill!r} changes the images, which the passes of a sandwich share; use 'absent'")
 
 
 def sample(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: float) -> jax.Array:
-  """Draws the channels that stay.
+  """Draws the channels that stay, for each pass of the network in a step.
 
   Args:
     key: a JAX key.
@@ -33,11 +36,13 @@ def sample(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: fl
       sure and each other goes with even odds (the paper's SelectiveChannelDrop; the report gives no odds, these
       are ours). 'hierarchical': a size uniform in 1..C, then a subset of that size uniform (Y. Bao et al., ChannelViT,
       ICLR 2024). 'full_and_random': with `probability` incomplete, a size uniform in 1..C-1 and a uniform subset.
+      'sandwich': three passes, with all channels, with one, and as in 'hierarchical' (after J. Yu and T. Huang,
+      Universally Slimmable Networks, ICCV 2019, who train the widest, the narrowest and a random width together).
     shape: (b, C).
-    probability: in 0..1; without meaning for 'none' and 'hierarchical'.
+    probability: in 0..1; only for 'drop' and 'full_and_random'.
 
   Returns:
-    (b, C) bool.
+    (b, PASSES[mode], C) bool.
 
   Raises:
     InputError: for an unknown mode.
@@ -47,14 +52,21 @@ def sample(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: fl
   key_size, key_rank, key_hit = jax.random.split(key, 3)
   # The rank of every channel in a random order of its example: the m first ones are a uniform subset of size m.
   rank = jnp.argsort(jnp.argsort(jax.random.uniform(key_rank, shape), axis=1), axis=1)
-  hit = jax.random.bernoulli(key_hit, probability, (batch, 1))
+  everything = jnp.ones(shape, bool)
   if mode == 'none':
-    return jnp.ones(shape, bool)
+    return everything[:, None]
+  if mode in ('hierarchical', 'sandwich'):
+    random = rank < jax.random.randint(key_size, (batch, 1), 1, channels + 1)
+    if mode == 'hierarchical':
+      return random[:, None]
+    single = jnp.arange(channels) == jax.random.randint(key_hit, (batch, 1), 0, channels)
+    return jnp.stack([everything, single, random], axis=1)
+  hit = jax.random.bernoulli(key_hit, probability, (batch, 1))
   if mode == 'drop':
-    return ~hit | (rank == 0) | jax.random.bernoulli(key_size, 0.5, shape)
-  if mode == 'hierarchical':
-    return rank < jax.random.randint(key_size, (batch, 1), 1, channels + 1)
-  return ~hit | (rank < jax.random.randint(key_size, (batch, 1), 1, max(channels, 2)))
+    stays = (rank == 0) | jax.random.bernoulli(key_size, 0.5, shape)
+  else:
+    stays = rank < jax.random.randint(key_size, (batch, 1), 1, max(channels, 2))
+  return (~hit | stays)[:, None]
 
 
 def apply(
@@ -65,19 +77,20 @@ def apply(
   Args:
     key: a JAX key.
     images: (b, h, w, C) raw pixels.
-    kept: (b, C) bool, from `sample`.
+    kept: (b, P, C) bool, from `sample`.
     present: (b, C) bool, the channels that each example really has. Where it has none of the kept ones, it keeps
       all it has.
     fill: 'absent': the others are marked absent. 'black': they turn to raw zeros and count as present. 'either':
       one or the other for each example, with even odds.
 
   Returns:
-    The images and a mask (b, C) of the channels that count as present.
+    The images and a mask (b, P, C) of the channels that count as present.
   """
   check('none', fill, 0.0)
-  kept = jnp.where((kept & present).any(axis=1, keepdims=True), kept, True)
+  present = present[:, None]
+  kept = jnp.where((kept & present).any(axis=2, keepdims=True), kept, True)
   if fill == 'absent':
     return images, kept & present
   odds = 1.0 if fill == 'black' else 0.5
-  blacken = jax.random.bernoulli(key, odds, (images.shape[0], 1)) & ~kept
-  return jnp.where(blacken[:, None, None, :], 0.0, images), (kept | blacken) & present
+  blacken = jax.random.bernoulli(key, odds, (images.shape[0], 1, 1)) & ~kept
+  return jnp.where(blacken[:, :, None, :], 0.0, images), (kept | blacken) & present

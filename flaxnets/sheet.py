@@ -42,7 +42,9 @@ def contact_sheet(source: Source, view: View, *, image_size: int, resize: float 
     batch['image'], batch['size'], image_size=image_size, resize=resize, fill=fill)
   views = [(evaluated, everything)]
   trained = jax.jit(view)
-  views += [trained(step, batch) for step in range(_TRAINING_VIEWS)]
+  for step in range(_TRAINING_VIEWS):
+    images, present = trained(step, batch)
+    views.append((images, present[:, -1]))  # of several passes the last, which is a random subset
   display = _display(batch['image'], source.channels)
   cells = [[display(image, mask) for image, mask in zip(*map(np.asarray, each), strict=True)] for each in views]
   names = [[source.channels.label(np.flatnonzero(mask)) for mask in np.asarray(masks)] for _, masks in views]

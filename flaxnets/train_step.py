@@ -94,7 +94,8 @@ def make_view(
     presence_mode, presence_probability, presence_fill: see `flaxnets.presence`.
 
   Returns:
-    A function of (step, batch) giving raw images (B, S, S, C) and a mask of their present channels (B, C).
+    A function of (step, batch) giving raw images (B, S, S, C) and a mask of their present channels for each pass of
+    the network, (B, P, C).
   """
   subsamples = subsamples_for(canvas, image_size, perspective=augmentation['perspective'])
 
@@ -122,7 +123,8 @@ def make_train_step(
   Args:
     model: a network of `flaxnets.models`. Its BatchNorm sees the global batch (of one part, see `accumulate`).
     optimizer, schedule: from `flaxnets.optim`; the schedule only to report the rate.
-    view: see `make_view`.
+    view: see `make_view`. Where it asks for several passes, the loss is their mean: the first one's on the labels, the
+      others' half on the labels and half on the first one's soft labels, which are held fixed.
     masked: whether channels can be absent; if not, the network is called without a mask, and mixes nothing.
     label_smoothing: the share of each label that is spread over all classes, 0..1.
     accumulate: equal parts that the batch is worked off in, their gradients averaged.
@@ -134,14 +136,21 @@ def make_train_step(
   """
 
   def loss_of(params, batch_stats, channel_stats, images, present, labels):
-    logits, changed = model.apply(
-      {'params': params, 'batch_stats': batch_stats, 'channel_stats': channel_stats},
-      images, present=present if masked else None, train=True, mutable=['batch_stats'],
-    )
+    def logits_of(mask):
+      return model.apply(
+        {'params': params, 'batch_stats': batch_stats, 'channel_stats': channel_stats},
+        images, present=mask if masked else None, train=True, mutable=['batch_stats'],
+      )
+
+    # Only the first pass, which has the most channels, moves the running statistics.
+    logits, changed = logits_of(present[:, 0])
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
-    loss = optax.softmax_cross_entropy(logits, targets).mean()
+    losses = [optax.softmax_cross_entropy(logits, targets)]
+    taught = 0.5 * targets + 0.5 * jax.lax.stop_gradient(jax.nn.softmax(logits))
+    for number in range(1, present.shape[1]):
+      losses.append(optax.softmax_cross_entropy(logits_of(present[:, number])[0], taught))
     accuracy = (jnp.argmax(logits, axis=-1) == labels).mean()
-    return loss, (changed.get('batch_stats', {}), accuracy)
+    return jnp.stack(losses).mean(), (changed.get('batch_stats', {}), accuracy)
 
   def part(state: TrainState, batch_stats, images, present, labels):
     (loss, (batch_stats, accuracy)), gradients = jax.value_and_grad(loss_of, has_aux=True)(

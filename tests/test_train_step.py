@@ -99,7 +99,7 @@ def test_the_step_is_what_pmap_with_synchronised_batchnorm_computes(mesh8):
     (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
     return jax.lax.pmean((loss, gradients, stats), 'devices')
 
-  split = jax.tree.map(lambda x: np.asarray(x).reshape(8, 2, *x.shape[1:]), (images, present, batch['label']))
+  split = jax.tree.map(lambda x: np.asarray(x).reshape(8, 2, *x.shape[1:]), (images, present[:, 0], batch['label']))
   loss, gradients, stats = jax.tree.map(
     lambda x: np.asarray(x[0]), jax.pmap(device_step, 'devices', in_axes=(None, 0, 0, 0))(variables['params'], *split))
 
@@ -145,6 +145,24 @@ def test_parts_split_alike_on_one_and_eight_devices(mesh1, mesh8):
   one, _ = trained(mesh1, steps=1, accumulate=2)
   eight, _ = trained(mesh8, steps=1, accumulate=2)
   assert_close(one.params, eight.params, rtol=1e-3, atol=1e-4)
+
+
+def test_a_sandwich_teaches_the_incomplete_views_by_the_full_one(mesh1):
+  model, variables = tiny()
+  batch = host_batch()
+  images, present = jax.jit(view_of('sandwich'))(jnp.zeros((), jnp.int32), jax.tree.map(jnp.asarray, batch))
+  (full, stats), (single, _), (random, _) = (
+    model.apply(variables, images, present=present[:, number], train=True, mutable=['batch_stats'])
+    for number in range(3))
+  labels = np.eye(6)[batch['label']]
+  soft = jax.nn.softmax(full)
+  expected = np.mean([
+    -(target * jax.nn.log_softmax(logits)).sum(-1).mean()
+    for logits, target in ((full, labels), (single, (labels + soft) / 2), (random, (labels + soft) / 2))])
+  step, state = build(mesh1, mode='sandwich')
+  after, metrics = step(state, next(iter(feed(mesh1, batch))))
+  assert metrics['loss'] == pytest.approx(expected, rel=1e-4)
+  assert_close(jax.device_get(after.batch_stats), stats['batch_stats'], rtol=1e-3, atol=1e-4)
 
 
 def test_averages_follow_the_weights(mesh1):

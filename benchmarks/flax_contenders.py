@@ -1,0 +1,176 @@
+"""Flaxnets' own training step and evaluation, on one batch that stays where it is, for benchmarks/train_step.py."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from flaxnets import experiment, optim, parallel
+from flaxnets.evaluator import Evaluator
+from flaxnets.nn.stem import put_statistics
+from flaxnets.train_step import initial_state, make_train_step
+
+RATE = 0.01
+MEAN, STD = np.asarray([123.0, 117.0, 104.0], np.float32), np.asarray([58.0, 57.0, 57.0], np.float32)
+CORRELATION = np.asarray([[1, 0.9, 0.8], [0.9, 1, 0.9], [0.8, 0.9, 1]], np.float32)
+FULL = (0, 1, 2)
+
+
+def variables_of(model: nn.Module, image_size: int, seed: int = 0) -> dict[str, Any]:
+  """First variables on the host, as a network in training has them: no norm layer is left at ones and zeros,
+  so that an error in carrying them over cannot hide."""
+  variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, image_size, image_size, len(FULL))))
+  variables = put_statistics(variables, {'mean': MEAN, 'std': STD, 'correlation': CORRELATION})
+  rng = np.random.default_rng(seed)
+
+  def stirred(path: tuple, value: jax.Array) -> np.ndarray:
+    value = np.asarray(value)
+    if path[0].key == 'channel_stats' or value.ndim != 1:
+      return value
+    if path[-1].key in ('scale', 'var'):
+      return rng.uniform(0.5, 1.5, value.shape).astype(np.float32)
+    return 0.1 * rng.standard_normal(value.shape).astype(np.float32)
+
+  return jax.tree_util.tree_map_with_path(stirred, variables)
+
+
+def network_batch(batch_size: int, image_size: int, num_classes: int, seed: int = 0) -> dict[str, np.ndarray]:
+  """Float images of the network's size, raw pixels, and labels."""
+  rng = np.random.default_rng(seed)
+  return {
+    'image': rng.uniform(0, 255, (batch_size, image_size, image_size, len(FULL))).astype(np.float32),
+    'label': rng.integers(0, num_classes, batch_size, np.int32), 'present': np.ones((batch_size, len(FULL)), bool),
+  }
+
+
+def canvas_batch(config: ml_collections.ConfigDict, num_classes: int, seed: int = 0) -> dict[str, np.ndarray]:
+  """A batch as `flaxnets.data.batches` gives them: canvases of bytes, and the sizes that they had."""
+  rng, side, count = np.random.default_rng(seed), experiment.canvas_side(config), config.train.batch_size
+  return {
+    'image': rng.integers(0, 256, (count, side, side, len(FULL)), np.uint8),
+    'size': np.full((count, 2), (375, 500), np.int32), 'label': rng.integers(0, num_classes, count, np.int32),
+    'present': np.ones((count, len(FULL)), bool), 'index': np.arange(count, dtype=np.int32),
+    'mask': np.ones(count, bool),
+  }
+
+
+class Training:
+  """The compiled training step; called with n it takes n steps and waits for the last.
+
+  Args:
+    model, variables: a network, and where it starts.
+    batch: as `network_batch` or `canvas_batch` gives it.
+    mesh: devices.
+    config: for SGD's numbers; and with whole, for augmentation and the sampling of subsets.
+    whole: whether the batch holds canvases, and the step begins with them. Else its images go straight in.
+
+  Attributes:
+    compile_seconds: that tracing and compiling took.
+    memory_bytes: see `_memory`.
+  """
+
+  def __init__(self, model: nn.Module, variables: Mapping[str, Any], batch: Mapping[str, np.ndarray], mesh: Mesh,
+               config: ml_collections.ConfigDict, *, whole: bool):
+    schedule = optim.schedule('constant', learning_rate=RATE, steps=1)
+    optimizer = _optimizer(schedule, config)
+    view = experiment.training_view(config, FULL, batch['image'].shape[1:3], MEAN) if whole else _as_they_are
+    step = make_train_step(
+      model, optimizer, schedule, mesh, view, masked=whole and config.presence.mode != 'none',
+      label_smoothing=config.train.label_smoothing, accumulate=config.train.accumulate, ema=config.train.ema,
+    )
+    self.batch = jax.device_put(dict(batch), parallel.sharded(mesh))
+    self.state = jax.jit(
+      lambda given: initial_state(given, optimizer, ema=config.train.ema > 0), out_shardings=parallel.replicated(mesh)
+    )(variables)
+    self.step, self.compile_seconds = _compiled(step, self.state, self.batch)
+    self.memory_bytes = _memory(self.step, mesh)
+
+  def __call__(self, units: int) -> None:
+    for _ in range(units):
+      self.state, _ = self.step(self.state, self.batch)
+    jax.block_until_ready(self.state)
+
+
+def _as_they_are(step: jax.Array, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+  del step
+  return batch['image'], batch['present']
+
+
+def _optimizer(schedule: optax.Schedule, config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+  names = ('momentum', 'nesterov', 'weight_decay', 'clip_norm')
+  return optim.optimizer(schedule, **{name: config.train[name] for name in names})
+
+
+class Evaluation:
+  """The forward pass in evaluation mode, compiled; the attributes are those of Training."""
+
+  def __init__(self, model: nn.Module, variables: Mapping[str, Any], images: np.ndarray, mesh: Mesh):
+    batch, everywhere = parallel.sharded(mesh), parallel.replicated(mesh)
+    self.variables = jax.device_put(dict(variables), everywhere)
+    self.images = jax.device_put(images, batch)
+    forward = jax.jit(model.apply, in_shardings=(everywhere, batch), out_shardings=batch)
+    self.forward, self.compile_seconds = _compiled(forward, self.variables, self.images)
+    self.memory_bytes = _memory(self.forward, mesh)
+
+  def __call__(self, units: int) -> None:
+    for _ in range(units):
+      logits = self.forward(self.variables, self.images)
+    jax.block_until_ready(logits)
+
+
+class Judging:
+  """The evaluator at work on all channels: host batch to device, warp, network, sums, predictions to the host."""
+
+  def __init__(self, model: nn.Module, variables: Mapping[str, Any], batch: Mapping[str, np.ndarray], mesh: Mesh,
+               config: ml_collections.ConfigDict):
+    self.evaluator = Evaluator(
+      model, [FULL], order=FULL, image_size=config.image_size, resize=config.augment.evaluation_resize, fill=MEAN,
+      may_lack=False, mesh=mesh,
+    )
+    self.variables = jax.device_put(dict(variables), parallel.replicated(mesh))
+    self.batch = batch
+    # Compiled inside, in the first pass.
+    self.compile_seconds, self.memory_bytes = None, None
+
+  def __call__(self, units: int) -> None:
+    self.evaluator(self.variables, itertools.repeat(self.batch, units))
+
+
+def _compiled(function: Any, *args: Any) -> tuple[Any, float]:
+  begin = time.perf_counter()
+  compiled = function.lower(*args).compile()
+  return compiled, time.perf_counter() - begin
+
+
+def _memory(compiled: Any, mesh: Mesh) -> int | None:
+  """Bytes on all devices of the compiled program: arguments, results and temporaries, as XLA plans them."""
+  planned = compiled.memory_analysis()
+  if planned is None:
+    return None
+  return mesh.size * (planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes
+                      - planned.alias_size_in_bytes)
+
+
+def answers(
+  model: nn.Module, variables: Mapping[str, Any], images: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, float, Any]:
+  """What a network says of a batch: logits in evaluation, and in training the loss and its gradients (a tree)."""
+
+  def loss_of(params, others):
+    logits, _ = model.apply({**others, 'params': params}, images, train=True, mutable=['batch_stats'])
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+  with jax.default_matmul_precision('highest'):
+    logits = jax.jit(model.apply)(variables, images)
+    loss, gradients = jax.jit(jax.value_and_grad(loss_of))(variables['params'], variables)
+  return np.asarray(logits), float(loss), gradients
