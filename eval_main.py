@@ -11,21 +11,32 @@ SPLIT = flags.DEFINE_string('split', 'test', "train, validation, test, or any sp
 ROOT = flags.DEFINE_string('root', '', "where the split lies, if not in the config's data.root")
 STEP = flags.DEFINE_string('step', 'best', 'best, latest or a number')
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 0, "examples at a time; the config's if left out", lower_bound=0)
+RECALIBRATE = flags.DEFINE_bool('recalibrate', False, 'judge with BatchNorm statistics re-estimated for each subset on '
+                                'training images, where they help; without, the network is judged as it was trained')
+RECALIBRATE_VIEW = flags.DEFINE_enum('recalibrate_view', 'evaluation', ['evaluation', 'training'],
+                                     'how those images are seen')
+RECALIBRATE_IMAGES = flags.DEFINE_integer('recalibrate_images', 2048, 'how many of them; half as many others decide '
+                                          'whether it helps', lower_bound=1)
 entry.define_process_flags()
 flags.adopt_module_key_flags(entry)
 flags.mark_flags_as_required(['workdir'])
 
 
 def main() -> int:
-  from flaxnets import evaluate, parallel  # not before the flags are read: JAX takes seconds to import
+  from flaxnets import evaluate, parallel, recalibrate  # not before the flags are read: JAX takes seconds to import
 
   parallel.start(
     BATCH_SIZE.value or 256, coordinator=flags.FLAGS.coordinator, processes=flags.FLAGS.processes,
     process=flags.FLAGS.process,
   )
+  if RECALIBRATE.value:
+    recalibrate.run(
+      WORKDIR.value, subsets=SUBSETS.value, step=STEP.value, view=RECALIBRATE_VIEW.value,
+      images=RECALIBRATE_IMAGES.value, batch_size=BATCH_SIZE.value,
+    )
   return evaluate.run(
     WORKDIR.value, subsets=SUBSETS.value, split=SPLIT.value, root=ROOT.value, step=STEP.value,
-    batch_size=BATCH_SIZE.value,
+    batch_size=BATCH_SIZE.value, recalibrated=RECALIBRATE.value,
   )
 
 

@@ -61,7 +61,7 @@ class Child:
     return self.receive()
 
   def close(self) -> None:
-    """Lets the process end, which it does after the question that it is at."""
+    """Waits for the end of the process, which comes after the question that it is at."""
     self._pipe.close()
     self._process.join()
 

@@ -1,4 +1,4 @@
-"""Flaxnets' own training step and evaluation, on one batch that stays where it is, for benchmarks/train_step.py."""
+"""Flaxnets' own training step and evaluation, on one batch again and again, for benchmarks/train_step.py."""
 
 from __future__ import annotations
 
@@ -73,15 +73,16 @@ class Training:
     mesh: devices.
     config: for SGD's numbers; and with whole, for augmentation and the sampling of subsets.
     whole: whether the batch holds canvases, and the step begins with them. Else its images go straight in.
+    learning_rate: of every step.
 
   Attributes:
-    compile_seconds: that tracing and compiling took.
-    memory_bytes: see `_memory`.
+    state, metrics: see `flaxnets.train_step`, after the latest step.
+    compile_seconds: that tracing and compiling took; None where the first unit of work compiles.
   """
 
   def __init__(self, model: nn.Module, variables: Mapping[str, Any], batch: Mapping[str, np.ndarray], mesh: Mesh,
-               config: ml_collections.ConfigDict, *, whole: bool):
-    schedule = optim.schedule('constant', learning_rate=RATE, steps=1)
+               config: ml_collections.ConfigDict, *, whole: bool, learning_rate: float = RATE):
+    schedule = optim.schedule('constant', learning_rate=learning_rate, steps=1)
     optimizer = _optimizer(schedule, config)
     view = experiment.training_view(config, FULL, batch['image'].shape[1:3], MEAN) if whole else _as_they_are
     step = make_train_step(
@@ -93,17 +94,20 @@ class Training:
       lambda given: initial_state(given, optimizer, ema=config.train.ema > 0), out_shardings=parallel.replicated(mesh)
     )(variables)
     self.step, self.compile_seconds = _compiled(step, self.state, self.batch)
-    self.memory_bytes = _memory(self.step, mesh)
+    self.mesh = mesh
 
   def __call__(self, units: int) -> None:
     for _ in range(units):
-      self.state, _ = self.step(self.state, self.batch)
+      self.state, self.metrics = self.step(self.state, self.batch)
     jax.block_until_ready(self.state)
+
+  def memory_bytes(self) -> int | None:
+    return _memory(self.step, self.mesh)
 
 
 def _as_they_are(step: jax.Array, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
   del step
-  return batch['image'], batch['present']
+  return batch['image'], batch['present'][:, None]  # one pass of the network
 
 
 def _optimizer(schedule: optax.Schedule, config: ml_collections.ConfigDict) -> optax.GradientTransformation:
@@ -120,12 +124,15 @@ class Evaluation:
     self.images = jax.device_put(images, batch)
     forward = jax.jit(model.apply, in_shardings=(everywhere, batch), out_shardings=batch)
     self.forward, self.compile_seconds = _compiled(forward, self.variables, self.images)
-    self.memory_bytes = _memory(self.forward, mesh)
+    self.mesh = mesh
 
   def __call__(self, units: int) -> None:
     for _ in range(units):
-      logits = self.forward(self.variables, self.images)
-    jax.block_until_ready(logits)
+      self.logits = self.forward(self.variables, self.images)
+    jax.block_until_ready(self.logits)
+
+  def memory_bytes(self) -> int | None:
+    return _memory(self.forward, self.mesh)
 
 
 class Judging:
@@ -138,12 +145,13 @@ class Judging:
       may_lack=False, mesh=mesh,
     )
     self.variables = jax.device_put(dict(variables), parallel.replicated(mesh))
-    self.batch = batch
-    # Compiled inside, in the first pass.
-    self.compile_seconds, self.memory_bytes = None, None
+    self.batch, self.compile_seconds = batch, None
 
   def __call__(self, units: int) -> None:
     self.evaluator(self.variables, itertools.repeat(self.batch, units))
+
+  def memory_bytes(self) -> None:
+    """Not known: the evaluator keeps its programs to itself."""
 
 
 def _compiled(function: Any, *args: Any) -> tuple[Any, float]:
@@ -159,18 +167,3 @@ def _memory(compiled: Any, mesh: Mesh) -> int | None:
     return None
   return mesh.size * (planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes
                       - planned.alias_size_in_bytes)
-
-
-def answers(
-  model: nn.Module, variables: Mapping[str, Any], images: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, float, Any]:
-  """What a network says of a batch: logits in evaluation, and in training the loss and its gradients (a tree)."""
-
-  def loss_of(params, others):
-    logits, _ = model.apply({**others, 'params': params}, images, train=True, mutable=['batch_stats'])
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-  with jax.default_matmul_precision('highest'):
-    logits = jax.jit(model.apply)(variables, images)
-    loss, gradients = jax.jit(jax.value_and_grad(loss_of))(variables['params'], variables)
-  return np.asarray(logits), float(loss), gradients

@@ -27,7 +27,7 @@ from flaxnets.errors import InputError
 DISTRIBUTIONS = ('flaxnets', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
 # Between two turns: threads of the one before still spin for a few milliseconds, waiting for more work.
 PAUSE = 0.1
-_LOAD_AT_START = os.getloadavg()[0]
+_load_at_start = os.getloadavg()[0]
 
 
 def parser(module: str, description: str, *, repeats: int = 7, seconds: float = 0.5) -> argparse.ArgumentParser:
@@ -149,6 +149,9 @@ def finish(rows: Sequence[Row], path: str = '', distributions: Sequence[str] = D
   print(', '.join(f'{key} {value}' for key, value in record['machine'].items()))
   print(', '.join(f'{key} {value}' for key, value in record['versions'].items()) + f', commit {record["commit"]}')
   print(table(rows))
+  if _load_at_start > 0.25 * parallel.cores():
+    print(f'Other programs kept {_load_at_start:.1f} of {parallel.cores()} cores busy before this one began: '
+          'neither rates nor ratios mean much')
   if path:
     written = [{**_plain(row), **row.details, **record} for row in rows]
     try:
@@ -176,7 +179,7 @@ def machine() -> dict[str, Any]:
     'cpu': _cpu(), 'cores': parallel.cores(),
     'memory_gib': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30, 1),
     'system': f'{platform.system()} {platform.release()}',
-    'devices': f'{len(devices)} x {devices[0].device_kind}', 'load': round(_LOAD_AT_START, 2),
+    'devices': f'{len(devices)} x {devices[0].device_kind}', 'load': round(_load_at_start, 2),
   }
 
 

@@ -146,6 +146,11 @@ class ResAttentionNet(nn.Module):
     return self.head(functional.relu(self.norm(x), inplace=True))
 
 
+RESNETS = {
+  'resnet18': ((2, 2, 2, 2), basic, 1), 'resnet34': ((3, 4, 6, 3), basic, 1), 'resnet50': ((3, 4, 6, 3), bottleneck, 4)
+}
+
+
 def build(name: str, *, channels: int, num_classes: int, width: int = 64, small_images: bool = False) -> nn.Module:
   """The PyTorch network of a name in `flaxnets.models.MODELS`: (b, channels, h, w) raw pixels -> logits.
 
@@ -155,13 +160,9 @@ def build(name: str, *, channels: int, num_classes: int, width: int = 64, small_
   sizes = {'channels': channels, 'num_classes': num_classes, 'width': width, 'small_images': small_images}
   if name == 'resattention':
     return ResAttentionNet(**sizes)
-  stages = {
-    'resnet18': ((2, 2, 2, 2), basic, 1), 'resnet34': ((3, 4, 6, 3), basic, 1),
-    'resnet50': ((3, 4, 6, 3), bottleneck, 4),
-  }
-  if name not in stages:
-    raise InputError(f'no PyTorch counterpart of {name!r}; there are {", ".join([*stages, "resattention"])}')
-  return ResNet(*stages[name], **sizes)
+  if name not in RESNETS:
+    raise InputError(f'no PyTorch counterpart of {name!r}; there are {", ".join([*RESNETS, "resattention"])}')
+  return ResNet(*RESNETS[name], **sizes)
 
 
 _KEYS = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias'}

@@ -50,10 +50,12 @@ def channels_last(images: np.ndarray, device: torch.device) -> torch.Tensor:
 class _Contender:
   """A network on a device with a batch; called with n it works n times and waits for the last."""
 
-  def __init__(self, network: nn.Module, variables: Mapping[str, Any], images: np.ndarray, labels: np.ndarray, *,
-               device: torch.device, bfloat16: bool, compiled: bool):
+  compile_seconds = None  # in the first unit of work
+
+  def __init__(self, name: str, sizes: Mapping[str, int], variables: Mapping[str, Any], images: np.ndarray,
+               labels: np.ndarray, *, device: torch.device, bfloat16: bool, compiled: bool):
     self.device, self.bfloat16 = device, bfloat16
-    self.network = torch_networks.load(network, variables).to(device, memory_format=torch.channels_last)
+    self.network = network_on(device, name, sizes, variables)
     # What is compiled for one setting counts against the limit of recompilations in the next.
     torch.compiler.reset()
     self.forward = torch.compile(self.network) if compiled else self.network
@@ -109,6 +111,11 @@ class Training(_Contender):
       loss = functional.cross_entropy(self.forward(self.images), self.labels)
     loss.backward()
     self.optimizer.step()
+    self.loss = loss.detach()
+
+  def weights(self) -> dict[str, np.ndarray]:
+    """Parameters by their keys, as they are now."""
+    return {key: value.detach().cpu().numpy() for key, value in self.network.named_parameters()}
 
   def held(self) -> list[torch.Tensor]:
     momentum = [state['momentum_buffer'] for state in self.optimizer.state.values()]
@@ -124,18 +131,17 @@ class Evaluation(_Contender):
 
   def work(self) -> None:
     with torch.inference_mode(), self.autocast():
-      self.forward(self.images)
+      self.logits = self.forward(self.images)
 
 
-def answers(
-  network: nn.Module, variables: Mapping[str, Any], images: np.ndarray, labels: np.ndarray, device: torch.device
-) -> tuple[np.ndarray, float, dict[str, np.ndarray]]:
-  """What a network says of a batch: logits in evaluation, and in training the loss and its gradients by key."""
-  network = torch_networks.load(network, variables).to(device, memory_format=torch.channels_last)
-  batch = channels_last(images, device)
-  with torch.inference_mode():
-    logits = network.eval()(batch)
-  loss = functional.cross_entropy(network.train()(batch), torch.from_numpy(labels.astype(np.int64)).to(device))
-  loss.backward()
-  gradients = {key: value.grad.cpu().numpy() for key, value in network.named_parameters()}
-  return logits.cpu().numpy(), loss.item(), gradients
+def network_on(
+  device: torch.device, name: str, sizes: Mapping[str, int], variables: Mapping[str, Any]
+) -> nn.Module:
+  """The network of a name and sizes (see `torch_networks.build`) with Flax variables."""
+  network = torch_networks.load(torch_networks.build(name, **sizes), variables)
+  return network.to(device, memory_format=torch.channels_last)
+
+
+def by_key(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """A tree like Flax parameters as `Training.weights` gives them."""
+  return {key: value.numpy() for key, value in torch_networks.carried({'params': params}).items()}

@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -43,7 +45,9 @@ PEAKS = {
   'H200': {'bfloat16': 989e12, 'tf32': 495e12, 'float32': 67e12},
   'A100': {'bfloat16': 312e12, 'tf32': 156e12, 'float32': 19.5e12},
 }
-OUTPUTS_AGREE, GRADIENTS_AGREE = 1e-3, 1e-2  # relative; gradients pass kinks (ReLU, maxima), where rounding decides
+# The most that both sides may be apart. Where rounding takes a value over the kink of a ReLU, the few positions of the
+# last stage make that up to 2 % of a gradient, of either side against float64 too.
+AGREE = {'outputs': 1e-3, 'losses': 1e-3, 'steps': 5e-2}
 CHECKED = 8  # images that the check takes
 
 
@@ -65,12 +69,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
   args = parse(argv)
-  # Both frameworks share a GPU's memory, and compile anew in each run.
-  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
-  os.environ.setdefault('TORCHINDUCTOR_FORCE_DISABLE_CACHES', '1')
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # both frameworks share a GPU's memory
   parallel.start(args.batch_size)
+  # Compile times of both are those of a first run.
   jax.config.update('jax_enable_compilation_cache', False)
-  measure.finish(benchmark(args), args.json)
+  with tempfile.TemporaryDirectory() as folder:
+    os.environ['TORCHINDUCTOR_CACHE_DIR'] = folder
+    measure.finish(benchmark(args), args.json)
 
 
 def benchmark(args: argparse.Namespace) -> list[Row]:
@@ -87,10 +92,11 @@ def benchmark(args: argparse.Namespace) -> list[Row]:
   device = peer and peer.device_for(devices[0].platform)
   rows = []
   for name in args.models:
-    agreement = peer and check_same(args, name, peer, device)
+    comparison = Comparison(args, name, mesh, peer, device)
     for dtype in args.dtypes:
       for mode in args.modes:
-        rows += measured(args, name, dtype, mode, mesh, peer, device, agreement)
+        print(f'{name}/{mode}/{dtype} ...', file=sys.stderr)
+        rows += comparison.rows(dtype, mode)
   return rows
 
 
@@ -106,81 +112,146 @@ def find_peer() -> Any:
   return torch_peer
 
 
-def config_of(args: argparse.Namespace, name: str, dtype: str, *, plain: bool) -> ml_collections.ConfigDict:
-  """The default recipe for these settings; with plain the stem is the convolution that PyTorch has."""
-  config = default.get_config()
-  config.image_size, config.train.batch_size = args.image_size, args.batch_size
-  config.model.name, config.model.dtype, config.model.width = name, dtype, args.width
-  if plain:
-    config.model.stem, config.model.completion = 'conv', 'mean'
-  return config
+class Comparison:
+  """One network on both sides, with the same weights.
 
-
-def network_of(args: argparse.Namespace, config: ml_collections.ConfigDict) -> nn.Module:
-  return experiment.build_network(config, ChannelSet.of('RGB'), args.num_classes)
-
-
-def torch_network(args: argparse.Namespace, name: str) -> Any:
-  from benchmarks import torch_networks
-  return torch_networks.build(
-    name, channels=len(flax_contenders.FULL), num_classes=args.num_classes, width=args.width)
-
-
-def check_same(args: argparse.Namespace, name: str, peer: Any, device: Any) -> dict[str, float]:
-  """How far apart, relative, both networks are with equal weights: outputs, and loss and gradients in training.
+  Args:
+    args: the command line.
+    name: of the network.
+    mesh: flaxnets' devices.
+    peer, device: the module `benchmarks.torch_peer` and what it runs on; None without PyTorch.
 
   Raises:
-    InputError: where that is too far for one and the same function.
+    InputError: where the two sides do not compute the same.
   """
-  from benchmarks import torch_networks
-  model = network_of(args, config_of(args, name, 'float32', plain=True))
-  variables = flax_contenders.variables_of(model, args.image_size)
-  batch = flax_contenders.network_batch(CHECKED, args.image_size, args.num_classes, seed=1)
-  peer.set_tf32(False)
-  logits, loss, gradients = flax_contenders.answers(model, variables, batch['image'], batch['label'])
-  theirs = peer.answers(torch_network(args, name), variables, batch['image'], batch['label'], device)
-  carried = {key: value.numpy() for key, value in torch_networks.carried({'params': gradients}).items()}
-  found = {
-    'outputs': _apart(logits, theirs[0]), 'loss': _apart(loss, theirs[1]),
-    'gradients': max(_apart(carried[key], theirs[2][key]) for key in carried),
-  }
-  print(f'{name}: apart from PyTorch by ' + ', '.join(f'{value:.1e} ({key})' for key, value in found.items()))
-  limits = {'outputs': OUTPUTS_AGREE, 'loss': OUTPUTS_AGREE, 'gradients': GRADIENTS_AGREE}
-  for key, value in found.items():
-    if not value <= limits[key]:
-      raise InputError(f'{name}: flaxnets and PyTorch do not compute the same function: with equal weights their {key} '
-                       f'are {value:.1e} apart (at most {limits[key]:.0e} is rounding); nothing was timed')
-  return found
+
+  def __init__(self, args: argparse.Namespace, name: str, mesh: Mesh, peer: Any, device: Any):
+    self.args, self.name, self.mesh, self.peer, self.device = args, name, mesh, peer, device
+    self.on_gpu = mesh.devices.flat[0].platform != 'cpu'
+    self.sizes = {'channels': len(flax_contenders.FULL), 'num_classes': args.num_classes, 'width': args.width}
+    # Of the network with DynamicConv; its plain twin has the same weights, and no use for the correlation.
+    whole = self.network(self.config('float32', plain=False))
+    self.variables = flax_contenders.variables_of(whole, args.image_size)
+    self.macs = cost.macs(whole, flax_contenders.FULL, args.image_size)['macs']
+    self.agreement = self.check_same() if peer else None
+
+  def config(self, dtype: str, *, plain: bool) -> ml_collections.ConfigDict:
+    """The default recipe with these settings; with plain the stem is the convolution that PyTorch has."""
+    config = default.get_config()
+    config.image_size, config.train.batch_size = self.args.image_size, self.args.batch_size
+    config.model.name, config.model.dtype, config.model.width = self.name, dtype, self.args.width
+    if plain:
+      config.model.stem, config.model.completion = 'conv', 'mean'
+    return config
+
+  def network(self, config: ml_collections.ConfigDict) -> nn.Module:
+    return experiment.build_network(config, ChannelSet.of('RGB'), self.args.num_classes)
+
+  def check_same(self) -> dict[str, float]:
+    """How far apart both are, relative, in full float32: outputs, the loss in training, and how a step moves weights.
+
+    Raises:
+      InputError: where that is too far for one and the same function.
+    """
+    batch = flax_contenders.network_batch(CHECKED, self.args.image_size, self.args.num_classes, seed=1)
+    config, one = self.config('float32', plain=True), parallel.data_mesh(list(self.mesh.devices.flat[:1]))
+    # The first step then moves a weight by its gradient and its decay, and a decay that shows.
+    config.train.weight_decay = 0.1
+    with _precision('float32', self.on_gpu):
+      training = flax_contenders.Training(
+        self.network(config), self.variables, batch, one, config, whole=False, learning_rate=1.0)
+      evaluation = flax_contenders.Evaluation(self.network(config), self.variables, batch['image'], one)
+    self.peer.set_tf32(False)
+    their_training, their_evaluation = (
+      self.their(mode, config, batch, compiled=False, learning_rate=1.0) for mode in ('train', 'eval'))
+    for contender in (training, evaluation, their_training, their_evaluation):
+      contender(1)
+    begin, after = (self.peer.by_key(params) for params in (self.variables['params'], training.state.params))
+    apart = {
+      'outputs': _apart(evaluation.logits, their_evaluation.logits.cpu().numpy()),
+      'losses': _apart(training.metrics['loss'], their_training.loss.item()),
+      'steps': max(_apart(after[key] - begin[key], value - begin[key])
+                   for key, value in their_training.weights().items()),
+    }
+    print(f'{self.name}: apart from PyTorch by ' + ', '.join(f'{value:.1e} ({key})' for key, value in apart.items()))
+    for key, value in apart.items():
+      if not value <= AGREE[key]:
+        raise InputError(f'{self.name}: flaxnets and PyTorch do not compute the same function: with equal weights '
+                         f'their {key} are {value:.1e} apart, and {AGREE[key]:.0e} is the most; nothing was timed')
+    return apart
+
+  def rows(self, dtype: str, mode: str) -> list[Row]:
+    """One precision and mode, all contenders timed in turns."""
+    products = 'tf32' if dtype == 'float32' and self.on_gpu and not self.args.no_tf32 else dtype
+    with _precision(products, self.on_gpu):
+      contenders = self.ours(dtype, mode)
+      if self.peer:
+        self.peer.set_tf32(products == 'tf32')
+        contenders |= self.theirs(dtype, mode)
+      times = measure.interleaved(contenders, self.args.repeats, seconds=self.args.seconds)
+    best = min((key for key in times if key.startswith('torch')), key=lambda key: times[key].median, default=None)
+    rows = []
+    for key, timing in times.items():
+      details = self.details(mode, products, timing, contenders[key])
+      row = Row(f'{self.name}/{mode}/{dtype}/{key}', timing.rate(self.args.batch_size), 'images/s', details=details)
+      if key == 'network':
+        row.name = f'{self.name}/{mode}/{dtype}'
+        row.details['apart'] = self.agreement
+        if best is not None:
+          row.ratio, row.peer = times[best].median / timing.median, best
+      rows.append(row)
+    return rows
+
+  def ours(self, dtype: str, mode: str) -> dict[str, Callable[[int], Any]]:
+    """'network', the same work as PyTorch's, and 'full'; compiled."""
+    plain, whole = (self.config(dtype, plain=plain) for plain in (True, False))
+    batch, canvases = self.batch(), flax_contenders.canvas_batch(whole, self.args.num_classes)
+    if mode == 'train':
+      training = functools.partial(flax_contenders.Training, variables=self.variables, mesh=self.mesh)
+      return {
+        'network': training(self.network(plain), batch=batch, config=plain, whole=False),
+        'full': training(self.network(whole), batch=canvases, config=whole, whole=True),
+      }
+    return {
+      'network': flax_contenders.Evaluation(self.network(plain), self.variables, batch['image'], self.mesh),
+      'full': flax_contenders.Judging(self.network(whole), self.variables, canvases, self.mesh, whole),
+    }
+
+  def theirs(self, dtype: str, mode: str) -> dict[str, Callable[[int], Any]]:
+    """'torch_eager' and 'torch_compile', with the weights and the batch that 'network' has."""
+    config, batch = self.config(dtype, plain=True), self.batch()
+    made = {'torch_eager': self.their(mode, config, batch, compiled=False)}
+    if not self.args.no_compile:
+      made['torch_compile'] = self.their(mode, config, batch, compiled=True)
+    return made
+
+  def their(self, mode: str, config: ml_collections.ConfigDict, batch: Mapping[str, np.ndarray], *, compiled: bool,
+            learning_rate: float = flax_contenders.RATE) -> Any:
+    """PyTorch's contender for a config, with its numbers of SGD."""
+    kind = self.peer.Evaluation if mode == 'eval' else functools.partial(
+      self.peer.Training, learning_rate=learning_rate, momentum=config.train.momentum,
+      weight_decay=config.train.weight_decay)
+    return kind(self.name, self.sizes, self.variables, batch['image'], batch['label'], device=self.device,
+                bfloat16=config.model.dtype == 'bfloat16', compiled=compiled)
+
+  def batch(self) -> dict[str, np.ndarray]:
+    return flax_contenders.network_batch(self.args.batch_size, self.args.image_size, self.args.num_classes)
+
+  def details(self, mode: str, products: str, timing: Timing, contender: Any) -> dict[str, Any]:
+    """What a row holds beside its value: spread, settings, compile time, memory, MFU."""
+    compiling, memory = contender.compile_seconds, contender.memory_bytes()
+    peak = peak_of(self.mesh.devices.flat[0].device_kind, products)
+    flops = timing.rate(self.args.batch_size) * 2 * self.macs * (3 if mode == 'train' else 1)
+    return {
+      **timing.spread(self.args.batch_size), 'batch_size': self.args.batch_size,
+      'image_size': self.args.image_size, **self.sizes, 'products': products, 'devices': self.mesh.size,
+      'compile_seconds': round(timing.first - timing.median if compiling is None else compiling, 2),
+      'memory_mib': None if memory is None else round(memory / 2**20, 1), 'mfu': peak and flops / peak,
+    }
 
 
 def _apart(one: Any, other: Any) -> float:
   return float(np.linalg.norm(np.subtract(one, other)) / np.linalg.norm(other))
-
-
-def measured(
-  args: argparse.Namespace, name: str, dtype: str, mode: str, mesh: Mesh, peer: Any, device: Any, agreement: Any
-) -> list[Row]:
-  """The rows of one network, precision and mode, all contenders timed in turns."""
-  on_gpu = mesh.devices.flat[0].platform != 'cpu'
-  products = 'tf32' if dtype == 'float32' and on_gpu and not args.no_tf32 else dtype
-  if peer:
-    peer.set_tf32(products == 'tf32')
-  with _precision(products, on_gpu):
-    contenders = ours(args, name, dtype, mesh, mode)
-    if peer:
-      contenders |= theirs(args, name, dtype, mode, peer, device)
-    times = measure.interleaved(contenders, args.repeats, seconds=args.seconds)
-  rows = []
-  best = min((key for key in times if key.startswith('torch')), key=lambda key: times[key].median, default=None)
-  for key, timing in times.items():
-    details = details_of(args, name, mode, products, mesh, key, timing, contenders[key])
-    compared = key == 'network' and best is not None
-    rows.append(Row(
-      f'{name}/{mode}/{dtype}' + ('' if key == 'network' else f'/{key}'), timing.rate(args.batch_size), 'images/s',
-      times[best].median / timing.median if compared else None, best if compared else None,
-      details | ({'agreement': agreement} if compared else {}),
-    ))
-  return rows
 
 
 def _precision(products: str, on_gpu: bool) -> contextlib.AbstractContextManager:
@@ -188,70 +259,6 @@ def _precision(products: str, on_gpu: bool) -> contextlib.AbstractContextManager
   if not on_gpu or products == 'bfloat16':
     return contextlib.nullcontext()
   return jax.default_matmul_precision('tensorfloat32' if products == 'tf32' else 'highest')
-
-
-def ours(args: argparse.Namespace, name: str, dtype: str, mesh: Mesh, mode: str) -> dict[str, Callable[[int], Any]]:
-  """'network', the same work as PyTorch's, and 'full', compiled."""
-  plain, whole = (config_of(args, name, dtype, plain=value) for value in (True, False))
-  network, dynamic = network_of(args, plain), network_of(args, whole)
-  variables, dynamic_variables = (flax_contenders.variables_of(model, args.image_size) for model in (network, dynamic))
-  batch = flax_contenders.network_batch(args.batch_size, args.image_size, args.num_classes)
-  canvases = flax_contenders.canvas_batch(whole, args.num_classes)
-  if mode == 'train':
-    return {
-      'network': flax_contenders.Training(network, variables, batch, mesh, plain, whole=False),
-      'full': flax_contenders.Training(dynamic, dynamic_variables, canvases, mesh, whole, whole=True),
-    }
-  return {
-    'network': flax_contenders.Evaluation(network, variables, batch['image'], mesh),
-    'full': flax_contenders.Judging(dynamic, dynamic_variables, canvases, mesh, whole),
-  }
-
-
-def theirs(
-  args: argparse.Namespace, name: str, dtype: str, mode: str, peer: Any, device: Any
-) -> dict[str, Callable[[int], Any]]:
-  """'torch_eager' and 'torch_compile', with the weights and the batch that 'network' has."""
-  config = config_of(args, name, dtype, plain=True)
-  variables = flax_contenders.variables_of(network_of(args, config), args.image_size)
-  batch = flax_contenders.network_batch(args.batch_size, args.image_size, args.num_classes)
-  made = {}
-  for key in ('torch_eager',) if args.no_compile else ('torch_eager', 'torch_compile'):
-    given = (torch_network(args, name), variables, batch['image'], batch['label'])
-    options = {'device': device, 'bfloat16': dtype == 'bfloat16', 'compiled': key == 'torch_compile'}
-    made[key] = peer.Evaluation(*given, **options) if mode == 'eval' else peer.Training(
-      *given, **options, learning_rate=flax_contenders.RATE, momentum=config.train.momentum,
-      weight_decay=config.train.weight_decay)
-  return made
-
-
-def details_of(
-  args: argparse.Namespace, name: str, mode: str, products: str, mesh: Mesh, key: str, timing: Timing, contender: Any
-) -> dict[str, Any]:
-  """What a row holds beside its value: spread, settings, compile time, memory, MFU."""
-  memory = contender.memory_bytes
-  memory = memory() if callable(memory) else memory
-  compiling = getattr(contender, 'compile_seconds', None)
-  first = timing.first - timing.median
-  settings = {key: getattr(args, key) for key in ('batch_size', 'image_size', 'width', 'num_classes')}
-  return {
-    **timing.spread(args.batch_size), **settings, 'products': products, 'devices': mesh.size,
-    'compile_seconds': round(first if compiling is None else compiling, 2),
-    'memory_mib': None if memory is None else round(memory / 2**20, 1),
-    'mfu': utilisation(args, name, mode, products, mesh, timing),
-  }
-
-
-def utilisation(
-  args: argparse.Namespace, name: str, mode: str, products: str, mesh: Mesh, timing: Timing
-) -> float | None:
-  """MFU, 0..1 (see the top of this file); None where the device's peak is not known, and so on every CPU."""
-  peak = peak_of(mesh.devices.flat[0].device_kind, products)
-  if peak is None:
-    return None
-  model = network_of(args, config_of(args, name, 'float32', plain=True))
-  macs = cost.macs(model, flax_contenders.FULL, args.image_size)['macs']
-  return timing.rate(args.batch_size) * 2 * macs * (3 if mode == 'train' else 1) / peak
 
 
 def peak_of(kind: str, products: str) -> float | None:

@@ -73,6 +73,7 @@ def get_config() -> config_dict.ConfigDict:
   train.clip_norm = 0.0  # of the whole gradient; 0 for no clipping
   train.accumulate = 1  # parts that a batch is worked off in, for less memory; BatchNorm sees a part
   train.ema = 0.0  # decay of a running average of weights and statistics, then used to evaluate; 0 for none
+  train.recalibrate = False  # at the end: BatchNorm statistics for each of evaluate.subsets, where they help
   train.log_every = 20  # steps
   train.checkpoint_every = 0  # steps; 0 for once an epoch
 

@@ -80,14 +80,18 @@ class Evaluator:
         logits = model.apply(variables, images, present=present & inside)
       else:
         logits = model.apply(variables, images[..., jnp.asarray(subset)], subset=subset)
-      return add_to_tally(tally, logits, label, mask)
+      # Each device counts its own examples, and sums meet once at the end: a program per subset that waits for other
+      # devices is slower, and several of them at once can wait for each other's threads on CPUs.
+      shares = jax.tree.map(lambda x: x.reshape(mesh.size, -1, *x.shape[1:]), (logits, label, mask))
+      tally, classes = jax.vmap(add_to_tally)(tally, *shares)
+      return tally, classes.reshape(-1)
 
     batch, whole = parallel.sharded(mesh), parallel.replicated(mesh)
     self._view = jax.jit(view, in_shardings=batch, out_shardings=batch)
     self._judges = {
       subset: jax.jit(
         lambda *args, subset=subset: judge(subset, *args), donate_argnums=1,
-        in_shardings=(whole, whole, batch, batch, batch, batch), out_shardings=(whole, batch),
+        in_shardings=(whole, batch, batch, batch, batch, batch), out_shardings=batch,
       )
       for subset in self.subsets
     }
@@ -123,21 +127,27 @@ class Evaluator:
       rows.append(parallel.to_host(waiting))
     indices, mask, classes = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     judgements = {
-      subset: self._judgement(jax.device_get(tallies[subset]), classes[mask][:, place])
+      subset: self._judgement(parallel.to_host(tallies[subset]), classes[mask][:, place])
       for place, subset in enumerate(self.subsets)
     }
     return judgements, indices[mask]
 
   def _empty_tally(self) -> dict[str, jax.Array]:
-    tally = {
-      'confusion': np.zeros((self._classes, self._classes), np.int32), 'loss': np.float32(0), 'top': np.int32(0)
+    """Zeros for each device to count on from, as `add_to_tally` takes them."""
+    counts = {'confusion': (self._classes, self._classes), 'top': ()}
+    zeros = {name: np.zeros((self._mesh.size, *shape), np.int32) for name, shape in counts.items()}
+    zeros['loss'] = np.zeros(self._mesh.size, np.float32)
+    sharding = parallel.sharded(self._mesh)
+    return {
+      name: jax.make_array_from_callback(value.shape, sharding, value.__getitem__) for name, value in zeros.items()
     }
-    return jax.device_put(tally, parallel.replicated(self._mesh))
 
   def _judgement(self, tally: Mapping[str, np.ndarray], predictions: np.ndarray) -> Judgement:
-    examples = max(int(tally['confusion'].sum()), 1)
-    top5 = int(tally['top']) / examples if self._classes > TOP else None
-    return Judgement(tally['confusion'].astype(np.int64), float(tally['loss']) / examples, top5, predictions)
+    """From every device's tally, stacked."""
+    confusion = tally['confusion'].sum(axis=0, dtype=np.int64)
+    examples = max(int(confusion.sum()), 1)
+    top5 = int(tally['top'].sum()) / examples if self._classes > TOP else None
+    return Judgement(confusion, float(tally['loss'].sum(dtype=np.float64)) / examples, top5, predictions)
 
 
 def add_to_tally(

@@ -5,18 +5,19 @@ from __future__ import annotations
 import functools
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from absl import logging
 from flax import linen as nn
 
 from flaxnets import augment, experiment
 from flaxnets.channels import ChannelSet, Subset
-from flaxnets.checkpoint import Checkpoints
+from flaxnets.checkpoint import Checkpoints, DamagedCheckpoint, digests, text_digest
 from flaxnets.errors import InputError
 from flaxnets.nn.blocks import GlobalAveragePool
 from flaxnets.nn.dynamic_conv import subset_kernel
@@ -37,12 +38,15 @@ class Network:
     variables: 'params', 'batch_stats' and 'channel_stats', nested dicts of NumPy arrays.
     step: the training step that they are from.
     ema: whether they are running averages.
+    recalibrated: for the subsets that have some of their own, the 'batch_stats' to use in place of the variables';
+      see `flaxnets.recalibrate`.
     model: the Linen module.
   """
 
   def __init__(self, config: ml_collections.ConfigDict, knowledge: experiment.Knowledge, variables: dict[str, Any],
-               step: int, ema: bool):
+               step: int, ema: bool, recalibrated: Mapping[Subset, Any] | None = None):
     self.config, self.knowledge, self.variables, self.step, self.ema = config, knowledge, variables, step, ema
+    self.recalibrated: dict[Subset, Any] = dict(recalibrated or {})
     self.channels: ChannelSet = knowledge.channels
     self.classes: tuple[str, ...] = knowledge.classes
     self.model: nn.Module = experiment.build_network(config, self.channels, len(self.classes))
@@ -75,6 +79,15 @@ class Network:
     subset = self.channels.full if channels is None else self.channels.subset(channels)
     return first_kernel(self.model, self.variables, subset)
 
+  @property
+  def fill(self) -> np.ndarray:
+    """What lies outside an image, (C,) raw pixel values: the channels' means."""
+    return np.asarray(self.variables['channel_stats']['stem']['standardize']['mean'])
+
+  def variables_of(self, subset: Subset) -> dict[str, Any]:
+    """The variables that a subset is judged with: the network's, or with the statistics that are its own."""
+    return {**self.variables, 'batch_stats': self.recalibrated.get(subset, self.variables['batch_stats'])}
+
   def _apply(self, images: np.ndarray, channels: str | Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
     images = np.asarray(images)
     order = self.channels.full if channels is None else self.channels.order(channels)
@@ -83,13 +96,14 @@ class Network:
                        f'but these are {images.shape}')
     self._check_scale(images, order)
     subset = tuple(sorted(order))
+    variables = self.variables_of(subset)
     # Rows of equal number, whatever the images: one compilation for each subset and image size.
     parts = []
     for start in range(0, len(images), BATCH):
       part = images[start:start + BATCH]
       rows = min(BATCH, 1 << max(len(part) - 1, 0).bit_length())
       padded = np.pad(part, [(0, rows - len(part))] + [(0, 0)] * 3)
-      outputs = self._compiled(self.variables, padded[..., np.argsort(order)], subset)
+      outputs = self._compiled(variables, padded[..., np.argsort(order)], subset)
       parts.append([np.asarray(output)[:len(part)] for output in outputs])
     if not parts:
       return np.zeros((0, len(self.classes)), np.float32), np.zeros((0, 0), np.float32)
@@ -132,16 +146,19 @@ def first_kernel(model: nn.Module, variables: dict[str, Any], subset: Subset) ->
   return np.asarray(subset_kernel(jnp.asarray(bank), model.completion, subset, correlation))
 
 
-def load(workdir: str | os.PathLike[str], step: int | str = 'best') -> Network:
+def load(workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated: bool = True) -> Network:
   """Restores a trained network from a run's folder, on any number of devices.
 
   Args:
     workdir: as given to train_main.py.
     step: 'best' (highest mean validation accuracy over the config's subsets), 'latest', or the number of a step
       that is still kept.
+    recalibrated: whether `eval_main.py --recalibrate` counts, where it was run on this step: the subsets that it
+      helped are then predicted with the statistics that it stored. With False the network is the one that was
+      trained, which is what eval_main.py judges without the flag.
 
   Raises:
-    InputError: where there is no such run or step, or the checkpoint is damaged.
+    InputError: where there is no such run or step, or the checkpoint, or what --recalibrate stored, is damaged.
   """
   folder = pathlib.Path(workdir)
   if not (folder / 'checkpoints').is_dir():
@@ -161,7 +178,51 @@ def load(workdir: str | os.PathLike[str], step: int | str = 'best') -> Network:
   variables = {
     'params': weights['params'], 'batch_stats': weights['batch_stats'], 'channel_stats': state['channel_stats']
   }
-  return Network(
+  net = Network(
     experiment.from_json(meta['config']), experiment.Knowledge.from_json(meta['knowledge']), variables, int(wanted),
     averaged,
   )
+  statistics, meta = (recalibrated and restore_recalibrated(folder, net)) or ({}, {'subsets': []})
+  for row in meta['subsets']:
+    if row['kept']:
+      net.recalibrated[net.channels.subset(row['channels'])] = statistics[row['channels']]
+  return net
+
+
+def restore_recalibrated(
+  folder: pathlib.Path, net: Network
+) -> tuple[dict[str, Any], dict[str, Any]] | None:
+  """The statistics that were stored for the very weights of a network.
+
+  Args:
+    folder: the run's.
+    net: the network, with or without them.
+
+  Returns:
+    The statistics by the subset's label, also those that did not help; and what is told of them, see
+    `flaxnets.recalibrate.run`. None where there are none, or only those of another step or other weights.
+
+  Raises:
+    InputError: where they are damaged.
+  """
+  path = folder / 'recalibrated'
+  if not path.is_dir():
+    return None
+  store = Checkpoints(path, writing=False)
+  try:
+    if net.step not in store.steps():
+      return None
+    statistics, meta = store.restore(net.step)
+  except DamagedCheckpoint as error:
+    raise InputError(f'{error}; delete {path} and run eval_main.py --recalibrate again') from error
+  finally:
+    store.close()
+  if meta['weights'] != weights_digest(net):
+    logging.warning('%s is of other weights than those of step %d now, and is not used', path, net.step)
+    return None
+  return statistics, meta
+
+
+def weights_digest(net: Network) -> str:
+  """What tells a network's weights from all others."""
+  return text_digest(digests(net.variables['params']))

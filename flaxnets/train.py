@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 from clu import parameter_overview
 
-from flaxnets import experiment, optim, parallel, presence
+from flaxnets import experiment, optim, parallel, presence, recalibrate
 from flaxnets.checkpoint import METRIC, Checkpoints
 from flaxnets.data import batches, statistics
 from flaxnets.errors import InputError
@@ -46,6 +46,8 @@ class Run:
     self.config = config
     self.mesh = parallel.data_mesh()
     presence.check(config.presence.mode, config.presence.fill, config.presence.probability)
+    if config.train.recalibrate:
+      recalibrate.check_norm(config.model.norm)
     parallel.check_batch(config.train.batch_size, self.mesh, 'train.batch_size')
     parallel.check_batch(config.evaluate.batch_size, self.mesh, 'evaluate.batch_size')
     if config.train.batch_size % (config.train.accumulate * self.mesh.size):
@@ -210,10 +212,12 @@ class StopSignal:
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> int:
-  """What train_main.py does: trains, or goes on; returns the exit code."""
+  """What train_main.py does: trains, or goes on, and recalibrates if asked; returns the exit code."""
   try:
     Run(config, workdir).train()
   except Preempted as notice:
     print(f'train_main.py: {notice}', file=sys.stderr)
     return PREEMPTED
+  if config.train.recalibrate:
+    recalibrate.run(workdir, subsets=config.evaluate.subsets)
   return 0

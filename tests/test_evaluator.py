@@ -40,6 +40,15 @@ def direct(network, images, **kwargs):
   return np.asarray(jax.jit(lambda x: model.apply(variables, x, **kwargs))(jnp.asarray(images, jnp.float32)))
 
 
+def test_judging_needs_no_word_between_devices(network, mesh8):
+  model, variables = network
+  evaluator = Evaluator(
+    model, [(0, 2)], order=(0, 1, 2), image_size=12, resize=1.0, fill=MEAN, may_lack=False, mesh=mesh8)
+  shapes = (jnp.zeros((16, 12, 12, 3)), jnp.ones((16, 3), bool), jnp.zeros(16, jnp.int32), jnp.ones(16, bool))
+  program = evaluator._judges[(0, 2)].lower(variables, evaluator._empty_tally(), *shapes).compile().as_text()
+  assert 'all-' not in program and 'collective-' not in program
+
+
 @pytest.mark.parametrize('count', [37, 32, 5])
 def test_every_example_counts_once_on_any_number_of_devices(network, mesh1, mesh8, count):
   source, images = source_of(count)

@@ -1,0 +1,134 @@
+"""One run of a study in a process of its own: `python -m flaxnets.study_job` with a job, as JSON, on stdin.
+
+A run's folder holds RECORD, what the study knows of the run beside its results: `seconds` over all processes that
+ended (one that was killed with its study is not in it), `commits` of flaxnets that trained or judged it, `versions`,
+`device`, `error` ('' for none) and `judged`, what it was last judged on.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from flaxnets.errors import InputError
+
+PREEMPTED = 75  # the exit code of a run that saved because it was told to stop, as of train_main.py
+RECORD = 'study.json'
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """What a file holds; nothing where there is none, or no whole one."""
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError):
+    return {}
+
+
+def note(folder: pathlib.Path, **fields: Any) -> None:
+  """Writes some fields of a run's RECORD; the others stay."""
+  beside = folder / f'.{RECORD}'
+  beside.write_text(json.dumps({**read_json(folder / RECORD), **fields}, indent=1) + '\n')
+  os.replace(beside, folder / RECORD)
+
+
+def launch(job: Mapping[str, Any], log: pathlib.Path, lock: int | None = None) -> tuple[int, str]:
+  """Does a job in a new process, so that memory and compiled programs begin anew.
+
+  Returns:
+    The exit code, PREEMPTED where this process was told to stop meanwhile, and the last line that the job wrote.
+  """
+  stopped = False
+  with log.open('ab') as file:
+    # A session of its own: Ctrl-C reaches only us, and the child saves first.
+    child = subprocess.Popen([sys.executable, '-m', 'flaxnets.study_job'], stdin=subprocess.PIPE, stdout=file,
+                             stderr=file, start_new_session=True, pass_fds=() if lock is None else (lock,))
+
+  def stop(*_: Any) -> None:
+    nonlocal stopped
+    stopped = True
+    child.terminate()
+
+  before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+  try:
+    child.communicate(json.dumps(job).encode())
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+  if child.returncode < 0 and not stopped:
+    return 1, f'ended by signal {-child.returncode}'
+  lines = log.read_text(errors='replace').replace('\r', '\n').split('\n')
+  last = next((line.strip() for line in reversed(lines) if line.strip()), '')
+  return PREEMPTED if stopped else child.returncode, last[:500]
+
+
+def do(job: Mapping[str, Any]) -> int:
+  """Trains or goes on, then judges; returns the exit code.
+
+  Args:
+    job: 'config', whole; 'workdir'; 'weights', the folder of the run whose weights are judged and nothing trained, or
+      ''; 'split', 'root' and 'subsets' as of eval_main.py; 'file', the name in DIR/eval without its ending.
+  """
+  import jax
+
+  from flaxnets import evaluate, experiment, train
+  from flaxnets.network import Network, load
+
+  config, workdir = experiment.from_json(job['config']), pathlib.Path(job['workdir'])
+  before = read_json(workdir / RECORD).get('commits', [])
+  note(workdir, commits=list(dict.fromkeys([*before, commit()])), versions=versions(),
+       device=f'{jax.device_count()} x {jax.devices()[0].device_kind}')
+  if job['weights']:
+    trained = load(job['weights'])
+    experiment.claim_workdir(workdir, config)
+    net = Network(config, trained.knowledge, trained.variables, trained.step, trained.ema)
+  else:
+    if code := train.run(config, str(workdir)):
+      return code
+    net = load(workdir)
+  scores, arrays = evaluate.evaluate(net, subsets=job['subsets'], split=job['split'], root=job['root'])
+  evaluate.write(scores, arrays, workdir, job['file'])
+  return 0
+
+
+def commit() -> str:
+  """The commit of this copy of flaxnets, '-dirty' behind it where files differ; 'unknown' outside a repository."""
+  root = pathlib.Path(__file__).parents[1]
+  if not (root / '.git').exists():
+    return 'unknown'
+  asked = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']
+  try:
+    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+  except (OSError, subprocess.CalledProcessError):
+    return 'unknown'
+
+
+def versions() -> dict[str, str]:
+  """Of Python and the packages that numbers depend on."""
+  return {'python': platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+
+
+def main() -> int:
+  from absl import logging
+
+  from flaxnets import parallel
+
+  logging.set_verbosity(logging.WARNING)
+  job = json.load(sys.stdin)
+  parallel.start(job['config']['train']['batch_size'])
+  return do(job)
+
+
+if __name__ == '__main__':
+  try:
+    sys.exit(main())
+  except InputError as mistake:
+    sys.exit(str(mistake))

@@ -1,0 +1,248 @@
+"""What each channel is worth in accuracy, from a table of all subsets. NumPy only.
+
+    python -m flaxnets.worth DIR/eval/test.json [--json]
+
+The worth of a channel is its Shapley value (L. S. Shapley, A value for n-person games, 1953): what it adds to the
+accuracy when channels come one after another, averaged over every order. The worths add up to the accuracy with all
+channels minus that with none, which is the share of the largest class. Up to ten channels they are exact; beyond,
+averages over sampled orders (J. Castro, D. Gomez, J. Tejada, Polynomial calculation of the Shapley value based on
+sampling, Computers & Operations Research 36, 2009), whose subsets `--list` names for eval_main.py:
+
+    python eval_main.py --workdir=DIR --subsets="$(python -m flaxnets.worth DIR/eval/test.json --orders=30 --list)"
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import json
+import math
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from flaxnets.channels import ChannelSet, Subset
+from flaxnets.errors import InputError
+
+MOST_EXACT = 10  # channels; 1,023 subsets
+
+Accuracy = Callable[[Subset], float]
+
+
+class Table(NamedTuple):
+  """What eval/<split>.json says of accuracy: of each subset that was judged, and of the empty one."""
+
+  channels: ChannelSet
+  accuracy: dict[Subset, float]
+
+
+def read(path: str | pathlib.Path) -> Table:
+  """Reads a file of eval_main.py's.
+
+  Raises:
+    InputError: if it cannot be read or is no such file.
+  """
+  try:
+    rows = json.loads(pathlib.Path(path).read_text())['subsets']
+    labels = [row['channels'] for row in rows]
+    examples = np.asarray(rows[0]['confusion']).sum(axis=1)
+    values = [float(row['accuracy']) for row in rows]
+  except OSError as error:
+    raise InputError(f'{path} cannot be read ({error.strerror}); eval_main.py writes DIR/eval/test.json') from None
+  except (ValueError, KeyError, TypeError, IndexError):
+    raise InputError(f'{path} is not what eval_main.py writes; give a DIR/eval/test.json') from None
+  comma = any(',' in label for label in labels)
+  parts = [label.split(',') if comma else list(label) for label in labels]
+  # The order within the largest row is the network's own.
+  channels = ChannelSet(tuple(dict.fromkeys(itertools.chain(*sorted(parts, key=len, reverse=True)))))
+  accuracy = {channels.subset(names): value for names, value in zip(parts, values, strict=True)}
+  return Table(channels, {(): float(examples.max() / examples.sum()), **accuracy})
+
+
+def shapley(accuracy: Mapping[Subset, float], channels: int) -> np.ndarray:
+  """The exact worth of each channel.
+
+  Args:
+    accuracy: of every subset of 0..channels-1, sorted tuples, the empty one among them.
+    channels: how many there are, up to MOST_EXACT.
+
+  Returns:
+    (channels,) float64; their sum is accuracy[all] - accuracy[()].
+
+  Raises:
+    InputError: for more channels, or subsets that are missing.
+  """
+  if channels > MOST_EXACT:
+    raise InputError(f'{channels} channels have {2 ** channels - 1:,} subsets; exact worths are for up to '
+                     f'{MOST_EXACT}, and sampled_shapley for more')
+  everything = list(_subsets(channels))
+  check_complete(accuracy, everything)
+  values = np.empty(2 ** channels)
+  for subset in everything:
+    values[_bits(subset)] = accuracy[subset]
+  places = np.arange(2 ** channels)
+  sizes = np.bitwise_count(places).astype(int)
+  # The share of all orders in which just the channels of a subset come before a given other one.
+  share = np.array([1 / (channels * math.comb(channels - 1, size)) for size in range(channels)] + [0.0])
+  worth = np.empty(channels)
+  for channel in range(channels):
+    without = places[places >> channel & 1 == 0]
+    worth[channel] = share[sizes[without]] @ (values[without | 1 << channel] - values[without])
+  return worth
+
+
+def sampled_shapley(
+  accuracy: Accuracy, channels: int, *, orders: int = 30, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+  """The worth of each channel averaged over random orders in which the channels come.
+
+  Args:
+    accuracy: gives that of a subset (a sorted tuple, () too); asked once for each subset that an order meets.
+    channels: how many there are.
+    orders: how many to draw, at least 2.
+    seed: of the draw.
+
+  Returns:
+    (channels,) worths, whose sum is accuracy(all) - accuracy(()) whatever the orders, and their standard errors.
+
+  Raises:
+    InputError: for fewer than 2 orders.
+  """
+  known = functools.cache(accuracy)
+  gains = np.empty((orders, channels))
+  for row, order in zip(gains, _orders(channels, orders, seed), strict=True):
+    values = [known(before) for before in _prefixes(order)]
+    row[order] = np.diff(values)
+  return gains.mean(axis=0), gains.std(axis=0, ddof=1) / math.sqrt(orders)
+
+
+def subsets_needed(channels: int, *, orders: int = 30, seed: int = 0) -> list[Subset]:
+  """What `sampled_shapley` will ask for, but the empty subset; larger ones first."""
+  found = {subset for order in _orders(channels, orders, seed) for subset in _prefixes(order)}
+  return sorted(found - {()}, key=lambda subset: (-len(subset), subset))
+
+
+def best_subsets(accuracy: Mapping[Subset, float]) -> list[Subset]:
+  """Of each size from 1 that a table has, the subset of the highest accuracy; of equals the first by index."""
+  sizes = sorted({len(subset) for subset in accuracy} - {0})
+  return [
+    min((each for each in accuracy if len(each) == size), key=lambda each: (-accuracy[each], each)) for size in sizes
+  ]
+
+
+def greedy_subsets(accuracy: Accuracy, channels: int) -> list[Subset]:
+  """Of each size from 1 a good subset: the one before, and the channel that adds most to it. Not surely the best.
+
+  Asks for C (C + 1) / 2 subsets in place of 2^C - 1.
+  """
+  chosen: list[Subset] = [()]
+  while len(chosen[-1]) < channels:
+    left = [channel for channel in range(channels) if channel not in chosen[-1]]
+    candidates = [tuple(sorted((*chosen[-1], channel))) for channel in left]
+    chosen.append(best_subsets({candidate: accuracy(candidate) for candidate in candidates})[0])
+  return chosen[1:]
+
+
+def check_complete(
+  accuracy: Mapping[Subset, float], wanted: Sequence[Subset], label: Callable[[Subset], str] = str
+) -> None:
+  """InputError naming the first of the subsets that are wanted and missing."""
+  missing = [subset for subset in wanted if subset not in accuracy]
+  if missing:
+    named = ' '.join(label(subset) or 'the empty one' for subset in missing[:8]) + (' ...' if missing[8:] else '')
+    raise InputError(f'{len(missing)} of the {len(wanted)} subsets needed are missing: {named}')
+
+
+def _subsets(channels: int) -> Iterator[Subset]:
+  return itertools.chain.from_iterable(itertools.combinations(range(channels), m) for m in range(channels + 1))
+
+
+def _bits(subset: Subset) -> int:
+  return sum(1 << channel for channel in subset)
+
+
+def _orders(channels: int, orders: int, seed: int) -> Iterator[np.ndarray]:
+  if orders < 2:
+    raise InputError(f'{orders} order of channels gives no standard error; give at least 2')
+  random = np.random.default_rng(seed)
+  return (random.permutation(channels) for _ in range(orders))
+
+
+def _prefixes(order: np.ndarray) -> list[Subset]:
+  """The subsets that grow as channels come in an order, from the empty to the full one."""
+  return [tuple(sorted(order[:count].tolist())) for count in range(len(order) + 1)]
+
+
+def worth(table: Table, *, orders: int = 30, seed: int = 0) -> dict[str, Any]:
+  """Everything that the command prints; accuracies and worths as fractions.
+
+  Raises:
+    InputError: for subsets that are missing.
+  """
+  channels, accuracy = table
+  count, exact = len(channels), len(channels) <= MOST_EXACT
+  wanted = list(_subsets(count)) if exact else [*subsets_needed(count, orders=orders, seed=seed), ()]
+  check_complete(accuracy, wanted, channels.label)
+  if exact:
+    worths, errors = shapley(accuracy, count), [None] * count
+  else:
+    worths, errors = sampled_shapley(accuracy.__getitem__, count, orders=orders, seed=seed)
+  return {
+    'exact': exact, 'orders': None if exact else orders, 'none': accuracy[()], 'full': accuracy[channels.full],
+    'channels': [
+      {'channel': name, 'worth': float(value), 'standard_error': None if error is None else float(error)}
+      for name, value, error in zip(channels.names, worths, errors, strict=True)
+    ],
+    'judged': len(accuracy) - 1,
+    'best': [
+      {'size': len(subset), 'channels': channels.label(subset), 'accuracy': accuracy[subset]}
+      for subset in best_subsets(accuracy)
+    ],
+  }
+
+
+def text(result: Mapping[str, Any]) -> str:
+  """`worth` for people, in points of accuracy."""
+  how = 'exact' if result['exact'] else f'{result["orders"]} sampled orders'
+  lines = [f'accuracy {result["none"]:.2%} with no channel (largest class), {result["full"]:.2%} with all',
+           f'worth of each channel in points ({how}):']
+  width = max(len(row['channel']) for row in result['channels'])
+  for row in result['channels']:
+    error = '' if row['standard_error'] is None else f' +- {100 * row["standard_error"]:.2f}'
+    lines.append(f'  {row["channel"]:{width}} {100 * row["worth"]:6.2f}{error}')
+  lines.append('best subset of each size:' if result['exact'] else
+               f'best subset of each size, of the {result["judged"]:,} that were judged:')
+  lines += [f'  {row["size"]:{2}}  {row["accuracy"]:7.2%}  {row["channels"]}' for row in result['best']]
+  return '\n'.join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  parser = argparse.ArgumentParser(prog='python -m flaxnets.worth', description='What each channel is worth.')
+  parser.add_argument('table', help='DIR/eval/test.json, written by eval_main.py')
+  parser.add_argument('--json', action='store_true', help='print one object and nothing else')
+  parser.add_argument('--orders', type=int, default=30, help=f'sampled, for more than {MOST_EXACT} channels')
+  parser.add_argument('--seed', type=int, default=0, help='of the sampled orders')
+  parser.add_argument('--list', action='store_true', help='print the subsets that are needed, for eval_main.py')
+  args = parser.parse_args(argv)
+  table = read(args.table)
+  count = len(table.channels)
+  if args.list:
+    needed = subsets_needed(count, orders=args.orders, seed=args.seed)
+    print('all' if count <= MOST_EXACT else ';'.join(map(table.channels.label, needed)))
+    return
+  try:
+    result = worth(table, orders=args.orders, seed=args.seed)
+  except InputError as error:
+    raise InputError(f'{args.table}: {error}; --list prints what eval_main.py --subsets=... is to judge') from None
+  print(json.dumps(result, indent=1) if args.json else text(result))
+
+
+if __name__ == '__main__':
+  try:
+    main()
+  except InputError as error:
+    sys.exit(f'flaxnets.worth: {error}')

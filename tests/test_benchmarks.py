@@ -1,0 +1,171 @@
+"""Each benchmark once, with settings so small that its numbers mean nothing: that it runs, and says what it should."""
+
+import importlib.util
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from benchmarks import input_pipeline, photos, scaling, subsets
+from benchmarks.children import Child, in_turns, pace
+from flaxnets.errors import InputError
+
+TORCH = importlib.util.find_spec('torch') is not None
+SMALL = ['--repeats=1', '--seconds=0.01', '--width=8', '--image_size=16', '--batch_size=8']
+
+
+def named(rows):
+  found = {row.name: row for row in rows}
+  assert len(found) == len(rows)
+  assert all(math.isfinite(row.value) and row.value > 0 for row in rows)
+  return found
+
+
+def test_input_is_measured_beside_the_peer_and_written_with_versions_and_machine(tmp_path, capsys):
+  rows = named(input_pipeline.main([
+    *SMALL, '--parts=files', '--sizes=20x16', '--images=8', '--canvas=24', '--cores=1', '--modes=threads,threads+warp',
+    f'--json={tmp_path}/rows.json']))
+  ours = {f'input/{case}/1core/{mode}' for case in ('20x16px', 'array_record') for mode in ('threads', 'threads+warp')}
+  peers = {f'input/20x16px/1core/DataLoader {how}' for how in ('without workers', 'of 1 workers')}
+  assert rows.keys() == (ours | peers if TORCH else ours)
+  fair, prepared = rows['input/20x16px/1core/threads+warp'], rows['input/array_record/1core/threads+warp']
+  assert prepared.ratio is None
+  if TORCH:
+    assert fair.ratio == pytest.approx(fair.value / max(rows[name].value for name in peers))
+  else:
+    assert fair.ratio is None
+    assert 'the peer is missing' in capsys.readouterr().out
+  written = json.loads((tmp_path / 'rows.json').read_text())
+  assert [row['name'] for row in written] == list(rows)
+  assert all(row['versions']['jax'] and row['machine']['cores'] and row['per_core'] == row['value'] for row in written)
+
+
+def test_training_from_files_is_measured_beside_its_step_and_memory_over_an_epoch():
+  rows = named(input_pipeline.main([
+    *SMALL, '--parts=training', '--train_size=20', '--images=16', '--canvas=24', '--epoch=3']))
+  fed, alone = rows['resnet18/train/from files'], rows['resnet18/train/step alone']
+  assert fed.ratio == pytest.approx(fed.value / alone.value)
+  memory = [rows[f'resnet18/train/host memory/{when}'] for when in ('start', 'middle', 'end')]
+  assert [row.value for row in memory] == memory[0].details['every_step']
+
+
+def test_subsets_are_timed_against_their_macs_and_judged_beside_their_forward_passes():
+  rows = named(subsets.main([
+    *SMALL, '--parts=speed,evaluation', '--subsets=RG;R', '--small_images', '--images=16', '--size=24']))
+  assert {name.removeprefix('subsets/resnet18/') for name in rows} == {
+    *(f'{subset}/{what}' for subset in ('RG', 'R') for what in ('latency', 'throughput', 'MACs')),
+    *(f'evaluate RG;R/{what}' for what in ('one pass over the files', 'forward passes alone', 'reading alone'))}
+  fewer, less = rows['subsets/resnet18/R/MACs'], rows['subsets/resnet18/R/throughput']
+  assert fewer.ratio == less.details['macs_ratio'] > 1
+  assert less.ratio == pytest.approx(less.value / rows['subsets/resnet18/RG/throughput'].value)
+  forward, whole = (
+    rows[f'subsets/resnet18/evaluate RG;R/{what}'] for what in ('forward passes alone', 'one pass over the files'))
+  assert whole.ratio == pytest.approx(whole.value / forward.value)
+
+
+def test_subsets_are_compiled_in_fresh_processes_without_and_with_the_cache():
+  rows = named(subsets.main([
+    *SMALL, '--parts=compile,growth', '--subsets=R', '--small_images', '--images=8', '--starts=1', '--channels=1']))
+  assert {name.rpartition('/')[2] for name in rows} == {
+    'without cache', 'filling cache', 'with cache', 'compile sample:7 of 1', 'report sample:7 of 1',
+    'compile singles of 1', 'report singles of 1'}
+  assert rows['subsets/resnet18/compile singles of 1'].details['subsets'] == 1
+
+
+def test_devices_and_processes_give_the_same_losses(capsys):
+  rows = named(scaling.main([*SMALL, '--devices=2', '--processes=2', '--small_images', '--steps=2']))
+  assert list(rows) == [f'scaling/resnet18/{what}' for what in ('2 devices', '2 processes')]
+  assert 'losses over 2 devices, 2 processes are the same' in capsys.readouterr().out
+
+
+def test_losses_that_differ_are_an_error():
+  scaling.check_losses({'1 device': [3.0, 2.0], '2 devices': [3.0, 2.0001]})
+  for wrong in ([3.0, 2.1], [3.0, math.nan]):
+    with pytest.raises(InputError, match='over 2 devices the losses are'):
+      scaling.check_losses({'1 device': [3.0, 2.0], '2 devices': wrong})
+
+
+def test_a_wrong_size_of_images_or_number_of_cores_is_named(tmp_path):
+  with pytest.raises(InputError, match="'0x20' is no size of images; write 84 or 500x375"):
+    input_pipeline.make_photos(tmp_path, 1, '0x20')
+  with pytest.raises(InputError, match='--cores=4096, but this process may use'):
+    input_pipeline.main(['--cores=4096'])
+
+
+def test_photos_are_the_same_for_the_same_seed_and_as_large_as_photographs(tmp_path):
+  first = photos.photo(np.random.default_rng(5), 375, 500)
+  assert np.array_equal(first, photos.photo(np.random.default_rng(5), 375, 500))
+  assert not np.array_equal(first, photos.photo(np.random.default_rng(6), 375, 500))
+  photos.write(tmp_path, 4, 375, 500)
+  files = [(tmp_path / line.split()[0]).read_bytes() for line in (tmp_path / 'train.txt').read_text().splitlines()]
+  assert len(files) == 4
+  for file in files:
+    assert simplejpeg.decode_jpeg(file).shape == (375, 500, 3)
+    assert 2 < 8 * len(file) / (375 * 500) < 4
+
+
+def serve_environment(start):
+  def answer(what):
+    if what == 'fail':
+      raise InputError('no such thing')
+    if what == 'break':
+      raise KeyError('broken')
+    return start, os.environ.get('FLAXNETS_TEST'), len(os.sched_getaffinity(0))
+
+  return answer
+
+
+def test_a_child_has_its_own_cores_and_variables_and_tells_of_its_errors(monkeypatch):
+  monkeypatch.delenv('FLAXNETS_TEST', raising=False)
+  before = os.sched_getaffinity(0)
+  with Child(serve_environment, 7, cores=1, environment={'FLAXNETS_TEST': 'set'}) as child:
+    assert 'FLAXNETS_TEST' not in os.environ
+    assert os.sched_getaffinity(0) == before
+    assert child.ask('look') == (7, 'set', 1)
+    with pytest.raises(InputError, match='no such thing'):
+      child.ask('fail')
+    with pytest.raises(RuntimeError, match="KeyError: 'broken'"):
+      child.ask('break')
+    assert child.ask('look') == (7, 'set', 1)
+
+
+def test_contenders_take_turns():
+  calls = []
+  timings = in_turns({name: lambda name=name: calls.append(name) or len(calls) for name in 'ab'}, 3)
+  assert calls == ['a', 'b'] * 3
+  assert timings['a'].each == [1, 3, 5]
+  assert timings['b'].median == 4
+  with pytest.raises(InputError, match='--repeats is 0'):
+    in_turns({}, 0)
+
+
+def test_results_made_ahead_do_not_count():
+  made = []
+
+  def results():
+    for number in range(100):
+      made.append(number)
+      yield number
+
+  waited = []
+  assert pace(results(), waited.append, warm=5, seconds=0) > 0
+  assert len(made) == 8
+  assert waited == [4, 5, 6, 7]
+
+
+@pytest.mark.skipif(not TORCH, reason='PyTorch is not installed')
+def test_the_peer_draws_boxes_within_the_image_and_tilts_it_inwards():
+  from benchmarks import torch_pipeline
+
+  for _ in range(100):
+    left, top, right, bottom = torch_pipeline.random_box((50, 37), (0.25, 1.0), (3 / 4, 4 / 3))
+    assert 0 <= left < right <= 50
+    assert 0 <= top < bottom <= 37
+  assert torch_pipeline.perspective(96, 0.0) == pytest.approx([1, 0, 0, 0, 1, 0, 0, 0], abs=1e-9)
+  _, _, c, _, _, f, _, _ = torch_pipeline.perspective(96, 0.2)
+  # What the output shows at its own corner lies beyond the input's.
+  assert c <= 0
+  assert f <= 0
