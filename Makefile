@@ -1,10 +1,10 @@
-# make setup | test | lint | demo | lock      (each of test, lint and demo begins with setup)
+# make setup | test | benchmarks | lint | demo | lock      (each but lock begins with setup)
 PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 VENV ?= .venv
 WORKDIR ?= runs/demo
 BIN := $(VENV)/bin
 
-.PHONY: setup test lint demo lock clean
+.PHONY: setup test benchmarks lint demo lock clean
 
 setup: $(VENV)/.done
 
@@ -18,6 +18,10 @@ $(VENV)/.done: requirements.lock pyproject.toml
 
 test: setup
 	$(BIN)/python -m pytest -n 2
+
+# Each benchmark once, with settings so small that its numbers mean nothing: that they keep working.
+benchmarks: setup
+	$(BIN)/python -m pytest -n 2 benchmarks
 
 lint: setup
 	$(BIN)/ruff check .

@@ -33,10 +33,24 @@ _load_at_start = os.getloadavg()[0]
 def parser(module: str, description: str, *, repeats: int = 7, seconds: float = 0.5) -> argparse.ArgumentParser:
   """A parser of `python -m benchmarks.MODULE` with the flags that all share: --repeats, --seconds and --json."""
   made = argparse.ArgumentParser(prog=f'python -m benchmarks.{module}', description=description)
-  made.add_argument('--repeats', type=int, default=repeats, help='turns that each contender gets')
+  made.add_argument('--repeats', type=positive, default=repeats, help='turns that each contender gets')
   made.add_argument('--seconds', type=float, default=seconds, help='least length of a turn')
-  made.add_argument('--json', default='', metavar='FILE', help='write the rows there too')
+  made.add_argument('--json', type=_in_a_folder, default='', metavar='FILE', help='write the rows there too')
   return made
+
+
+def positive(text: str) -> int:
+  """A type for argparse: a whole number from 1 on."""
+  if not text.isdecimal() or int(text) < 1:
+    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 1 on')
+  return int(text)
+
+
+def _in_a_folder(path: str) -> str:
+  # Said before everything is measured, not after.
+  if not pathlib.Path(path).parent.is_dir():
+    raise argparse.ArgumentTypeError(f'there is no folder {pathlib.Path(path).parent}')
+  return path
 
 
 def listed(kind: Callable[[str], Any] = str, allowed: Sequence[Any] = ()) -> Callable[[str], list[Any]]:

@@ -192,12 +192,11 @@ def _forward_passes(model: nn.Module, subsets: Sequence[Subset], images: jax.Arr
 def _speed(args: argparse.Namespace) -> dict[tuple[Subset, int], Timing]:
   channels, mesh = channel_set(3), parallel.data_mesh()
   model = network(args, channels)
-  random = np.random.default_rng(0)
   contenders: dict[tuple[Subset, int], Callable[[int], Any]] = {}
   for size, on in ((1, parallel.data_mesh(jax.devices()[:1])), (args.batch_size, mesh)):
     variables = jax.device_put(_variables(model, args.image_size), parallel.replicated(on))
     shape = (size, args.image_size, args.image_size, len(channels))
-    images = jax.device_put(random.uniform(0, 255, shape).astype(np.float32), parallel.sharded(on))
+    images = jax.device_put(np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32), parallel.sharded(on))
     for subset, forward in _forward_passes(model, channels.subsets(args.subsets), images, variables).items():
       contenders[subset, size] = functools.partial(_repeat, forward)
   return measure.interleaved(contenders, args.repeats, seconds=args.seconds)

@@ -50,11 +50,10 @@ def channels_last(images: np.ndarray, device: torch.device) -> torch.Tensor:
 class _Contender:
   """A network on a device with a batch; called with n it works n times and waits for the last."""
 
-  compile_seconds = None  # in the first unit of work
-
   def __init__(self, name: str, sizes: Mapping[str, int], variables: Mapping[str, Any], images: np.ndarray,
                labels: np.ndarray, *, device: torch.device, bfloat16: bool, compiled: bool):
     self.device, self.bfloat16 = device, bfloat16
+    self.compile_seconds = None if compiled else 0.0  # None: in the first unit of work
     self.network = network_on(device, name, sizes, variables)
     # What is compiled for one setting counts against the limit of recompilations in the next.
     torch.compiler.reset()

@@ -55,10 +55,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = measure.parser('train_step', 'Training and evaluation beside PyTorch.')
   parser.add_argument('--models', type=measure.listed(str, tuple(models.MODELS)), default=['resnet18', 'resattention'],
                       help=', '.join(models.MODELS))
-  parser.add_argument('--image_size', type=int, default=96, help='pixels')
-  parser.add_argument('--batch_size', type=int, default=64)
-  parser.add_argument('--width', type=int, default=64)
-  parser.add_argument('--num_classes', type=int, default=50)
+  parser.add_argument('--image_size', type=measure.positive, default=96, help='pixels')
+  parser.add_argument('--batch_size', type=measure.positive, default=64)
+  parser.add_argument('--width', type=measure.positive, default=64)
+  parser.add_argument('--num_classes', type=measure.positive, default=50)
   parser.add_argument('--dtypes', type=measure.listed(str, ('float32', 'bfloat16')), default=['float32', 'bfloat16'])
   parser.add_argument('--modes', type=measure.listed(str, ('train', 'eval')), default=['train', 'eval'])
   parser.add_argument('--no_compile', action='store_true', help='leave torch.compile out')
@@ -248,7 +248,7 @@ class Comparison:
     return {
       **timing.spread(self.args.batch_size), 'batch_size': self.args.batch_size,
       'image_size': self.args.image_size, **self.sizes, 'products': products, 'devices': self.mesh.size,
-      'compile_seconds': round(timing.first - timing.median if compiling is None else compiling, 2),
+      'compile_seconds': round(max(timing.first - timing.median, 0.0) if compiling is None else compiling, 2),
       'memory_mib': None if memory is None else round(memory / 2**20, 1), 'mfu': peak and flops / peak,
     }
 

@@ -105,7 +105,7 @@ def test_another_config_in_the_same_folder_is_refused_by_field(run):
     train.Run(small_config(**{'train.learning_rate': 0.2, 'seed': 1}), run)
 
 
-def test_a_termination_signal_saves_first_and_says_so(tmp_path, capsys):
+def test_a_termination_signal_saves_first_and_says_so(tmp_path):
   stopped = train.Run(small_config(), tmp_path)
   step = stopped.step
 
@@ -205,7 +205,7 @@ def list_config(root, **changes):
     'data.test': 'test.txt', **changes})
 
 
-def test_unreadable_images_stop_a_run_by_name_or_are_skipped_and_counted(tmp_path, caplog):
+def test_unreadable_images_stop_a_run_by_name_or_are_skipped_and_counted(tmp_path):
   root = tmp_path / 'data'
   write_list(root, 'train', 40, bad=(3,))
   write_list(root, 'val', 12)

@@ -65,5 +65,12 @@ def test_a_list_of_something_else_is_refused(text):
     measure.listed(int, (1, 2, 3))(text)
 
 
+@pytest.mark.parametrize('flag', ['--repeats=0', '--repeats=x', '--json=/no/such/folder/rows.json'])
+def test_what_cannot_be_is_said_before_anything_is_measured(flag, capsys):
+  with pytest.raises(SystemExit):
+    measure.parser('nothing', '').parse_args([flag])
+  assert re.search(r'error: argument --\w+: (there is no folder|.* is not a whole number)', capsys.readouterr().err)
+
+
 def test_a_list_is_its_values_in_order():
   assert measure.listed(int, (1, 2, 3))('3,1') == [3, 1]

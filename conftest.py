@@ -1,4 +1,4 @@
-"""Eight simulated devices, and meshes of some of them, for every test."""
+"""Eight simulated devices, and meshes of some of them, for every test and for the benchmarks' own."""
 
 import os
 import tempfile
@@ -6,9 +6,10 @@ import tempfile
 # Compiling is most of what these tests do; code that runs slower is the better bargain here.
 os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
 
-# What one test compiled, the next and its subprocesses need not: for the length of this session.
-_CACHE = tempfile.TemporaryDirectory(prefix='flaxnets-tests-')
-os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
+# What one test compiled, the next, other workers and subprocesses need not: for the length of this session.
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+  _CACHE = tempfile.TemporaryDirectory(prefix='flaxnets-tests-')
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
