@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import ctypes
 import hashlib
 import os
 import pathlib
@@ -19,6 +20,9 @@ from flaxnets.errors import InputError
 # Fewer examples than this on a CPU device, and splitting the batch costs more than the cores gain.
 LEAST_PER_CPU_DEVICE = 8
 
+# (option of <malloc.h>, value): M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX.
+_KEEP_FREED = ((-4, 0), (-1, 2**31 - 1), (-2, 64 * 2**20), (-8, 1))
+
 
 def start(batch_size: int, *, coordinator: str = '', processes: int = 0, process: int = 0) -> None:
   """Sets JAX up for a whole program; to be called before anything touches a device.
@@ -34,6 +38,7 @@ def start(batch_size: int, *, coordinator: str = '', processes: int = 0, process
     processes: how many there are.
     process: which of them this is, from 0.
   """
+  keep_freed_memory()
   if coordinator == 'auto':
     jax.distributed.initialize()
   elif coordinator:
@@ -45,6 +50,24 @@ def start(batch_size: int, *, coordinator: str = '', processes: int = 0, process
     jax.config.update('jax_compilation_cache_dir', str(cache_folder()))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def keep_freed_memory() -> None:
+  """Tells glibc to keep freed blocks for the next step, however large; elsewhere it does nothing.
+
+  XLA on CPUs takes the temporaries of every step from malloc, half a gigabyte for a ResNet-18, and glibc returns blocks
+  of that size to the system at once: each step then faults its pages in anew, which is a fifth of its time. One arena,
+  since only the main one can grow that far. Has no effect on threads that ran before; MALLOC_ARENA_MAX or
+  GLIBC_TUNABLES in the environment say that somebody decided otherwise.
+  """
+  if platform.system() != 'Linux' or {'MALLOC_ARENA_MAX', 'GLIBC_TUNABLES'} & set(os.environ):
+    return
+  try:
+    mallopt = ctypes.CDLL('libc.so.6').mallopt
+  except (OSError, AttributeError):  # another C library
+    return
+  for option, value in _KEEP_FREED:
+    mallopt(option, value)
 
 
 def cores() -> int:

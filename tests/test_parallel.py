@@ -55,6 +55,27 @@ def test_a_batch_that_the_devices_do_not_divide_is_refused_at_once(mesh8, batch)
     parallel.check_batch(batch, mesh8, 'train.batch_size')
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc keeps freed memory only where there is glibc')
+@pytest.mark.parametrize(('kept', 'most', 'least'), [(True, 2000, 0), (False, 10**9, 20000)])
+def test_memory_of_one_step_is_there_for_the_next(kept, most, least):
+  """Page faults of taking 128 MiB, 32,768 pages, after 128 MiB were given back."""
+  program = f'''
+import resource, numpy as np
+from flaxnets import parallel
+if {kept}: parallel.keep_freed_memory()
+def take():
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+  np.ones(2**24)
+  return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+take()
+print(take())
+'''
+  environment = {**os.environ, 'NUMPY_MADVISE_HUGEPAGE': '0'}  # pages of 4 KiB, to be counted
+  done = subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+  assert least <= int(done.stdout) <= most
+
+
 def test_compiled_programs_are_kept_per_kind_of_cpu_in_the_users_folder(monkeypatch, tmp_path):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   assert parallel.cache_folder().parent == tmp_path / 'flaxnets'
