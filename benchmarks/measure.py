@@ -159,7 +159,6 @@ def finish(rows: Sequence[Row], path: str = '', distributions: Sequence[str] = D
     InputError: where the file cannot be written.
   """
   record = {'machine': machine(), 'versions': versions(distributions), 'commit': commit(),
-            
             'command': ' '.join([os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
             'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds')}
   print(', '.join(f'{key} {value}' for key, value in record['machine'].items()))
