@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
-import importlib.metadata
 import json
 import math
 import os
 import pathlib
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +18,7 @@ from typing import Any
 
 import jax
 
-from flaxnets import parallel
+from flaxnets import parallel, provenance
 from flaxnets.cost import columns
 from flaxnets.errors import InputError
 
@@ -158,7 +156,8 @@ def finish(rows: Sequence[Row], path: str = '', distributions: Sequence[str] = D
   Raises:
     InputError: where the file cannot be written.
   """
-  record = {'machine': machine(), 'versions': versions(distributions), 'commit': commit(),
+  record = {'machine': machine(), 'versions': provenance.versions(distributions),
+            'commit': provenance.commit(),
             'command': ' '.join([os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
             'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds')}
   print(', '.join(f'{key} {value}' for key, value in record['machine'].items()))
@@ -205,26 +204,3 @@ def _cpu() -> str:
     lines = []
   names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
   return names[0] if names else platform.processor() or platform.machine()
-
-
-def versions(distributions: Sequence[str] = DISTRIBUTIONS) -> dict[str, str]:
-  """Of Python and of those distributions that are installed."""
-  found = {'python': platform.python_version()}
-  for name in distributions:
-    try:
-      found[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      continue
-  return found
-
-
-def commit() -> str | None:
-  """The commit that the working tree is at, with '+' where files differ from it; None outside of git."""
-  def git(*words: str) -> str:
-    folder = pathlib.Path(__file__).parent
-    return subprocess.run(('git', *words), cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
-
-  try:
-    return git('rev-parse', '--short', 'HEAD') + ('+' if git('status', '--porcelain') else '')
-  except (OSError, subprocess.CalledProcessError):
-    return None

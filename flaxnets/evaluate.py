@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import pathlib
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from flaxnets import cost, experiment, parallel
+from flaxnets import cost, experiment, parallel, provenance
 from flaxnets.channels import Subset
 from flaxnets.data import batches
 from flaxnets.data.sources import Source
@@ -64,7 +65,9 @@ def evaluate(
     arrays[f'kernel/{label}'] = first_kernel(net.model, net.variables, subset)
   scores = {
     'model': config.model.name, 'step': net.step, 'split': split, 'recalibrated': bool(net.recalibrated),
-    'ema': net.ema, 'examples': len(indices), 'unreadable': len(source) - len(indices),
+    'ema': net.ema, 'seed': config.seed, 'examples': len(indices), 'unreadable': len(source) - len(indices),
+    'commit': provenance.commit(), 'versions': provenance.versions(),
+    'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
     'classes': list(net.classes), 'subsets': rows,
   }
   return scores, arrays

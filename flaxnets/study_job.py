@@ -7,22 +7,20 @@ ended (one that was killed with its study is not in it), `commits` of flaxnets t
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
 
+from flaxnets import provenance
 from flaxnets.errors import InputError
 
 PREEMPTED = 75  # the exit code of a run that saved because it was told to stop, as of train_main.py
 RECORD = 'study.json'
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
@@ -84,7 +82,7 @@ def do(job: Mapping[str, Any]) -> int:
 
   config, workdir = experiment.from_json(job['config']), pathlib.Path(job['workdir'])
   before = read_json(workdir / RECORD).get('commits', [])
-  note(workdir, commits=list(dict.fromkeys([*before, commit()])), versions=versions(),
+  note(workdir, commits=list(dict.fromkeys([*before, provenance.commit()])), versions=provenance.versions(),
        device=f'{jax.device_count()} x {jax.devices()[0].device_kind}')
   if job['weights']:
     trained = load(job['weights'])
@@ -97,23 +95,6 @@ def do(job: Mapping[str, Any]) -> int:
   scores, arrays = evaluate.evaluate(net, subsets=job['subsets'], split=job['split'], root=job['root'])
   evaluate.write(scores, arrays, workdir, job['file'])
   return 0
-
-
-def commit() -> str:
-  """The commit of this copy of flaxnets, '-dirty' behind it where files differ; 'unknown' outside a repository."""
-  root = pathlib.Path(__file__).parents[1]
-  if not (root / '.git').exists():
-    return 'unknown'
-  asked = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']
-  try:
-    return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-  except (OSError, subprocess.CalledProcessError):
-    return 'unknown'
-
-
-def versions() -> dict[str, str]:
-  """Of Python and the packages that numbers depend on."""
-  return {'python': platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
 
 
 def main() -> int:
