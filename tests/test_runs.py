@@ -12,33 +12,14 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from small import small_config
 
 import flaxnets
-from configs import demo
 from flaxnets import evaluate, train
 from flaxnets.data import synthetic
 from flaxnets.errors import InputError
 
 ROOT = pathlib.Path(__file__).parents[1]
-
-
-def small_config(**changes):
-  """Three steps of 32 examples, validated on two subsets."""
-  config = demo.get_config()
-  config.image_size = 16
-  config.model.width = 8
-  config.data.train = 'train[:96]'
-  config.data.validation = 'validation[:40]'
-  config.data.test = 'test[:52]'
-  config.train.batch_size = 32
-  config.train.epochs = 1.0
-  config.train.log_every = 1
-  config.train.checkpoint_every = 2
-  config.evaluate.every = 2
-  config.evaluate.batch_size = 32
-  config.evaluate.subsets = 'RGB;R'
-  config.update_from_flattened_dict(changes)
-  return config
 
 
 @pytest.fixture(scope='module')

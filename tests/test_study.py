@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import small_config
 
-from configs import demo
 from configs.studies import rgb
 from flaxnets import comparison, evaluate, study, study_table
 from flaxnets.comparison import Judged
@@ -29,23 +29,12 @@ from flaxnets.study_plan import chosen, plan
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def small_config():
-  """Two steps of 16 examples."""
-  config = demo.get_config()
-  config.image_size = 16
-  config.model.width = 8
-  config.data.train = 'train[:32]'
-  config.data.validation = 'validation[:16]'
-  config.data.test = 'test[:40]'
-  config.train.batch_size = 16
-  config.train.epochs = 1.0
-  config.train.log_every = 1
-  config.train.checkpoint_every = 1
-  config.evaluate.every = 1000
-  config.evaluate.batch_size = 40
-  config.evaluate.subsets = 'RGB'
-  config.presence.mode = 'none'
-  return config
+def two_steps():
+  """Two steps of 16 examples, all channels."""
+  return small_config(**{
+    'data.train': 'train[:32]', 'data.validation': 'validation[:16]', 'data.test': 'test[:40]', 'train.batch_size': 16,
+    'train.checkpoint_every': 1, 'evaluate.every': 1000, 'evaluate.batch_size': 40, 'evaluate.subsets': 'RGB',
+    'presence.mode': 'none'})
 
 
 # Paired differences, on files and arrays made by hand.
@@ -107,7 +96,7 @@ def test_seeds_are_averaged_image_by_image_and_other_images_are_refused():
 # Plans.
 
 def test_a_plan_has_a_run_for_each_seed_and_says_what_differs():
-  runs = plan(small_config(), {'a': {'train.epochs': 3, 'seed': (0, 1)}, 'b': {'weights': 'a', 'seed': 1}})
+  runs = plan(two_steps(), {'a': {'train.epochs': 3, 'seed': (0, 1)}, 'b': {'weights': 'a', 'seed': 1}})
   assert [(run.name, run.stem, run.config.seed, run.weights) for run in runs] == [
     ('a', 'a', 0, ''), ('a-seed1', 'a', 1, ''), ('b-seed1', 'b', 1, 'a-seed1')]
   assert runs[1].changes == {'train.epochs': 3, 'seed': 1} and runs[1].config.train.epochs == 3.0
@@ -125,12 +114,12 @@ def test_a_plan_has_a_run_for_each_seed_and_says_what_differs():
 ])
 def test_what_cannot_be_planned_is_said(runs, said):
   with pytest.raises(InputError, match=said):
-    plan(small_config(), runs)
+    plan(two_steps(), runs)
 
 
 def test_a_pattern_that_fits_no_run_is_refused():
   with pytest.raises(InputError, match='--only=c is no run; there are a, b'):
-    chosen(plan(small_config(), {'a': {}, 'b': {}}), 'a,c')
+    chosen(plan(two_steps(), {'a': {}, 'b': {}}), 'a,c')
 
 
 def test_the_rgb_study_has_every_expert_and_trains_no_network_twice():
@@ -181,7 +170,7 @@ def pretend(job):
 @pytest.fixture
 def done(tmp_path, monkeypatch):
   """A study that was cut in its second run, went on, and was asked a third time; with its exit codes and jobs."""
-  wanted = Study(plan(small_config(), RUNS), tmp_path)
+  wanted = Study(plan(two_steps(), RUNS), tmp_path)
   codes, jobs = [], []
 
   def launch(job, log, lock=None):
@@ -250,7 +239,7 @@ def test_regrets_and_differences_in_the_table_are_those_of_the_accuracies(done):
 
 def test_a_folder_with_another_run_is_a_failure_in_its_row_and_not_in_the_others(done):
   wanted, *_ = done
-  other = small_config()
+  other = two_steps()
   other.train.learning_rate = 0.7
   changed = Study([*plan(other, {'whole': {}}), *wanted.runs[2:3]], wanted.out)
   row = study_table.make_table(changed)['rows'][0]
@@ -273,7 +262,7 @@ def test_a_plain_stem_is_in_training_on_all_channels_what_a_dynamic_one_is():
 
 
 def test_two_studies_cannot_go_on_in_one_folder(tmp_path):
-  wanted = Study(plan(small_config(), {'a': {}}), tmp_path)
+  wanted = Study(plan(two_steps(), {'a': {}}), tmp_path)
   with (tmp_path / '.lock').open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX)
     with pytest.raises(InputError, match='another study is going on there'):
@@ -288,7 +277,7 @@ sys.path.insert(0, {tests!r})
 import test_study
 
 def get_config():
-  return test_study.small_config()
+  return test_study.two_steps()
 
 def get_runs():
   return {{

@@ -1,0 +1,24 @@
+"""The smallest configuration of a whole run on the embedded data."""
+
+import ml_collections
+
+from configs import demo
+
+
+def small_config(**changes) -> ml_collections.ConfigDict:
+  """Three steps of 32 examples, validated on two subsets; `changes` are dotted names and values."""
+  config = demo.get_config()
+  config.image_size = 16
+  config.model.width = 8
+  config.data.train = 'train[:96]'
+  config.data.validation = 'validation[:40]'
+  config.data.test = 'test[:52]'
+  config.train.batch_size = 32
+  config.train.epochs = 1.0
+  config.train.log_every = 1
+  config.train.checkpoint_every = 2
+  config.evaluate.every = 2
+  config.evaluate.batch_size = 32
+  config.evaluate.subsets = 'RGB;R'
+  config.update_from_flattened_dict(changes)
+  return config
