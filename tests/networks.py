@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from flaxnets.models.resnet import ResNet
-from flaxnets.nn.blocks import NORMS, BasicBlock
+from flaxnets.nn.blocks import BasicBlock
+from flaxnets.nn.norms import NORMS
 from flaxnets.nn.stem import put_statistics
 
 MEAN = np.asarray([120.0, 110.0, 100.0], np.float32)

@@ -89,17 +89,6 @@ def test_maps_have_the_sizes_of_the_pytorch_recipe(size, expected):
   assert kept['intermediates']['layer2_block']['__call__'][0].shape[1:3] == (expected, expected)
 
 
-@pytest.mark.parametrize('strides', [1, 2])
-def test_a_pointwise_convolution_is_flax_own(strides):
-  x = jax.random.normal(jax.random.key(0), (2, 7, 8, 5))
-  ours = blocks.PointwiseConv(3, strides)
-  variables = ours.init(jax.random.key(1), x)
-  theirs = nn.Conv(3, (1, 1), strides, 0, use_bias=False)
-  np.testing.assert_allclose(ours.apply(variables, x), theirs.apply(variables, x), rtol=1e-5, atol=1e-6)
-  expected = theirs.init(jax.random.key(1), x)
-  assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, expected)
-
-
 @pytest.mark.parametrize('size', [7, 8])
 def test_max_pooling_is_flax_own(size):
   x = jax.random.normal(jax.random.key(0), (2, size, size + 1, 3))

@@ -21,7 +21,7 @@ from configs.studies import rgb
 from flaxnets import comparison, evaluate, study, study_table
 from flaxnets.comparison import Judged
 from flaxnets.errors import InputError
-from flaxnets.nn.blocks import NORMS
+from flaxnets.nn.norms import NORMS
 from flaxnets.nn.stem import Stem
 from flaxnets.study import Study
 from flaxnets.study_plan import chosen, plan

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 from networks import MEAN, tiny
 
 from flaxnets import optim, parallel
@@ -88,7 +89,8 @@ def test_the_step_is_what_pmap_with_synchronised_batchnorm_computes(mesh8):
   model, variables = tiny()
   batch = host_batch(16)
   images, present = jax.jit(view_of())(jnp.zeros((), jnp.int32), jax.tree.map(jnp.asarray, batch))
-  synchronised = model.clone(norm=functools.partial(model.norm, axis_name='devices'))
+  synchronised = model.clone(norm=lambda train, **options: nn.BatchNorm(
+    use_running_average=not train, momentum=0.9, epsilon=1e-5, axis_name='devices', **options))
 
   def device_step(params, images, present, labels):
     def loss_of(params):

@@ -10,7 +10,8 @@ from flaxnets.errors import InputError
 from flaxnets.models.resattention import ResAttentionNet
 from flaxnets.models.resnet import ResNet
 from flaxnets.nn.attention import MASKS
-from flaxnets.nn.blocks import NORMS, BasicBlock, Bottleneck
+from flaxnets.nn.blocks import BasicBlock, Bottleneck
+from flaxnets.nn.norms import NORMS
 from flaxnets.nn.stem import check_stem
 
 MODELS = {

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flaxnets.nn.blocks import Head, Norm, batch_norm
+from flaxnets.nn.blocks import Head
+from flaxnets.nn.norms import Norm, batch_norm
 from flaxnets.nn.stem import Stem
 
 

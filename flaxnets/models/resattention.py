@@ -13,7 +13,8 @@ from flax import linen as nn
 
 from flaxnets.models.classifier import Classifier
 from flaxnets.nn.attention import AttentionModule
-from flaxnets.nn.blocks import Bottleneck, Norm
+from flaxnets.nn.blocks import Bottleneck
+from flaxnets.nn.norms import Norm
 
 
 class ResAttentionNet(Classifier):

@@ -11,7 +11,8 @@ from typing import Any
 import jax
 
 from flaxnets.models.classifier import Classifier
-from flaxnets.nn.blocks import BasicBlock, Norm
+from flaxnets.nn.blocks import BasicBlock
+from flaxnets.nn.norms import Norm
 
 
 class ResNet(Classifier):

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flaxnets.nn.blocks import Bottleneck, GlobalAveragePool, Norm, conv
+from flaxnets.nn.blocks import Bottleneck, GlobalAveragePool
+from flaxnets.nn.conv import conv
+from flaxnets.nn.norms import Norm
 
 MASKS = ('spatial', 'self_attention', 'squeeze_excite')
 

@@ -1,72 +1,22 @@
-"""Convolutions, norms, pooling and residual blocks, with the padding and initialisation of the PyTorch recipes.
+"""Pooling, the head and residual blocks.
 
-Residual blocks: K. He et al., Deep Residual Learning for Image Recognition, CVPR 2016. Initialisation: K. He et
-al., Delving Deep into Rectifiers, ICCV 2015 (normal, fan out).
+Residual blocks: K. He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-Norm = Callable[..., nn.Module]
+from flaxnets.nn.conv import conv
+from flaxnets.nn.norms import Norm
 
-conv_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 # PyTorch's nn.Linear: uniform within 1 / sqrt(inputs), for weights and biases alike.
 dense_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
-
-
-def conv(features: int, size: int, strides: int = 1, *, dtype: Any, name: str) -> nn.Module:
-  """A convolution with symmetric padding of (size - 1) / 2 and no bias.
-
-  Flax's 'SAME' pads a stride-2 convolution of an even-sized map on the far side only, PyTorch on both.
-  """
-  if size == 1:
-    return PointwiseConv(features, strides, dtype=dtype, name=name)
-  return nn.Conv(
-    features, (size, size), strides, (size - 1) // 2, use_bias=False, kernel_init=conv_init, dtype=dtype, name=name
-  )
-
-
-class PointwiseConv(nn.Module):
-  """A 1 x 1 convolution without bias, as the matrix product that it is.
-
-  The same function and parameter (1, 1, inputs, features) as nn.Conv's. XLA on CPUs computes the gradient of a 1 x 1
-  convolution's kernel as a convolution with a window of the whole map, several times slower than the product.
-  """
-
-  features: int
-  strides: int = 1
-  dtype: Any = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    kernel = self.param('kernel', conv_init, (1, 1, x.shape[-1], self.features), jnp.float32)
-    x, kernel = x[:, ::self.strides, ::self.strides].astype(self.dtype), kernel[0, 0].astype(self.dtype)
-    return jax.lax.dot_general(x, kernel, (((3,), (0,)), ((), ())))
-
-
-def batch_norm(*, train: bool, momentum: float = 0.9, **kwargs) -> nn.BatchNorm:
-  """BatchNorm as PyTorch's defaults have it (their momentum 0.1 is 0.9 here), statistics in float32.
-
-  One difference stays: Flax averages the biased variance of a batch into the running one, PyTorch the unbiased,
-  n / (n - 1) times as large. With n = batch x height x width it is under 0.1 % in every layer here.
-  """
-  return nn.BatchNorm(use_running_average=not train, momentum=momentum, epsilon=1e-5, **kwargs)
-
-
-def group_norm(*, train: bool, **kwargs) -> nn.GroupNorm:
-  """GroupNorm over groups of 8 features: nothing is kept between batches. Y. Wu and K. He, ECCV 2018."""
-  del train
-  return nn.GroupNorm(num_groups=None, group_size=8, epsilon=1e-5, **kwargs)
-
-
-NORMS = {'batch': batch_norm, 'group': group_norm}
 
 
 def max_pool(x: jax.Array) -> jax.Array:

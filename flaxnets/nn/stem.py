@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from flaxnets.nn import completion as completions
-from flaxnets.nn.blocks import Norm, conv, conv_init, max_pool
+from flaxnets.nn.blocks import max_pool
+from flaxnets.nn.conv import conv, conv_init
 from flaxnets.nn.dynamic_conv import DynamicConv, check_subset
+from flaxnets.nn.norms import Norm
 
 STEMS = ('dynamic', 'conv')
 FILLS = ('mean', 'black', 'gray')

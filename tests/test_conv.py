@@ -1,0 +1,60 @@
+"""Every formulation of a convolution is Flax's own function, and so is its gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flaxnets.nn import conv
+from flaxnets.nn.conv import convolve_by_taps
+
+
+def random(seed, *shape, dtype=jnp.float32):
+  return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+@pytest.mark.parametrize('strides', [1, 2])
+@pytest.mark.parametrize('size', [1, 3, 7])
+@pytest.mark.parametrize('side', [4, 16])
+def test_a_convolution_is_flax_own(size, strides, side):
+  x = random(0, 2, side, side + 1, 5)
+  ours = conv.Conv(3, size, strides)
+  theirs = nn.Conv(3, (size, size), strides, (size - 1) // 2, use_bias=False)
+  variables = ours.init(jax.random.key(1), x)
+  assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, theirs.init(jax.random.key(1), x))
+  weights = random(2, *theirs.apply(variables, x).shape)
+  values = [jax.value_and_grad(lambda v, x, m=module: (m.apply(v, x) * weights).sum(), argnums=(0, 1))(variables, x)
+            for module in (ours, theirs)]
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *values)
+
+
+def test_small_maps_go_by_taps_on_cpus_only(monkeypatch):
+  def program(side):
+    module = conv.Conv(3, 3)
+    x = random(0, 1, side, side, 2)
+    variables = module.init(jax.random.key(0), x)
+    return str(jax.make_jaxpr(module.apply)(variables, x))
+
+  assert 'conv_general_dilated' not in program(6) and 'conv_general_dilated' in program(7)
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert 'conv_general_dilated' in program(6)
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.sampled_from([1, 3, 5, 7]), st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_by_taps_is_a_convolution_for_any_map_kernel_and_stride(height, width, size, strides):
+  x, kernel = random(0, 1, height, width, 2), random(1, size, size, 2, 3)
+  expected = jax.lax.conv_general_dilated(
+    x, kernel, (strides, strides), [((size - 1) // 2,) * 2] * 2, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  np.testing.assert_allclose(convolve_by_taps(x, kernel, strides), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_by_taps_adds_up_in_float32():
+  x, kernel = random(0, 2, 3, 3, 256, dtype=jnp.bfloat16), random(1, 3, 3, 256, 8, dtype=jnp.bfloat16)
+  out = convolve_by_taps(x, kernel, 1)
+  exact = convolve_by_taps(x.astype(jnp.float32), kernel.astype(jnp.float32), 1)
+  assert out.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(out, exact.astype(jnp.bfloat16))
