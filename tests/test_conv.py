@@ -58,3 +58,19 @@ def test_by_taps_adds_up_in_float32():
   exact = convolve_by_taps(x.astype(jnp.float32), kernel.astype(jnp.float32), 1)
   assert out.dtype == jnp.bfloat16
   np.testing.assert_array_equal(out, exact.astype(jnp.bfloat16))
+
+
+def test_products_of_hessian_and_vector_are_there_in_the_way_that_jax_advises():
+  module, x = conv.Conv(3, 1), random(0, 2, 4, 4, 5)
+  params = module.init(jax.random.key(1), x)
+  direction = jax.tree.map(lambda leaf: random(2, *leaf.shape), params)
+
+  def loss(params):
+    return (module.apply(params, x) ** 3).sum()
+
+  _, product = jax.jvp(jax.grad(loss), (params,), (direction,))
+  step = 1e-2
+  before, after = (jax.grad(loss)(jax.tree.map(lambda p, d, s=sign: p + s * step * d, params, direction))
+                   for sign in (-1, 1))
+  jax.tree.map(lambda p, a, b: np.testing.assert_allclose(p, (a - b) / (2 * step), rtol=1e-2, atol=1e-1),
+               product, after, before)

@@ -147,6 +147,23 @@ def test_shrinking_one_axis_while_the_other_grows_still_averages():
   assert largest_difference(out, np.full_like(out, 100)) <= 1
 
 
+@pytest.mark.parametrize(('height', 'width'), [(32, 50), (25, 34), (46, 62), (36, 64), (60, 40)])
+def test_shrinking_by_less_than_two_is_pillows_antialiasing(height, width):
+  noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+  expected = Image.fromarray(noise).resize((width, height), Image.BILINEAR)
+  out = canvas(encoded(noise, 'PNG'), height, width)
+  # Of noise, which is all detail, the standard deviation is 74.
+  assert np.sqrt(np.mean((out - np.asarray(expected, float)) ** 2)) < 12
+
+
+def test_stripes_as_fine_as_pixels_leave_no_moire():
+  stripes = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+  stripes[:, ::2] = 200
+  for width in (34, 40, 48):
+    average = Image.fromarray(stripes).resize((width, HEIGHT), Image.BOX)
+    assert canvas(encoded(stripes, 'PNG'), HEIGHT, width).std() < 0.6 * np.asarray(average).std()
+
+
 def test_a_large_jpeg_is_decoded_small_and_close_to_the_average_of_areas():
   noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
   large = np.asarray(Image.fromarray(noise).resize((640, 480), Image.BICUBIC))

@@ -68,8 +68,8 @@ def decode(data: bytes, out: np.ndarray, *, name: str) -> tuple[int, int]:
 
   Formats are JPEG, PNG, WebP, BMP, GIF (the first frame), TIFF, PPM, JPEG 2000 and AVIF. EXIF orientation is
   honoured. Gray, palette and CMYK images become RGB, 16 bits become 8, what is transparent shows white.
-  Shrinking averages areas; a JPEG at least twice as large as `out` on both axes is first shrunk by its own
-  DCT. Threads decode side by side: the work is done without the interpreter's lock.
+  Shrinking does not alias; a JPEG that is large enough for it is first shrunk by its own DCT. Threads decode side by
+  side: the work is done without the interpreter's lock.
 
   Args:
     data: the file's bytes.
@@ -154,15 +154,29 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _squash(pixels: np.ndarray, out: np.ndarray) -> None:
-  """Resizes into `out`: areas averaged along an axis that shrinks, linear along one that grows."""
-  height, width = out.shape[:2]
-  least = min(height, pixels.shape[0]), min(width, pixels.shape[1])
-  if least != pixels.shape[:2]:
+  """Resizes into `out`: linear along an axis that grows, and along one that shrinks without aliasing.
+
+  To a half and less, by averages of areas. Under that by a linear interpolation after a blur over three pixels, which
+  together have the variance of the triangle that antialiases, a third of the time of averaging.
+  """
+  size = out.shape[:2]
+  least = min(size[0], pixels.shape[0]), min(size[1], pixels.shape[1])
+  shrinks = pixels.shape[0] / least[0], pixels.shape[1] / least[1]
+  if max(shrinks) >= 2:
     pixels = _resize(pixels, least, cv2.INTER_AREA, out)
-  if least != (height, width):
-    pixels = _resize(pixels, (height, width), cv2.INTER_LINEAR, out)
+  elif max(shrinks) > 1:
+    pixels = cv2.sepFilter2D(
+      pixels, -1, _blur(shrinks[1]), _blur(shrinks[0]), borderType=cv2.BORDER_REPLICATE).reshape(pixels.shape)
+  if pixels.shape[:2] != size:
+    pixels = _resize(pixels, size, cv2.INTER_LINEAR, out)
   if pixels is not out:
     out[...] = pixels
+
+
+def _blur(shrink: float) -> np.ndarray:
+  """Three weights of variance (shrink^2 - 1) / 6: what a triangle of width `shrink` has more than one of width 1."""
+  side = (shrink * shrink - 1) / 12
+  return np.asarray([side, 1 - 2 * side, side], np.float32)
 
 
 def _resize(pixels: np.ndarray, size: tuple[int, int], how: int, out: np.ndarray) -> np.ndarray:
