@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from benchmarks import input_pipeline, photos, scaling, subsets
+from benchmarks import input_pipeline, layers, photos, scaling, subsets
 from benchmarks.children import Child, in_turns, pace
 from flaxnets.errors import InputError
 
@@ -73,6 +73,21 @@ def test_subsets_are_compiled_in_fresh_processes_without_and_with_the_cache():
     'without cache', 'filling cache', 'with cache', 'compile sample:7 of 1', 'report sample:7 of 1',
     'compile singles of 1', 'report singles of 1'}
   assert rows['subsets/resnet18/compile singles of 1'].details['subsets'] == 1
+
+
+def test_a_step_is_its_convolutions_and_the_rest():
+  *rows, rest = layers.benchmark(layers.parse([*SMALL, '--model=resattention']))
+  assert rest.value == pytest.approx(rows[-1].value - rows[-2].value)  # so small, fusion can make that negative
+  rows = named(rows)
+  name = 'layers/resattention/'
+  parts = [row for row in rows.values() if '->' in row.name]
+  # 17 convolutions and 2 shortcuts; nobody asks for the gradient of the images.
+  assert sum(row.details['count'] for row in parts if row.name.endswith('/forward')) == 19
+  assert sum(row.details['count'] for row in parts if row.name.endswith('/input gradient')) == 18
+  assert rows[name + 'all convolutions'].value == pytest.approx(sum(row.value for row in parts))
+  assert sum(rows[name + part].value for part in layers.PARTS) == pytest.approx(rows[name + 'all convolutions'].value)
+  for row in rows.values():
+    assert (row.ratio == pytest.approx(row.details['torch_ms'] / row.value)) if TORCH else row.ratio is None
 
 
 def test_devices_and_processes_give_the_same_losses(capsys):

@@ -133,6 +133,33 @@ class Evaluation(_Contender):
       self.logits = self.forward(self.images)
 
 
+class Convolution:
+  """One part of one convolution (see `benchmarks.layers`) alone, eagerly; called with n it is done n times."""
+
+  def __init__(self, layer: Any, part: str, batch_size: int, device: torch.device):
+    self.device, self.part = device, part
+    x = torch.randn(batch_size, layer.inputs, layer.height, layer.width, device=device)
+    kernel = torch.randn(layer.features, layer.inputs, layer.size, layer.size, device=device)
+    self.x, self.kernel = (tensor.to(memory_format=torch.channels_last) for tensor in (x, kernel))
+    self.strides, self.padding = [layer.strides] * 2, [(layer.size - 1) // 2] * 2
+    self.outputs = self.forward()
+
+  def forward(self) -> torch.Tensor:
+    return torch.conv2d(self.x, self.kernel, stride=self.strides, padding=self.padding)
+
+  def backward(self) -> Any:
+    which = [self.part == 'input gradient', self.part == 'kernel gradient', False]
+    return torch.ops.aten.convolution_backward(
+      self.outputs, self.x, self.kernel, None, self.strides, self.padding, [1, 1], False, [0, 0], 1, which)
+
+  def __call__(self, units: int) -> None:
+    with torch.inference_mode():
+      for _ in range(units):
+        self.forward() if self.part == 'forward' else self.backward()
+    if self.device.type == 'cuda':
+      torch.cuda.synchronize()
+
+
 def network_on(
   device: torch.device, name: str, sizes: Mapping[str, int], variables: Mapping[str, Any]
 ) -> nn.Module:

@@ -53,7 +53,7 @@ def get_config() -> config_dict.ConfigDict:
   augment.evaluation_resize = 1.0  # evaluation: shorter side to image_size x this, then the centre
 
   config.presence = presence = config_dict.ConfigDict()
-  presence.mode = 'hierarchical'  # none | drop | hierarchical | full_and_random | sandwich (three passes a step)
+  presence.mode = 'hierarchical'  # none | drop | hierarchical | full_and_random | pair, sandwich (2, 3 passes a step)
   presence.probability = 0.5  # drop, full_and_random: the share of examples that lose channels
   presence.fill = 'absent'  # drop: absent (left out) | black (raw zeros that count as present) | either (even odds)
 

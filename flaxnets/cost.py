@@ -26,7 +26,6 @@ from flaxnets import models
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.errors import InputError
 from flaxnets.nn.blocks import GlobalAveragePool
-from flaxnets.nn.conv import convolve_by_taps
 from flaxnets.nn.norms import BatchNorm
 
 _COUNTED_OUTPUTS = (BatchNorm, nn.GroupNorm, nn.LayerNorm, GlobalAveragePool)
@@ -87,9 +86,6 @@ def _count_products(jaxpr: Any, counts: collections.Counter[str], mixing: bool) 
   for equation in jaxpr.eqns:
     inside = mixing or 'mixing' in str(equation.source_info.name_stack).split('/')
     output = equation.outvars[0].aval
-    if equation.params.get('name') == convolve_by_taps.__name__:  # leaves out taps on padding, which count here
-      counts['macs'] += math.prod(output.shape) * math.prod(equation.invars[1].aval.shape[:3])
-      continue
     if equation.primitive.name == 'conv_general_dilated':
       kernel = equation.invars[1].aval
       spec = equation.params['dimension_numbers'].rhs_spec

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from flaxnets.errors import InputError
 
-MODES = ('none', 'drop', 'hierarchical', 'full_and_random', 'sandwich')
-PASSES = {mode: 3 if mode == 'sandwich' else 1 for mode in MODES}  # of the network in each step
+PASSES = {'none': 1, 'drop': 1, 'hierarchical': 1, 'full_and_random': 1, 'pair': 2, 'sandwich': 3}  # a step
+MODES = tuple(PASSES)
 FILLS = ('absent', 'black', 'either')
 
 
@@ -23,8 +23,8 @@ def check(mode: str, fill: str, probability: float) -> None:
     raise InputError(f'no presence fill {fill!r}; there are {", ".join(FILLS)}')
   if not 0 <= probability <= 1:
     raise InputError(f'presence.probability is {probability}; it is a share, from 0 to 1')
-  if mode == 'sandwich' and fill != 'absent':
-    raise InputError(f"presence.fill {fill!r} changes the images, which the passes of a sandwich share; use 'absent'")
+  if PASSES[mode] > 1 and fill != 'absent':
+    raise InputError(f"presence.fill {fill!r} changes the images, which the passes of a {mode} share; use 'absent'")
 
 
 def sample(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: float) -> jax.Array:
@@ -36,8 +36,9 @@ def sample(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: fl
       sure and each other goes with even odds (the paper's SelectiveChannelDrop; the report gives no odds, these
       are ours). 'hierarchical': a size uniform in 1..C, then a subset of that size uniform (Y. Bao et al., ChannelViT,
       ICLR 2024). 'full_and_random': with `probability` incomplete, a size uniform in 1..C-1 and a uniform subset.
-      'sandwich': three passes, with all channels, with one, and as in 'hierarchical' (after J. Yu and T. Huang,
-      Universally Slimmable Networks, ICCV 2019, who train the widest, the narrowest and a random width together).
+      'pair': two passes, with all channels, and incomplete: a size uniform in 1..C-1 and a uniform subset. 'sandwich':
+      three passes, with all channels, with one, and as in 'hierarchical' (after J. Yu and T. Huang, Universally
+      Slimmable Networks, ICCV 2019, who train the widest, the narrowest and a random width together).
     shape: (b, C).
     probability: in 0..1; only for 'drop' and 'full_and_random'.
 
@@ -61,12 +62,13 @@ def sample(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: fl
       return random[:, None]
     single = jnp.arange(channels) == jax.random.randint(key_hit, (batch, 1), 0, channels)
     return jnp.stack([everything, single, random], axis=1)
-  hit = jax.random.bernoulli(key_hit, probability, (batch, 1))
+  incomplete = rank < jax.random.randint(key_size, (batch, 1), 1, max(channels, 2))
+  if mode == 'pair':
+    return jnp.stack([everything, incomplete], axis=1)
   if mode == 'drop':
-    stays = (rank == 0) | jax.random.bernoulli(key_size, 0.5, shape)
-  else:
-    stays = rank < jax.random.randint(key_size, (batch, 1), 1, max(channels, 2))
-  return (~hit | stays)[:, None]
+    incomplete = (rank == 0) | jax.random.bernoulli(key_size, 0.5, shape)
+  hit = jax.random.bernoulli(key_hit, probability, (batch, 1))
+  return (~hit | incomplete)[:, None]
 
 
 def apply(

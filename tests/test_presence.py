@@ -18,6 +18,16 @@ def test_no_example_loses_its_last_channel(mode, channels):
   assert kept.shape == (2000, presence.PASSES[mode], channels) and kept.any(axis=2).all()
 
 
+def test_a_pair_is_all_channels_and_an_incomplete_subset():
+  full, incomplete = np.moveaxis(np.asarray(presence.sample(KEY, 'pair', (12000, 3), probability=0.0)), 1, 0)
+  assert full.all()
+  subsets, counts = np.unique(incomplete, axis=0, return_counts=True)
+  assert len(subsets) == 6 and not subsets.all(1).any() and subsets.any(1).all()
+  # Sizes 1 and 2 with even odds, 3 subsets of each.
+  np.testing.assert_allclose(counts / 12000, 1 / 6, atol=0.02)
+  assert np.asarray(presence.sample(KEY, 'pair', (4, 1), probability=0.0)).all()
+
+
 def test_a_sandwich_is_all_channels_one_drawn_evenly_and_a_random_subset():
   full, single, random = np.moveaxis(np.asarray(presence.sample(KEY, 'sandwich', (12000, 3), probability=0.0)), 1, 0)
   assert full.all() and (single.sum(axis=1) == 1).all()

@@ -65,6 +65,10 @@ def get_runs() -> dict[str, dict]:
   for subset in ('RG', 'R', 'RB', 'GB', 'G', 'B'):
     seeds = {'seed': SEEDS} if subset in ('RG', 'R') else {}
     runs[f'expert-{subset}'] = {**RGB_ONLY, **CONV, 'train.subset': subset, **seeds}
+  # Several passes a step: as many fewer epochs, and then as many times the budget.
+  for mode, passes in (('pair', 2), ('sandwich', 3)):
+    runs[mode] = {'presence.mode': mode, 'train.epochs': 20.0 / passes}
+    runs[f'{mode}-x{passes}'] = {'presence.mode': mode}
   runs['hierarchical-none'] = {'model.completion': 'none'}
   runs['full-and-random-linear'] = {'presence.mode': 'full_and_random'}
   runs['channel-dropout'] = {**CONV, 'presence.mode': 'drop', 'presence.fill': 'absent'}
