@@ -105,7 +105,8 @@ def carry_out(study: Study, only: str = '', against: str = '') -> int:
   Raises:
     InputError: for an unknown name, a folder that cannot be written, or one in which another study is going on.
   """
-  selected = chosen(study.runs, only)
+  # By seed, so that there is a whole table before any second seed begins.
+  selected = sorted(chosen(study.runs, only), key=lambda run: run.config.seed)
   reference_of(study.runs, against)
   with _only_study_in(study.out) as lock:
     for place, run in enumerate(selected, 1):

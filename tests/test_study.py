@@ -23,6 +23,7 @@ from flaxnets.comparison import Judged
 from flaxnets.errors import InputError
 from flaxnets.nn.norms import NORMS
 from flaxnets.nn.stem import Stem
+from flaxnets.presence import PASSES
 from flaxnets.study import Study
 from flaxnets.study_plan import chosen, plan
 
@@ -129,7 +130,10 @@ def test_the_rgb_study_has_every_expert_and_trains_no_network_twice():
   assert all(run.config.model.stem == 'conv' and run.config.presence.mode == 'none' for run in experts)
   trained = [json.dumps(study.experiment.as_json(run.config), sort_keys=True) for run in runs if not run.weights]
   assert len(trained) == len(set(trained))
-  assert {run.config.train.epochs for run in runs} == {20.0} and {run.config.image_size for run in runs} == {56}
+  # Of equal budget, but for those whose names say what more they cost.
+  passes = {run.name: run.config.train.epochs / 20 * PASSES[run.config.presence.mode] for run in runs}
+  assert {name: factor for name, factor in passes.items() if factor != 1} == {'pair-x2': 2, 'sandwich-x3': 3}
+  assert {run.config.image_size for run in runs} == {56}
   assert len({run.network for run in runs}) == 3
 
 
@@ -196,7 +200,7 @@ def table_of(wanted):
 def test_a_study_goes_on_where_it_was_cut_and_does_again_only_what_failed(done):
   _, codes, jobs = done
   assert codes == [75, 1, 1]
-  assert jobs == ['whole', 'whole-seed1', None, 'whole-seed1', 'linear', 'expert-R', 'broken', None, 'broken', None]
+  assert jobs == ['whole', 'linear', None, 'linear', 'expert-R', 'broken', 'whole-seed1', None, 'broken', None]
 
 
 def test_the_rows_of_the_table_are_what_evaluation_wrote(done):
