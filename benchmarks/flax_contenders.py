@@ -104,6 +104,9 @@ class Training:
   def memory_bytes(self) -> int | None:
     return _memory(self.step, self.mesh)
 
+  def bytes_accessed(self) -> float | None:
+    return _bytes_accessed(self.step)
+
 
 def _as_they_are(step: jax.Array, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
   del step
@@ -134,6 +137,9 @@ class Evaluation:
   def memory_bytes(self) -> int | None:
     return _memory(self.forward, self.mesh)
 
+  def bytes_accessed(self) -> float | None:
+    return _bytes_accessed(self.forward)
+
 
 class Judging:
   """The evaluator at work on all channels: host batch to device, warp, network, sums, predictions to the host."""
@@ -153,6 +159,8 @@ class Judging:
   def memory_bytes(self) -> None:
     """Not known: the evaluator keeps its programs to itself."""
 
+  bytes_accessed = memory_bytes
+
 
 def _compiled(function: Any, *args: Any) -> tuple[Any, float]:
   begin = time.perf_counter()
@@ -167,3 +175,8 @@ def _memory(compiled: Any, mesh: Mesh) -> int | None:
     return None
   return mesh.size * (planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes
                       - planned.alias_size_in_bytes)
+
+
+def _bytes_accessed(compiled: Any) -> float | None:
+  """What the compiled program reads and writes on one device, as XLA counts it."""
+  return (compiled.cost_analysis() or {}).get('bytes accessed')

@@ -60,7 +60,7 @@ def test_without_torch_our_rows_are_there_and_the_missing_peer_is_said(without_t
   for row in rows:
     assert row.unit == 'images/s' and row.ratio is None and row.peer is None
     assert 0 < row.details['low'] <= row.value <= row.details['high']
-    assert row.details['compile_seconds'] >= 0 and row.details['mfu'] is None
+    assert row.details['compile_seconds'] >= 0 and row.details['mfu'] is None and row.details['bandwidth_share'] is None
     json.dumps(row.details)
   assert rows[0].details['memory_mib'] > rows[2].details['memory_mib'] > 0
 
@@ -83,18 +83,20 @@ def test_first_variables_leave_no_norm_layer_at_ones_and_zeros(mesh1):
 
 
 @pytest.mark.parametrize(('mode', 'passes'), [('train', 3), ('eval', 1)])
-def test_mfu_is_two_flops_a_mac_and_three_passes_in_training(mode, passes, monkeypatch, mesh1):
-  monkeypatch.setitem(train_step.PEAKS, 'cpu', {'float32': 1e9})
+def test_shares_of_a_gpus_peaks_are_of_flops_at_three_passes_in_training_and_of_bytes(mode, passes, monkeypatch, mesh1):
+  monkeypatch.setitem(train_step.PEAKS, 'cpu', {'float32': 1e9, 'memory': 1e6})
   one, timing = peerless(mesh1), Timing(5.0, [0.5, 2.0, 1.0])
-  contender = types.SimpleNamespace(compile_seconds=None, memory_bytes=lambda: 3 * 2**20)
+  contender = types.SimpleNamespace(compile_seconds=None, memory_bytes=lambda: 3 * 2**20, bytes_accessed=lambda: 5e5)
   details = one.details(mode, 'float32', timing, contender)
   assert details['mfu'] == pytest.approx(16 * 2 * one.macs * passes / 1e9)
+  assert details['bandwidth_share'] == pytest.approx(0.5)  # half a second's worth of bytes, in one
   assert details['compile_seconds'] == 4.0 and details['memory_mib'] == 3.0
 
 
 def test_the_peak_of_a_gpu_is_found_by_its_name():
   assert train_step.peak_of('NVIDIA H100 80GB HBM3', 'bfloat16') == 989e12
   assert train_step.peak_of('NVIDIA H100 PCIe', 'tf32') == 378e12
+  assert train_step.peak_of('NVIDIA H200', 'memory') == 4.8e12
   assert train_step.peak_of('cpu', 'float32') is None
 
 

@@ -85,6 +85,9 @@ class _Contender:
     self(1)
     return torch.cuda.max_memory_allocated() - others
 
+  def bytes_accessed(self) -> None:
+    """PyTorch does not count them."""
+
   def held(self) -> list[torch.Tensor]:
     """The tensors that live on between units of work."""
     gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]

@@ -12,6 +12,8 @@ bytes over warp, sampling of subsets and DynamicConv in training, and over the e
 Memory: of flaxnets what XLA plans for the program (arguments, results, temporaries, on all devices), of PyTorch
 on a GPU the most allocated during a step; on a CPU PyTorch's cannot be told apart in one process, and is left out.
 MFU: images/s x 2 x MACs of an image (`flaxnets.cost`), x 3 in training, over the GPU's peak for that precision.
+Bandwidth share: bytes that XLA counts in the program's memory accesses, a second, over the GPU's peak. What is near
+one of the two peaks is as fast as the roofline allows.
 """
 
 from __future__ import annotations
@@ -38,12 +40,13 @@ from flaxnets import cost, experiment, models, parallel
 from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
 
-# Peak FLOP/s of GPUs by the name that JAX gives them, dense, from NVIDIA's data sheets; a longer name goes first.
+# Peak FLOP/s, dense, and bytes/s of GPUs by the name that JAX gives them, from NVIDIA's data sheets; a longer name
+# goes first.
 PEAKS = {
-  'H100 PCIe': {'bfloat16': 756e12, 'tf32': 378e12, 'float32': 51e12},
-  'H100': {'bfloat16': 989e12, 'tf32': 495e12, 'float32': 67e12},
-  'H200': {'bfloat16': 989e12, 'tf32': 495e12, 'float32': 67e12},
-  'A100': {'bfloat16': 312e12, 'tf32': 156e12, 'float32': 19.5e12},
+  'H100 PCIe': {'bfloat16': 756e12, 'tf32': 378e12, 'float32': 51e12, 'memory': 2.0e12},
+  'H100': {'bfloat16': 989e12, 'tf32': 495e12, 'float32': 67e12, 'memory': 3.35e12},
+  'H200': {'bfloat16': 989e12, 'tf32': 495e12, 'float32': 67e12, 'memory': 4.8e12},
+  'A100': {'bfloat16': 312e12, 'tf32': 156e12, 'float32': 19.5e12, 'memory': 2.0e12},
 }
 # The most that both sides may be apart. Where rounding takes a value over the kink of a ReLU, the few positions of the
 # last stage make that up to 2 % of a gradient, of either side against float64 too.
@@ -243,13 +246,15 @@ class Comparison:
   def details(self, mode: str, products: str, timing: Timing, contender: Any) -> dict[str, Any]:
     """What a row holds beside its value: spread, settings, compile time, memory, MFU."""
     compiling, memory = contender.compile_seconds, contender.memory_bytes()
-    peak = peak_of(self.mesh.devices.flat[0].device_kind, products)
+    kind = self.mesh.devices.flat[0].device_kind
+    peak, bandwidth, touched = peak_of(kind, products), peak_of(kind, 'memory'), contender.bytes_accessed()
     flops = timing.rate(self.args.batch_size) * 2 * self.macs * (3 if mode == 'train' else 1)
     return {
       **timing.spread(self.args.batch_size), 'batch_size': self.args.batch_size,
       'image_size': self.args.image_size, **self.sizes, 'products': products, 'devices': self.mesh.size,
       'compile_seconds': round(max(timing.first - timing.median, 0.0) if compiling is None else compiling, 2),
       'memory_mib': None if memory is None else round(memory / 2**20, 1), 'mfu': peak and flops / peak,
+      'bandwidth_share': bandwidth and touched and touched / timing.median / bandwidth,
     }
 
 
@@ -264,9 +269,9 @@ def _precision(products: str, on_gpu: bool) -> contextlib.AbstractContextManager
   return jax.default_matmul_precision('tensorfloat32' if products == 'tf32' else 'highest')
 
 
-def peak_of(kind: str, products: str) -> float | None:
-  """FLOP/s of a device kind as JAX names it."""
-  return next((peaks[products] for name, peaks in PEAKS.items() if name in kind), None)
+def peak_of(kind: str, what: str) -> float | None:
+  """FLOP/s of products of a precision, or bytes/s of 'memory', of a device kind as JAX names it."""
+  return next((peaks[what] for name, peaks in PEAKS.items() if name in kind), None)
 
 
 if __name__ == '__main__':
