@@ -5,7 +5,8 @@
 Rows: layers/MODEL/INPUTS->FEATURES SIZE at SIDE xCOUNT/PART in milliseconds for all COUNT such layers, where PART is
 forward, input gradient or kernel gradient; their sums; the whole step; and its rest, which is everything else. Each
 convolution is timed as a program of its own: in the step XLA fuses neighbours into one another, so that the rest can
-be off by what this saves or costs. Ratios are PyTorch's time, eager and channels-last, over ours.
+be off by what this saves or costs. Full float32 on both sides. Ratios are PyTorch's time, eager and channels-last, over
+ours; GFLOP/s are nominal, taps on padding included.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import collections
 import dataclasses
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -72,6 +74,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> None:
   args = parse(argv)
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # both frameworks share a GPU's memory
   parallel.start(args.batch_size)
   measure.finish(benchmark(args), args.json)
 
@@ -90,8 +93,10 @@ def benchmark(args: argparse.Namespace) -> list[Row]:
   sides = {'flaxnets': functools.partial(OurConvolution, mesh=mesh)}
   if peer:
     sides['torch'] = functools.partial(peer.Convolution, device=device)
-  rows = convolutions(args, layers_of(model, args.image_size), sides)
-  return rows + rest(args, rows, whole_steps(args, config, model, mesh, peer, device))
+    peer.set_tf32(False)
+  with jax.default_matmul_precision('highest'):
+    rows = convolutions(args, layers_of(model, args.image_size), sides)
+    return rows + rest(args, rows, whole_steps(args, config, model, mesh, peer, device))
 
 
 def layers_of(model: nn.Module, image_size: int) -> collections.Counter[Layer]:
@@ -136,7 +141,8 @@ class OurConvolution:
 
   def __call__(self, units: int) -> None:
     for _ in range(units):
-      jax.block_until_ready(self.work())
+      done = self.work()
+    jax.block_until_ready(done)
 
 
 def convolutions(

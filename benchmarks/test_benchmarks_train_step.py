@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import flax_contenders, train_step
+from benchmarks import flax_contenders, layers, train_step
 from benchmarks.measure import Timing
 from flaxnets import models, optim, parallel
 from flaxnets.errors import InputError
@@ -170,3 +170,25 @@ def test_several_steps_of_both_sides_end_in_the_same_weights(mesh8):
   for key, value in theirs.weights().items():
     moved, expected = after[key] - begin[key], value - begin[key]
     assert np.linalg.norm(moved - expected) < 2e-2 * np.linalg.norm(expected), key
+
+
+@pytest.mark.parametrize('layer', [layers.Layer(6, 6, 5, 4, 3, 1, False), layers.Layer(3, 3, 5, 4, 3, 1, False),
+                                   layers.Layer(6, 6, 5, 4, 1, 2, False)])
+@pytest.mark.parametrize('part', layers.PARTS)
+def test_a_layer_alone_is_the_same_convolution_on_both_sides(layer, part, mesh1):
+  torch = pytest.importorskip('torch')
+  from benchmarks import torch_peer
+
+  ours = layers.OurConvolution(layer, part, 2, mesh1)
+  theirs = torch_peer.Convolution(layer, part, 2, torch.device('cpu'))
+  params, x, *cotangent = ours.work.args
+  theirs.x = torch.from_numpy(np.array(x)).permute(0, 3, 1, 2)
+  theirs.kernel = torch.from_numpy(np.array(params['params']['kernel'])).permute(3, 2, 0, 1)
+  if part == 'forward':
+    expected = theirs.forward().permute(0, 2, 3, 1)
+  else:
+    theirs.outputs = torch.from_numpy(np.array(cotangent[0])).permute(0, 3, 1, 2)
+    to_x, to_kernel, _ = theirs.backward()
+    expected = to_x.permute(0, 2, 3, 1) if part == 'input gradient' else to_kernel.permute(2, 3, 1, 0)
+  found = jax.tree.leaves(ours.work())[0]
+  np.testing.assert_allclose(found, expected.numpy(), rtol=1e-3, atol=1e-3)

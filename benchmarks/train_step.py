@@ -12,8 +12,8 @@ bytes over warp, sampling of subsets and DynamicConv in training, and over the e
 Memory: of flaxnets what XLA plans for the program (arguments, results, temporaries, on all devices), of PyTorch
 on a GPU the most allocated during a step; on a CPU PyTorch's cannot be told apart in one process, and is left out.
 MFU: images/s x 2 x MACs of an image (`flaxnets.cost`), x 3 in training, over the GPU's peak for that precision.
-Bandwidth share: bytes that XLA counts in the program's memory accesses, a second, over the GPU's peak. What is near
-one of the two peaks is as fast as the roofline allows.
+Bandwidth share: bytes a second that XLA counts for the program's own kernels, over the GPU's peak. An estimate: caches
+make it too high, and calls of cuDNN and cuBLAS, which XLA may not count, too low.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ class Comparison:
     return flax_contenders.network_batch(self.args.batch_size, self.args.image_size, self.args.num_classes)
 
   def details(self, mode: str, products: str, timing: Timing, contender: Any) -> dict[str, Any]:
-    """What a row holds beside its value: spread, settings, compile time, memory, MFU."""
+    """What a row holds beside its value: spread, settings, compile time, memory, shares of a GPU's peaks."""
     compiling, memory = contender.compile_seconds, contender.memory_bytes()
     kind = self.mesh.devices.flat[0].device_kind
     peak, bandwidth, touched = peak_of(kind, products), peak_of(kind, 'memory'), contender.bytes_accessed()

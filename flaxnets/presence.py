@@ -36,9 +36,10 @@ def sample(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: fl
       sure and each other goes with even odds (the paper's SelectiveChannelDrop; the report gives no odds, these
       are ours). 'hierarchical': a size uniform in 1..C, then a subset of that size uniform (Y. Bao et al., ChannelViT,
       ICLR 2024). 'full_and_random': with `probability` incomplete, a size uniform in 1..C-1 and a uniform subset.
-      'pair': two passes, with all channels, and incomplete: a size uniform in 1..C-1 and a uniform subset. 'sandwich':
-      three passes, with all channels, with one, and as in 'hierarchical' (after J. Yu and T. Huang, Universally
-      Slimmable Networks, ICCV 2019, who train the widest, the narrowest and a random width together).
+      'pair': two passes, with all channels, and incomplete: a size uniform in 1..C-1 and a uniform subset (with one
+      channel alone both have it). 'sandwich': three passes, with all channels, with one, and as in 'hierarchical'
+      (after J. Yu and T. Huang, Universally Slimmable Networks, ICCV 2019, who train the widest, the narrowest and a
+      random width together).
     shape: (b, C).
     probability: in 0..1; only for 'drop' and 'full_and_random'.
 

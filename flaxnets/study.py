@@ -5,7 +5,7 @@
 
 The config file has two functions. `get_config()` gives what all runs share; `--config.field=value` changes it.
 `get_runs()` gives the runs in their order: a dict from name to a dict of the fields in which the run differs, as
-{'model.completion': 'none'}. Two keys mean more:
+{'model.completion': 'none'}. Second seeds come after all first ones. Two keys mean more:
 
 - `seed` may be a tuple: a run for each, averaged in table.md. Another seed than the shared one is written behind the
   name, as in `hierarchical-seed1`.
@@ -105,8 +105,9 @@ def carry_out(study: Study, only: str = '', against: str = '') -> int:
   Raises:
     InputError: for an unknown name, a folder that cannot be written, or one in which another study is going on.
   """
-  # By seed, so that there is a whole table before any second seed begins.
-  selected = sorted(chosen(study.runs, only), key=lambda run: run.config.seed)
+  # First seeds first, so that there is a whole table before any second one begins.
+  again = {run.name: sum(other.stem == run.stem for other in study.runs[:i]) for i, run in enumerate(study.runs)}
+  selected = sorted(chosen(study.runs, only), key=lambda run: again[run.name])
   reference_of(study.runs, against)
   with _only_study_in(study.out) as lock:
     for place, run in enumerate(selected, 1):

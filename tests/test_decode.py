@@ -147,13 +147,14 @@ def test_shrinking_one_axis_while_the_other_grows_still_averages():
   assert largest_difference(out, np.full_like(out, 100)) <= 1
 
 
-@pytest.mark.parametrize(('height', 'width'), [(32, 50), (25, 34), (46, 62), (36, 64), (60, 40)])
-def test_shrinking_by_less_than_two_is_pillows_antialiasing(height, width):
+@pytest.mark.parametrize(
+  ('height', 'width', 'most'), [(32, 50, 9), (25, 34, 4), (46, 62, 2.5), (36, 64, 9), (60, 40, 8)])
+def test_shrinking_by_less_than_two_is_pillows_antialiasing(height, width, most):
   noise = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
   expected = Image.fromarray(noise).resize((width, height), Image.BILINEAR)
   out = canvas(encoded(noise, 'PNG'), height, width)
-  # Of noise, which is all detail, the standard deviation is 74.
-  assert np.sqrt(np.mean((out - np.asarray(expected, float)) ** 2)) < 12
+  # Of noise, which is all detail, the standard deviation is 74. Averages of areas are 10.1, 9.8, 1.5, 8.6, 7.2 off.
+  assert np.sqrt(np.mean((out - np.asarray(expected, float)) ** 2)) < most
 
 
 def test_stripes_as_fine_as_pixels_leave_no_moire():

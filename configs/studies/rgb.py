@@ -65,7 +65,7 @@ def get_runs() -> dict[str, dict]:
   for subset in ('RG', 'R', 'RB', 'GB', 'G', 'B'):
     seeds = {'seed': SEEDS} if subset in ('RG', 'R') else {}
     runs[f'expert-{subset}'] = {**RGB_ONLY, **CONV, 'train.subset': subset, **seeds}
-  # Several passes a step: as many fewer epochs, and then as many times the budget.
+  # Several passes a step: a half or a third of the epochs for the same budget; then all of them (-x2, -x3).
   for mode, passes in (('pair', 2), ('sandwich', 3)):
     runs[mode] = {'presence.mode': mode, 'train.epochs': 20.0 / passes}
     runs[f'{mode}-x{passes}'] = {'presence.mode': mode}

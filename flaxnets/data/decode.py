@@ -68,8 +68,8 @@ def decode(data: bytes, out: np.ndarray, *, name: str) -> tuple[int, int]:
 
   Formats are JPEG, PNG, WebP, BMP, GIF (the first frame), TIFF, PPM, JPEG 2000 and AVIF. EXIF orientation is
   honoured. Gray, palette and CMYK images become RGB, 16 bits become 8, what is transparent shows white.
-  Shrinking does not alias; a JPEG that is large enough for it is first shrunk by its own DCT. Threads decode side by
-  side: the work is done without the interpreter's lock.
+  Shrinking does not alias; a JPEG at least twice as large as `out` on both axes may first be shrunk by its own DCT.
+  Threads decode side by side: the work is done without the interpreter's lock.
 
   Args:
     data: the file's bytes.
@@ -157,7 +157,7 @@ def _squash(pixels: np.ndarray, out: np.ndarray) -> None:
   """Resizes into `out`: linear along an axis that grows, and along one that shrinks without aliasing.
 
   To a half and less, by averages of areas. Under that by a linear interpolation after a blur over three pixels, which
-  together have the variance of the triangle that antialiases, a third of the time of averaging.
+  together have the variance of the triangle that antialiases, in less than half of the time of averaging.
   """
   size = out.shape[:2]
   least = min(size[0], pixels.shape[0]), min(size[1], pixels.shape[1])
@@ -174,7 +174,7 @@ def _squash(pixels: np.ndarray, out: np.ndarray) -> None:
 
 
 def _blur(shrink: float) -> np.ndarray:
-  """Three weights of variance (shrink^2 - 1) / 6: what a triangle of width `shrink` has more than one of width 1."""
+  """Three weights of variance (shrink^2 - 1) / 6: what a triangle of half-width `shrink` has more than one of 1."""
   side = (shrink * shrink - 1) / 12
   return np.asarray([side, 1 - 2 * side, side], np.float32)
 

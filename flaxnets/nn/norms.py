@@ -1,4 +1,4 @@
-"""Normalisation layers, as PyTorch's defaults have them."""
+"""Normalisation layers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Norm = Callable[..., nn.Module]
 
 
 class BatchNorm(nn.Module):
-  """Batch normalisation: S. Ioffe and C. Szegedy, 2015; variables, statistics and results are those of nn.BatchNorm.
+  """Batch normalisation: S. Ioffe and C. Szegedy, 2015; nn.BatchNorm to rounding, variables and all.
 
   It computes scale * x + shift where Flax subtracts the mean first: XLA on CPUs then keeps no second copy of every
-  map for the backward pass, which is a tenth of a ResAttentionNet's training step.
+  map for the backward pass, which is up to a sixth of a ResAttentionNet's training step.
 
   Attributes:
     train: whether to take the batch's own statistics (of all devices) and to move the running ones.
