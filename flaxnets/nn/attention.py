@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from flaxnets.nn.blocks import Bottleneck, GlobalAveragePool
-from flaxnets.nn.conv import conv
+from flaxnets.nn.conv import Conv
 from flaxnets.nn.norms import Norm
 
 MASKS = ('spatial', 'self_attention', 'squeeze_excite')
@@ -42,10 +42,10 @@ class AttentionModule(nn.Module):
     for part in ('trunk1', 'trunk2'):
       trunk = self._bottleneck(part)(trunk)
     if self.mask == 'spatial':
-      weights = conv(1, 1, dtype=self.dtype, name='mask_conv')(self._bottleneck('mask')(x))
+      weights = Conv(1, 1, dtype=self.dtype, name='mask_conv')(self._bottleneck('mask')(x))
     elif self.mask == 'self_attention':
       attended = PositionAttention(self.features, self.norm, dtype=self.dtype, name='mask')(x)
-      weights = conv(1, 1, dtype=self.dtype, name='mask_conv')(attended)
+      weights = Conv(1, 1, dtype=self.dtype, name='mask_conv')(attended)
     elif self.mask == 'squeeze_excite':
       weights = SqueezeExcite(self.features, dtype=self.dtype, name='mask')(x)
     else:

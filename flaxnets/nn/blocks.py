@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flaxnets.nn.conv import conv
+from flaxnets.nn.conv import Conv
 from flaxnets.nn.norms import Norm
 
 # PyTorch's nn.Linear: uniform within 1 / sqrt(inputs), for weights and biases alike.
@@ -71,9 +71,9 @@ class BasicBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    y = conv(self.features, 3, self.strides, dtype=self.dtype, name='conv1')(x)
+    y = Conv(self.features, 3, self.strides, dtype=self.dtype, name='conv1')(x)
     y = nn.relu(self.norm(name='norm1')(y))
-    y = conv(self.features, 3, dtype=self.dtype, name='conv2')(y)
+    y = Conv(self.features, 3, dtype=self.dtype, name='conv2')(y)
     y = self.norm(name='norm2', scale_init=last_scale(self.zero_init))(y)
     return nn.relu(y + shortcut(self, x))
 
@@ -89,11 +89,11 @@ class Bottleneck(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    y = conv(self.features // 4, 1, dtype=self.dtype, name='conv1')(x)
+    y = Conv(self.features // 4, 1, dtype=self.dtype, name='conv1')(x)
     y = nn.relu(self.norm(name='norm1')(y))
-    y = conv(self.features // 4, 3, self.strides, dtype=self.dtype, name='conv2')(y)
+    y = Conv(self.features // 4, 3, self.strides, dtype=self.dtype, name='conv2')(y)
     y = nn.relu(self.norm(name='norm2')(y))
-    y = conv(self.features, 1, dtype=self.dtype, name='conv3')(y)
+    y = Conv(self.features, 1, dtype=self.dtype, name='conv3')(y)
     y = self.norm(name='norm3', scale_init=last_scale(self.zero_init))(y)
     return nn.relu(y + shortcut(self, x))
 
@@ -107,5 +107,5 @@ def shortcut(block: BasicBlock | Bottleneck, x: jax.Array) -> jax.Array:
   """x itself, or its 1 x 1 projection where a block changes its shape. To be called in the block's compact method."""
   if x.shape[-1] == block.features and block.strides == 1:
     return x
-  x = conv(block.features, 1, block.strides, dtype=block.dtype, name='shortcut_conv')(x)
+  x = Conv(block.features, 1, block.strides, dtype=block.dtype, name='shortcut_conv')(x)
   return block.norm(name='shortcut_norm')(x)

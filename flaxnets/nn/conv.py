@@ -19,17 +19,10 @@ conv_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 BY_TAPS_UP_TO = 3
 
 
-def conv(features: int, size: int, strides: int = 1, *, dtype: Any, name: str) -> Conv:
-  """A convolution with symmetric padding of (size - 1) / 2 and no bias, as PyTorch's recipes have it.
-
-  Flax's 'SAME' pads a stride-2 convolution of an even-sized map on the far side only.
-  """
-  return Conv(features, size, strides, dtype=dtype, name=name)
-
-
 class Conv(nn.Module):
-  """nn.Conv's function and parameter for such convolutions, in the formulation that XLA runs fastest.
+  """nn.Conv with symmetric padding of (size - 1) / 2 and no bias, in the formulation that XLA runs fastest.
 
+  Flax's 'SAME' pads a stride-2 convolution of an even-sized map on the far side only, PyTorch's recipes on both.
   See `convolve_pointwise` and `convolve_small`. They have gradient rules of their own, so that forward mode (`jax.jvp`,
   `jax.jacfwd`) through them raises; `jax.grad`, and `jax.jvp` of a gradient, work.
   """

@@ -11,7 +11,7 @@ from flax import linen as nn
 
 from flaxnets.nn import completion as completions
 from flaxnets.nn.blocks import max_pool
-from flaxnets.nn.conv import conv, conv_init
+from flaxnets.nn.conv import Conv, conv_init
 from flaxnets.nn.dynamic_conv import DynamicConv, check_subset
 from flaxnets.nn.norms import Norm
 
@@ -75,7 +75,7 @@ class Stem(nn.Module):
       )(x, subset if present is None else None, present)
     elif self.kind == 'conv':
       x = fill(x, self.completion, self.channels, subset, present, black=standardize.black())
-      x = conv(self.width, size, strides, dtype=self.dtype, name='conv')(x)
+      x = Conv(self.width, size, strides, dtype=self.dtype, name='conv')(x)
     else:
       raise ValueError(f'no stem {self.kind!r}; there are {", ".join(STEMS)}')
     x = nn.relu(self.norm(name='norm')(x))
