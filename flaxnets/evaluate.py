@@ -68,7 +68,7 @@ def evaluate(
     'ema': net.ema, 'seed': config.seed, 'examples': len(indices), 'unreadable': len(source) - len(indices),
     'commit': provenance.commit(), 'versions': provenance.versions(),
     'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
-    'classes': list(net.classes), 'subsets': rows,
+    'classes': list(net.classes), 'channels': list(net.channels.names), 'subsets': rows,
   }
   return scores, arrays
 
@@ -131,8 +131,7 @@ def run(
   scores, arrays = evaluate(net, subsets=subsets, split=split, root=root, batch_size=batch_size)
   scores['recalibrated'] = recalibrated  # also where it helped no subset
   if jax.process_index() == 0:
-    name = pathlib.Path(split).stem + ('' if step == 'best' else f'-step{net.step}')
-    name = ''.join(letter if letter.isalnum() or letter in '-_.' else '_' for letter in name)
+    name = experiment.scores_name(split) + ('' if step == 'best' else f'-step{net.step}')
     path = write(scores, arrays, pathlib.Path(workdir), name + ('-recalibrated' if recalibrated else ''))
     print(f'{scores["model"]}, step {scores["step"]}, {scores["examples"]:,} examples of {split!r}'
           + (', recalibrated where that helps (*)' if recalibrated else '')

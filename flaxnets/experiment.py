@@ -131,6 +131,11 @@ def subsets(config: ml_collections.ConfigDict, channels: ChannelSet, text: str) 
   return channels.subsets('full' if config.train.subset and text == 'all' else text)
 
 
+def scores_name(split: str) -> str:
+  """How a split is called in the names of files: 'test5k' for 'test5k.txt', 'train_90__' for 'train[90%:]'."""
+  return ''.join(letter if letter.isalnum() or letter in '-_.' else '_' for letter in pathlib.Path(split).stem)
+
+
 def statistics_of(statistics: Mapping[str, np.ndarray], order: Sequence[int]) -> dict[str, np.ndarray]:
   """Statistics measured on a source, for a network that takes the source's channels in this order."""
   order = np.asarray(order)

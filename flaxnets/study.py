@@ -60,8 +60,7 @@ class Study:
     return self.out / run.name
 
   def scores_file(self, run: Run) -> pathlib.Path:
-    name = ''.join(letter if letter.isalnum() or letter in '-_.' else '_' for letter in pathlib.Path(self.split).stem)
-    return self.folder(run) / 'eval' / f'{name}.json'
+    return self.folder(run) / 'eval' / f'{experiment.scores_name(self.split)}.json'
 
   def judging(self, run: Run) -> dict[str, str]:
     """What the run is to be judged on; always all of its channels, for the cost of training is read off there."""

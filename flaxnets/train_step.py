@@ -19,6 +19,7 @@ from flaxnets.warp import subsamples_for, warp
 
 Batch = Mapping[str, jax.Array]
 View = Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
+Loss = Callable[..., tuple[jax.Array, tuple[Any, jax.Array]]]
 
 
 @struct.dataclass
@@ -113,33 +114,26 @@ def make_view(
   return view
 
 
-def make_train_step(
-  model: nn.Module, optimizer: optax.GradientTransformation, schedule: optax.Schedule, mesh: Mesh,
-  view: View, *, masked: bool, label_smoothing: float = 0.0,
-  accumulate: int = 1, ema: float = 0.0,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-  """The compiled step over a mesh: the batch is spread over devices, the state replicated and given up.
+def make_loss(model: nn.Module, *, masked: bool, label_smoothing: float) -> Loss:
+  """The loss of a batch.
+
+  Where there are several passes it is their mean: the first one's on the labels, the others' half on the labels and
+  half on the first one's soft labels, which are held fixed.
 
   Args:
-    model: a network of `flaxnets.models`. Its BatchNorm sees the global batch (of one part, see `accumulate`).
-    optimizer, schedule: from `flaxnets.optim`; the schedule only to report the rate.
-    view: see `make_view`. Where it asks for several passes, the loss is their mean: the first one's on the labels, the
-      others' half on the labels and half on the first one's soft labels, which are held fixed.
+    model: a network of `flaxnets.models`.
     masked: whether channels can be absent; if not, the network is called without a mask, and mixes nothing.
     label_smoothing: the share of each label that is spread over all classes, 0..1.
-    accumulate: equal parts that the batch is worked off in, their gradients averaged.
-    ema: decay of the running averages, 0 for none. Early on it is (1 + step) / (10 + step) where that is less.
 
   Returns:
-    A function of (state, batch) giving the next state and metrics: loss, accuracy, gradient_norm, learning_rate and
-    skipped, scalars. Where the loss or a gradient is not finite, only `step` and `skipped` of the state change.
+    A function of (params, variables, images (b, h, w, C), present (b, P, C), labels (b,)) that gives the loss, and
+    the new 'batch_stats' and the accuracy of the first pass beside it. `variables` are all collections but 'params'.
   """
 
-  def loss_of(params, batch_stats, channel_stats, images, present, labels):
+  def loss(params, variables, images, present, labels):
     def logits_of(mask):
       return model.apply(
-        {'params': params, 'batch_stats': batch_stats, 'channel_stats': channel_stats},
-        images, present=mask if masked else None, train=True, mutable=['batch_stats'],
+        {'params': params, **variables}, images, present=mask if masked else None, train=True, mutable=['batch_stats'],
       )
 
     # Only the first pass, which has the most channels, moves the running statistics.
@@ -152,22 +146,54 @@ def make_train_step(
     accuracy = (jnp.argmax(logits, axis=-1) == labels).mean()
     return jnp.stack(losses).mean(), (changed.get('batch_stats', {}), accuracy)
 
-  def part(state: TrainState, batch_stats, images, present, labels):
-    (loss, (batch_stats, accuracy)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
-      state.params, batch_stats, state.channel_stats, images, present, labels
-    )
-    return batch_stats, (gradients, {'loss': loss, 'accuracy': accuracy})
+  return loss
+
+
+def differentiated(
+  loss: Loss, state: TrainState, inputs: tuple[jax.Array, jax.Array, jax.Array], accumulate: int
+) -> tuple[Any, Any, dict[str, jax.Array]]:
+  """The new 'batch_stats', the gradients, and the metrics 'loss' and 'accuracy', of a batch worked off in parts."""
+
+  def part(batch_stats, inputs):
+    variables = {'batch_stats': batch_stats, 'channel_stats': state.channel_stats}
+    (value, (batch_stats, accuracy)), gradients = jax.value_and_grad(loss, has_aux=True)(
+      state.params, variables, *inputs)
+    return batch_stats, (gradients, {'loss': value, 'accuracy': accuracy})
+
+  if accumulate == 1:
+    batch_stats, (gradients, metrics) = part(state.batch_stats, inputs)
+    return batch_stats, gradients, metrics
+  # Part j takes every accumulate-th example from j on, so that each device splits its own share.
+  parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), inputs)
+  batch_stats, summed = jax.lax.scan(part, state.batch_stats, parts)
+  return batch_stats, *jax.tree.map(lambda x: x.mean(axis=0), summed)
+
+
+def make_train_step(
+  model: nn.Module, optimizer: optax.GradientTransformation, schedule: optax.Schedule, mesh: Mesh,
+  view: View, *, masked: bool, label_smoothing: float = 0.0,
+  accumulate: int = 1, ema: float = 0.0,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+  """The compiled step over a mesh: the batch is spread over devices, the state replicated and given up.
+
+  Args:
+    model: a network of `flaxnets.models`. Its BatchNorm sees the global batch (of one part, see `accumulate`).
+    optimizer, schedule: from `flaxnets.optim`; the schedule only to report the rate.
+    view: see `make_view`.
+    masked, label_smoothing: see `make_loss`.
+    accumulate: equal parts that the batch is worked off in, their gradients averaged.
+    ema: decay of the running averages, 0 for none. Early on it is (1 + step) / (10 + step) where that is less.
+
+  Returns:
+    A function of (state, batch) giving the next state and metrics: loss, accuracy, gradient_norm, learning_rate and
+    skipped, scalars. Where the loss or a gradient is not finite, only `step` and `skipped` of the state change.
+  """
+
+  loss = make_loss(model, masked=masked, label_smoothing=label_smoothing)
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
     images, present = view(state.step, batch)
-    inputs = (images, present, batch['label'])
-    if accumulate == 1:
-      batch_stats, (gradients, metrics) = part(state, state.batch_stats, *inputs)
-    else:
-      # Part j takes every accumulate-th example from j on, so that each device splits its own share.
-      parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), inputs)
-      batch_stats, summed = jax.lax.scan(lambda stats, args: part(state, stats, *args), state.batch_stats, parts)
-      gradients, metrics = jax.tree.map(lambda x: x.mean(axis=0), summed)
+    batch_stats, gradients, metrics = differentiated(loss, state, (images, present, batch['label']), accumulate)
     norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(norm)
     metrics |= {'gradient_norm': norm, 'learning_rate': schedule(state.step)}

@@ -47,19 +47,14 @@ def read(path: str | pathlib.Path) -> Table:
     InputError: if it cannot be read or is no such file.
   """
   try:
-    rows = json.loads(pathlib.Path(path).read_text())['subsets']
-    labels = [row['channels'] for row in rows]
+    scores = json.loads(pathlib.Path(path).read_text())
+    channels, rows = ChannelSet(tuple(scores['channels'])), scores['subsets']
+    accuracy = {channels.subset(row['channels']): float(row['accuracy']) for row in rows}
     examples = np.asarray(rows[0]['confusion']).sum(axis=1)
-    values = [float(row['accuracy']) for row in rows]
   except OSError as error:
     raise InputError(f'{path} cannot be read ({error.strerror}); eval_main.py writes DIR/eval/test.json') from None
   except (ValueError, KeyError, TypeError, IndexError):
     raise InputError(f'{path} is not what eval_main.py writes; give a DIR/eval/test.json') from None
-  comma = any(',' in label for label in labels)
-  parts = [label.split(',') if comma else list(label) for label in labels]
-  # The order within the largest row is the network's own.
-  channels = ChannelSet(tuple(dict.fromkeys(itertools.chain(*sorted(parts, key=len, reverse=True)))))
-  accuracy = {channels.subset(names): value for names, value in zip(parts, values, strict=True)}
   return Table(channels, {(): float(examples.max() / examples.sum()), **accuracy})
 
 

@@ -82,9 +82,9 @@ def test_the_best_subset_of_each_size_is_found_and_greed_can_miss_it():
   assert greedy == [(0,), (0, 1), (0, 1, 2)] and len(asked) == 6
 
 
-def write_scores(path, accuracies):
+def write_scores(path, accuracies, channels=tuple('RGB')):
   confusion = np.diag([6, 3, 1]).tolist()
-  path.write_text(json.dumps({'subsets': [
+  path.write_text(json.dumps({'channels': channels, 'subsets': [
     {'channels': label, 'accuracy': value, 'confusion': confusion} for label, value in accuracies.items()]}))
   return path
 
@@ -119,20 +119,27 @@ def test_the_command_names_the_subsets_that_are_missing(tmp_path):
 
 def test_twelve_bands_are_judged_on_the_subsets_that_the_command_lists(tmp_path, capsys):
   names = [f'B{number:02}' for number in range(1, 13)]
-  path = write_scores(tmp_path / 'test.json', {','.join(names): 0.9})
+  path = write_scores(tmp_path / 'test.json', {','.join(names): 0.9}, names)
   with pytest.raises(InputError, match='subsets needed are missing'):
     worth.main([str(path), '--orders=3'])
   worth.main([str(path), '--orders=3', '--list'])
   labels = capsys.readouterr().out.strip().split(';')
   assert labels[0] == ','.join(names) and 12 < len(labels) <= 34
-  write_scores(path, {label: 0.6 + 0.02 * len(label.split(',')) for label in labels})
+  write_scores(path, {label: 0.6 + 0.02 * len(label.split(',')) for label in labels}, names)
   worth.main([str(path), '--orders=3'])
   printed = capsys.readouterr().out
   assert printed.count('  2.00 +- 0.00\n') == 12 and '(3 sampled orders)' in printed
   assert f'of the {len(labels)} that were judged' in printed
 
 
-@pytest.mark.parametrize('content', ['', '{}', '{"subsets": []}', '{"subsets": [{"channels": "R"}]}'])
+def test_subsets_of_one_channel_are_read_by_the_names_that_the_network_knows(tmp_path):
+  path = write_scores(tmp_path / 'test.json', {'B02': 0.4, 'B03': 0.5}, ['B02', 'B03', 'B08'])
+  channels, accuracy = worth.read(path)
+  assert channels.names == ('B02', 'B03', 'B08') and accuracy == {(): 0.6, (0,): 0.4, (1,): 0.5}
+
+
+@pytest.mark.parametrize('content', ['', '{}', '{"channels": ["R"], "subsets": []}',
+                                     '{"channels": ["R"], "subsets": [{"channels": "R"}]}'])
 def test_another_file_is_refused(content, tmp_path):
   (tmp_path / 'test.json').write_text(content)
   with pytest.raises(InputError, match='is not what eval_main.py writes'):
