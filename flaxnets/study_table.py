@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,8 @@ def make_table(study: Study, against: str = '') -> dict[str, Any]:
         **comparison.compared(_of_stem(study.runs, judged, run.stem), theirs, other),
       })
   examples = len(next(iter(judged.values())).ids) if judged else 0
-  return {'split': study.split, 'examples': examples, 'reference': reference_name, 'rows': rows, 'means': means}
+  split = pathlib.PurePath(study.split).name  # not where its file lies: a table is for others too
+  return {'split': split, 'examples': examples, 'reference': reference_name, 'rows': rows, 'means': means}
 
 
 def reference_of(runs: Sequence[Run], against: str) -> str:

@@ -27,11 +27,12 @@ SEEDS = (0, 1)
 
 
 def get_config() -> config_dict.ConfigDict:
-  """The shared part; with nothing changed it is hierarchical-linear."""
+  """The shared part; with nothing changed it is hierarchical-linear, with one BatchNorm for all."""
   config = default.get_config()
   config.image_size = 56
   config.model.name = 'resnet18'
   config.model.width = 32
+  config.model.norm = 'batch'
   config.model.stem = 'dynamic'
   config.model.completion = 'linear'
   config.presence.mode = 'hierarchical'
@@ -53,7 +54,8 @@ def get_config() -> config_dict.ConfigDict:
 def get_runs() -> dict[str, dict]:
   """The runs in order of what they tell; see `flaxnets.study` for the form."""
   runs = {
-    'hierarchical-linear': {'seed': SEEDS},
+    'hierarchical-linear': {},
+    'by-size': {'model.norm': 'batch_by_size', 'seed': SEEDS},
     # Seeing every channel, no stem and no completion changes anything: one training makes all networks below.
     'rgb-linear': {**RGB_ONLY, 'seed': SEEDS},
     'rgb-scale': {**RGB_ONLY, 'model.completion': 'scale', 'weights': 'rgb-linear'},

@@ -1,0 +1,88 @@
+"""Draws docs/figures/*.svg: what DynamicConv does, and what it is worth. Needs matplotlib (`pip install .[figures]`).
+
+    python docs/figures/draw.py
+"""
+
+import json
+import pathlib
+
+import matplotlib
+
+matplotlib.use('svg')
+import matplotlib.pyplot as plt
+from matplotlib import patches
+
+HERE = pathlib.Path(__file__).parent
+TABLE = HERE.parent / 'results' / 'rgb' / 'table.json'
+RED, GREEN, BLUE, INK, FAINT = '#c8524a', '#4f9d5b', '#4a73b8', '#222222', '#bbbbbb'
+# Of the study's runs, from the naive to the best: name in the table, name here, colour.
+RUNS = (
+  ('rgb-none', 'trained on RGB, absent = zeros', FAINT),
+  ('rgb-linear', 'trained on RGB, linear completion', '#d79a3c'),
+  ('hierarchical-none', 'trained on subsets, zeros', '#8f8fb5'),
+  ('hierarchical-linear', 'trained on subsets, linear completion', '#5b4a9d'),
+)
+
+
+def main() -> None:
+  # Text as text, and no date or random name within: the same table draws the same file.
+  plt.rcParams.update({'svg.fonttype': 'none', 'svg.hashsalt': 'flaxnets', 'font.family': 'sans-serif', 'font.size': 9})
+  for name, draw, size in (('kernels', kernels, (7.2, 2.5)), ('subsets', subsets, (7.2, 3.4))):
+    figure, axes = plt.subplots(figsize=size, layout='constrained')
+    draw(axes)
+    figure.savefig(HERE / f'{name}.svg', metadata={'Date': None})
+    plt.close(figure)
+
+
+def kernels(axes: plt.Axes) -> None:
+  """The bank, and the kernels of two subsets with what each present channel takes over from the absent ones."""
+  axes.set(xlim=(0, 14.4), ylim=(0, 4.6), aspect='equal')
+  axes.axis('off')
+  takes_over = {
+    'RGB': {'R': 'R', 'G': 'G', 'B': 'B'},
+    'RG': {'R': 'RB', 'G': 'GB'},
+    'R': {'R': 'RGB'},
+  }
+  words = {
+    'RGB': ('all channels', 'the bank itself'), 'RG': ('B is absent', "B's kernel, predicted from both"),
+    'R': ('G and B are absent', 'R carries all three'),
+  }
+  for place, (subset, kernel) in enumerate(takes_over.items()):
+    left = 0.2 + 5.0 * place
+    axes.text(left, 4.25, f'{subset}: {words[subset][0]}', weight='bold', color=INK)
+    for column, channel in enumerate('RGB'):
+      x = left + 1.35 * column
+      if channel not in kernel:
+        axes.add_patch(patches.Rectangle((x, 1.3), 1.05, 2.5, fill=False, linestyle=':', edgecolor=FAINT))
+        continue
+      # A present kernel is its own, and a share of each absent one.
+      for share, source in enumerate(kernel[channel]):
+        height = 2.5 if len(kernel[channel]) == 1 else (1.5, 1.0 / (len(kernel[channel]) - 1))[min(share, 1)]
+        bottom = 1.3 + (0 if share == 0 else 1.5 + (share - 1) * height)
+        axes.add_patch(patches.Rectangle(
+          (x, bottom), 1.05, height, facecolor=dict(R=RED, G=GREEN, B=BLUE)[source], edgecolor='white',
+          alpha=1 if share == 0 else 0.55))
+        own = f'$K_{channel}$' if share == 0 else f'$+P_{{{source}{channel}}}K_{source}$'
+        axes.text(x + 0.525, bottom + height / 2, own, ha='center', va='center', color='white', fontsize=8)
+    axes.text(left, 0.75, words[subset][1], color=INK)
+    axes.text(left, 0.2, f'{len(subset)} input channel{"s" if len(subset) > 1 else ""} to convolve', color='#777777')
+
+
+def subsets(axes: plt.Axes) -> None:
+  """Accuracy on each subset of some runs of the study, beside its expert."""
+  means = {row['run']: row for row in json.loads(TABLE.read_text())['means']}
+  labels = list(means['hierarchical-linear']['accuracy'])
+  for run, told, colour in RUNS:
+    values = [100 * means[run]['accuracy'][label] for label in labels]
+    axes.plot(labels, values, 'o-', color=colour, label=told, markersize=5, linewidth=1)
+  experts = [100 * means[f'expert-{label}']['accuracy'][label] for label in labels]
+  axes.plot(labels, experts, '_', color=INK, markersize=22, markeredgewidth=2, label='an expert for each subset')
+  axes.set(ylim=(0, None), ylabel='accuracy, per cent', xlabel='channels that are present')
+  axes.spines[['top', 'right']].set_visible(False)
+  axes.grid(axis='y', color='#eeeeee')
+  axes.set_axisbelow(True)
+  axes.legend(frameon=False, loc='lower left', bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+
+
+if __name__ == '__main__':
+  main()
