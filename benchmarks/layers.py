@@ -87,8 +87,8 @@ def benchmark(args: argparse.Namespace) -> list[Row]:
   device = peer and peer.device_for(jax.devices()[0].platform)
   config = default.get_config()
   config.image_size, config.train.batch_size, config.presence.mode = args.image_size, args.batch_size, 'none'
-  config.model.name, config.model.width, config.model.norm = args.model, args.width, 'batch'
-  config.model.stem, config.model.completion = 'conv', 'mean'
+  config.model.name, config.model.width, config.model.stem, config.model.completion = (
+    args.model, args.width, 'conv', 'mean')
   model = experiment.build_network(config, ChannelSet.of('RGB'), args.num_classes)
   sides = {'flaxnets': functools.partial(OurConvolution, mesh=mesh)}
   if peer:

@@ -143,7 +143,6 @@ class Comparison:
     config = default.get_config()
     config.image_size, config.train.batch_size = self.args.image_size, self.args.batch_size
     config.model.name, config.model.dtype, config.model.width = self.name, dtype, self.args.width
-    config.model.norm = 'batch'  # PyTorch's
     if plain:
       config.model.stem, config.model.completion = 'conv', 'mean'
     return config

@@ -14,7 +14,6 @@ def get_config() -> config_dict.ConfigDict:
   config = resnet18_dynamic.get_config()
   config.model.stem = 'conv'
   config.model.completion = 'mean'  # what an absent channel is filled in with
-  config.model.norm = 'batch'
   config.presence.mode = 'none'
   config.evaluate.subsets = 'full'  # in training, to choose the best checkpoint; eval_main.py --subsets=all
   return config

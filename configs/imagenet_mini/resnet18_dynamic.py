@@ -16,6 +16,5 @@ def get_config() -> config_dict.ConfigDict:
   config.model.name = 'resnet18'
   config.model.stem = 'dynamic'
   config.model.completion = 'linear'
-  config.model.norm = 'batch_by_size'
   config.presence.mode = 'hierarchical'
   return config
