@@ -19,7 +19,7 @@ def get_config() -> config_dict.ConfigDict:
   model.small_images = False  # 3 x 3 stem of stride 1 and no max pooling, for inputs under about 48 pixels
   model.zero_init = False  # zero-initialise the last BatchNorm scale of every residual branch
   model.mask = 'spatial'  # resattention's mask branch: spatial | self_attention | squeeze_excite
-  model.norm = 'batch'  # batch | batch_by_size (statistics for each number of present channels) | group
+  model.norm = 'batch'  # batch | group
   model.dtype = 'float32'  # of activations: float32 | bfloat16; parameters and statistics stay float32
 
   config.data = data = config_dict.ConfigDict()

@@ -83,9 +83,9 @@ def run(
 
 def check_norm(norm: str) -> None:
   """InputError for a norm without statistics to recalibrate."""
-  if norm == 'group':
-    raise InputError("a network with model.norm='group' keeps no statistics, so there is nothing to recalibrate; those "
-                     "with 'batch' and 'batch_by_size' do")
+  if norm != 'batch':
+    raise InputError(f"a network with model.norm={norm!r} keeps no statistics, so there is nothing to recalibrate; "
+                     "only 'batch' does")
 
 
 def plan(examples: int, images: int, batch_size: int, view: str, mesh: Mesh) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def pool(pooled: Mapping[str, Any], part: Mapping[str, Any], share: jax.Array) -
     return {name: pool(pooled[name], part[name], share) for name in pooled}
   shift = part['mean'] - pooled['mean']
   within = (1 - share) * pooled['var'] + share * part['var']
-  return {**part, 'mean': pooled['mean'] + share * shift, 'var': within + share * (1 - share) * shift**2}
+  return {'mean': pooled['mean'] + share * shift, 'var': within + share * (1 - share) * shift**2}
 
 
 def store(folder: pathlib.Path, step: int, statistics: Mapping[str, Any], meta: Mapping[str, Any]) -> None:

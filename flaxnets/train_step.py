@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 
 from flaxnets import augment, parallel, presence
 from flaxnets.errors import InputError
-from flaxnets.nn.norms import batch_norm_by_size
 from flaxnets.warp import subsamples_for, warp
 
 Batch = Mapping[str, jax.Array]
@@ -131,23 +130,19 @@ def make_loss(model: nn.Module, *, masked: bool, label_smoothing: float) -> Loss
     the new 'batch_stats' and the accuracy of the first pass beside it. `variables` are all collections but 'params'.
   """
 
-  by_size = model.norm is batch_norm_by_size
-
   def loss(params, variables, images, present, labels):
-    def logits_of(mask, variables):
+    def logits_of(mask):
       return model.apply(
         {'params': params, **variables}, images, present=mask if masked else None, train=True, mutable=['batch_stats'],
       )
 
-    logits, changed = logits_of(present[:, 0], variables)
+    # Only the first pass, which has the most channels, moves the running statistics.
+    logits, changed = logits_of(present[:, 0])
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
     losses = [optax.softmax_cross_entropy(logits, targets)]
     taught = 0.5 * targets + 0.5 * jax.lax.stop_gradient(jax.nn.softmax(logits))
     for number in range(1, present.shape[1]):
-      # Only the first pass, with the most channels, moves the running statistics, unless each moves its own sizes'.
-      others, moved = logits_of(present[:, number], {**variables, **changed} if by_size else variables)
-      changed = moved if by_size else changed
-      losses.append(optax.softmax_cross_entropy(others, taught))
+      losses.append(optax.softmax_cross_entropy(logits_of(present[:, number])[0], taught))
     accuracy = (jnp.argmax(logits, axis=-1) == labels).mean()
     return jnp.stack(losses).mean(), (changed.get('batch_stats', {}), accuracy)
 

@@ -8,7 +8,6 @@ from flaxnets import models
 from flaxnets.errors import InputError
 from flaxnets.nn import blocks
 from flaxnets.nn.attention import MASKS
-from flaxnets.nn.norms import NORMS
 from flaxnets.nn.stem import fill, put_statistics
 
 
@@ -23,7 +22,7 @@ def start(model, size=32, channels=3):
 
 @pytest.mark.parametrize('name', models.MODELS)
 @pytest.mark.parametrize('options', [{}, {'stem': 'conv', 'completion': 'gray'}, {'small_images': True},
-                                     {'norm': 'group'}, {'norm': 'batch_by_size'}, {'dtype': 'bfloat16'}])
+                                     {'norm': 'group'}, {'dtype': 'bfloat16'}])
 def test_every_network_gives_finite_float32_logits_for_every_kind_of_input(name, options):
   model = small(name, **options)
   variables, images = start(model)
@@ -49,13 +48,9 @@ def test_the_mask_branch_of_the_attention_net_is_exchangeable_and_learns(mask):
   assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(of_mask)) > 0
 
 
-@pytest.mark.parametrize('norm', NORMS)
-def test_a_subset_and_a_mask_mean_the_same_to_a_whole_network(norm):
-  model = small(norm=norm)
+def test_a_subset_and_a_mask_mean_the_same_to_a_whole_network():
+  model = small()
   variables, images = start(model)
-  # As after training: no two groups of examples have the same statistics.
-  variables['batch_stats'] = jax.tree.map(
-    lambda value: value + jax.random.uniform(jax.random.key(2), value.shape), variables.get('batch_stats', {}))
   correlation = np.asarray([[1, 0.9, 0.5], [0.9, 1, 0.7], [0.5, 0.7, 1]])
   statistics = {'mean': [120, 110, 100], 'std': [60, 50, 70], 'correlation': correlation}
   variables = put_statistics(variables, statistics)

@@ -27,12 +27,11 @@ SEEDS = (0, 1)
 
 
 def get_config() -> config_dict.ConfigDict:
-  """The shared part; with nothing changed it is hierarchical-linear, with one BatchNorm for all."""
+  """The shared part; with nothing changed it is hierarchical-linear."""
   config = default.get_config()
   config.image_size = 56
   config.model.name = 'resnet18'
   config.model.width = 32
-  config.model.norm = 'batch'
   config.model.stem = 'dynamic'
   config.model.completion = 'linear'
   config.presence.mode = 'hierarchical'
@@ -54,8 +53,7 @@ def get_config() -> config_dict.ConfigDict:
 def get_runs() -> dict[str, dict]:
   """The runs in order of what they tell; see `flaxnets.study` for the form."""
   runs = {
-    'hierarchical-linear': {},
-    'by-size': {'model.norm': 'batch_by_size', 'seed': SEEDS},
+    'hierarchical-linear': {'seed': SEEDS},
     # Seeing every channel, no stem and no completion changes anything: one training makes all networks below.
     'rgb-linear': {**RGB_ONLY, 'seed': SEEDS},
     'rgb-scale': {**RGB_ONLY, 'model.completion': 'scale', 'weights': 'rgb-linear'},

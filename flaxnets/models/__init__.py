@@ -36,7 +36,7 @@ def build(
     stem, completion, width, small_images: see `flaxnets.nn.stem.Stem`.
     zero_init: whether the last norm of every residual branch starts at zero.
     mask: for 'resattention', see `flaxnets.nn.attention.AttentionModule`; without meaning for others.
-    norm: one of `flaxnets.nn.norms.NORMS`.
+    norm: 'batch' or 'group'.
     dtype: of activations, 'float32' or 'bfloat16'.
 
   Returns:

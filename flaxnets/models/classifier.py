@@ -20,8 +20,7 @@ class Classifier(nn.Module):
   Attributes:
     channels: size of the channel set.
     num_classes: logits that come out.
-    norm: called with train=, size= (how many channels are present, in all examples or (b,) in each), channels=, dtype=,
-      name= and scale_init=, returns a norm layer.
+    norm: called with train=, dtype=, name= and scale_init=, returns a norm layer.
     The others: see `flaxnets.models.build`.
   """
 
@@ -41,9 +40,7 @@ class Classifier(nn.Module):
     train: bool = False,
   ) -> jax.Array:
     """(b, h, w, m) raw pixels -> (b, num_classes) logits in float32; subset and present as in DynamicConv."""
-    in_all = self.channels if subset is None else len(subset)
-    size = in_all if present is None else present.sum(axis=1)
-    norm = functools.partial(self.norm, train=train, size=size, channels=self.channels, dtype=self.dtype)
+    norm = functools.partial(self.norm, train=train, dtype=self.dtype)
     x = Stem(
       self.channels, self.width, norm, self.stem, self.completion, self.small_images, self.dtype, name='stem'
     )(images, subset, present)
