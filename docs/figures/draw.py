@@ -61,7 +61,7 @@ def kernels(axes: plt.Axes) -> None:
         bottom = 1.3 + (0 if share == 0 else 1.5 + (share - 1) * height)
         axes.add_patch(patches.Rectangle(
           (x, bottom), 1.05, height, facecolor=dict(R=RED, G=GREEN, B=BLUE)[source], edgecolor='white',
-          alpha=1 if share == 0 else 0.55))
+          alpha=1 if share == 0 else 0.7))
         own = f'$K_{channel}$' if share == 0 else f'$+P_{{{source}{channel}}}K_{source}$'
         axes.text(x + 0.525, bottom + height / 2, own, ha='center', va='center', color='white', fontsize=8)
     axes.text(left, 0.75, words[subset][1], color=INK)
