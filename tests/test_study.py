@@ -2,6 +2,7 @@
 
 import fcntl
 import functools
+import importlib
 import json
 import os
 import pathlib
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import small_config
 
+from configs.imagenet_mini import tables
 from configs.studies import rgb
 from flaxnets import comparison, evaluate, study, study_table
 from flaxnets.comparison import Judged
@@ -136,6 +138,15 @@ def test_the_rgb_study_has_every_expert_and_trains_no_network_twice():
     'hierarchical-linear-x2': 2, 'pair-x2': 2, 'sandwich-x3': 3}
   assert {run.config.image_size for run in runs} == {56}
   assert len({run.network for run in runs}) == 3
+
+
+def test_the_papers_tables_are_the_four_networks_of_their_folder():
+  runs = plan(tables.get_config(), tables.get_runs())
+  assert [run.name for run in runs] == ['resnet18_dynamic', 'resnet18', 'resattention', 'resnet34']
+  for run in runs:
+    own = importlib.import_module(f'configs.imagenet_mini.{run.name}').get_config()
+    assert not study.experiment.differences(
+      study.experiment.as_json(own), study.experiment.as_json(run.config)), run.name
 
 
 def test_images_held_out_for_tuning_are_as_many_of_each_class(tmp_path):

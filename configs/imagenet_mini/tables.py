@@ -1,0 +1,30 @@
+"""The paper's tables 1 to 3 in one go: this folder's four networks, one after another, judged on every subset.
+
+    python -m flaxnets.study --config=configs/imagenet_mini/tables.py --config.data.root=/data/imagenet-mini \
+        --out=runs/tables
+
+For a GPU, where it goes faster with larger batches and a rate to match:
+--config.train.batch_size=256 --config.train.learning_rate=0.2 --config.model.dtype=bfloat16. What was cut goes on with
+the same command.
+"""
+
+from ml_collections import config_dict
+
+from configs.imagenet_mini import resnet18_dynamic
+
+PLAIN = {
+  'model.stem': 'conv', 'model.completion': 'mean', 'presence.mode': 'none', 'evaluate.subsets': 'full'}
+
+
+def get_config() -> config_dict.ConfigDict:
+  return resnet18_dynamic.get_config()
+
+
+def get_runs() -> dict[str, dict]:
+  """Tables 1 and 2 compare the first two, table 3 the others; see `flaxnets.study` for the form."""
+  return {
+    'resnet18_dynamic': {},
+    'resnet18': PLAIN,
+    'resattention': {**PLAIN, 'image_size': 84, 'model.name': 'resattention'},
+    'resnet34': {**PLAIN, 'image_size': 84, 'model.name': 'resnet34'},
+  }
