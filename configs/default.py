@@ -1,4 +1,7 @@
-"""Every field, with its default: the paper's recipe. Other configs are a diff against this one.
+"""Every field, with its default. Other configs are a diff against this one.
+
+Batch, epochs and drops of the rate are those of the report that the README names; the rest is ours (docs/design.md).
+Nearest to its sampling is presence.mode=drop.
 
     python train_main.py --config=configs/default.py --config.data.root=/data/imagenet-mini --workdir=runs/r18
 """
@@ -26,11 +29,11 @@ def get_config() -> config_dict.ConfigDict:
   data.source = 'lists'  # lists | folders | arrays | tfds | synthetic
   data.root = ''  # folder that the splits below lie in (tfds: its data_dir)
   data.name = 'imagenet_mini'  # tfds: name[/config][:version]
-  data.train = 'train.txt'  # lists: a file of `path label`; folders: a folder with one folder a class; arrays: an
-  data.validation = 'val.txt'  # .npz; tfds: a split such as train[:90%]; synthetic: train[:4000]
+  data.train = 'train.txt'  # lists: a file of `path label`; folders: a folder with one folder a class; arrays: what
+  data.validation = 'val.txt'  # {split} below becomes; tfds: a split such as train[:90%]; synthetic: train[:4000]
   data.test = 'test.txt'
   data.channels = 'RGB'  # names, 'RGB' or 'B02,B03,B08'; '' takes those that an .npz holds
-  data.wavelengths = ()  # centre wavelengths in nanometres, one a channel, or nothing
+  data.wavelengths = ()  # centre wavelengths in nanometres, one a channel, kept with the weights; or nothing
   data.classes = ''  # a file of class names, one a line, in the order of labels; '' takes what the source has
   data.image_key = 'X_{split}'  # arrays: names in the .npz; {split} becomes train, val or test
   data.label_key = 'y_{split}'
@@ -41,7 +44,7 @@ def get_config() -> config_dict.ConfigDict:
   data.on_bad_image = 'error'  # error | skip: what an unreadable file does
   data.threads = 0  # that decode, per host; 0 for one a core
   data.workers = 0  # processes that decode in place of threads, per host
-  data.statistics_examples = 2000  # training images that channel mean, deviation and covariance come from
+  data.statistics_examples = 2000  # training images that channel mean, deviation and correlation come from
 
   config.augment = augment = config_dict.ConfigDict()
   augment.crop_scale = (0.25, 1.0)  # random resized crop: its share of the image's area, least and most

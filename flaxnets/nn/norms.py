@@ -55,7 +55,7 @@ def batch_norm(*, train: bool, **kwargs) -> BatchNorm:
   """BatchNorm with PyTorch's defaults (their momentum 0.1 is 0.9 here).
 
   One difference stays: the biased variance of a batch goes into the running one, as in Flax, and PyTorch's is
-  n / (n - 1) times as large. With n = batch x height x width it is under 0.1 % in every layer here.
+  n / (n - 1) times as large, with n = batch x height x width: by 0.2 % where 64 maps are 3 x 3.
   """
   return BatchNorm(train, **kwargs)
 
