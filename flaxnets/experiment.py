@@ -132,7 +132,7 @@ def subsets(config: ml_collections.ConfigDict, channels: ChannelSet, text: str) 
 
 
 def scores_name(split: str) -> str:
-  """How a split is called in the names of files: 'test5k' for 'test5k.txt', 'train_90__' for 'train[90%:]'."""
+  """How a split is called in the names of files: 'test5k' for 'test5k.txt', 'train_90___' for 'train[90%:]'."""
   return ''.join(letter if letter.isalnum() or letter in '-_.' else '_' for letter in pathlib.Path(split).stem)
 
 

@@ -188,7 +188,6 @@ def make_train_step(
     A function of (state, batch) giving the next state and metrics: loss, accuracy, gradient_norm, learning_rate and
     skipped, scalars. Where the loss or a gradient is not finite, only `step` and `skipped` of the state change.
   """
-
   loss = make_loss(model, masked=masked, label_smoothing=label_smoothing)
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:

@@ -54,7 +54,7 @@ def read(path: str | pathlib.Path) -> Table:
   except OSError as error:
     raise InputError(f'{path} cannot be read ({error.strerror}); eval_main.py writes DIR/eval/test.json') from None
   except (ValueError, KeyError, TypeError, IndexError):
-    raise InputError(f'{path} is not what eval_main.py writes; give a DIR/eval/test.json') from None
+    raise InputError(f'{path} is not what eval_main.py writes; judge the run again and give that') from None
   return Table(channels, {(): float(examples.max() / examples.sum()), **accuracy})
 
 

@@ -140,6 +140,11 @@ def test_the_rgb_study_has_every_expert_and_trains_no_network_twice():
   assert len({run.network for run in runs}) == 3
 
 
+def test_a_table_names_its_split_and_not_where_its_file_lies(tmp_path):
+  found = study_table.make_table(Study(plan(two_steps(), {'a': {}}), tmp_path, '/data/splits/tune.txt'))
+  assert found['split'] == 'tune.txt'
+
+
 def test_the_papers_tables_are_the_four_networks_of_their_folder():
   runs = plan(tables.get_config(), tables.get_runs())
   assert [run.name for run in runs] == ['resnet18_dynamic', 'resnet18', 'resattention', 'resnet34']

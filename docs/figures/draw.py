@@ -56,9 +56,11 @@ def kernels(axes: plt.Axes) -> None:
         axes.add_patch(patches.Rectangle((x, 1.3), 1.05, 2.5, fill=False, linestyle=':', edgecolor=FAINT))
         continue
       # A present kernel is its own, and a share of each absent one.
+      absent = len(kernel[channel]) - 1
+      of_own = 1.5 if absent else 2.5
       for share, source in enumerate(kernel[channel]):
-        height = 2.5 if len(kernel[channel]) == 1 else (1.5, 1.0 / (len(kernel[channel]) - 1))[min(share, 1)]
-        bottom = 1.3 + (0 if share == 0 else 1.5 + (share - 1) * height)
+        height = of_own if share == 0 else (2.5 - of_own) / absent
+        bottom = 1.3 + (0 if share == 0 else of_own + (share - 1) * height)
         axes.add_patch(patches.Rectangle(
           (x, bottom), 1.05, height, facecolor=dict(R=RED, G=GREEN, B=BLUE)[source], edgecolor='white',
           alpha=1 if share == 0 else 0.7))
