@@ -196,19 +196,27 @@ def _counting(stream: Iterable[dict[str, Any]], journal: Journal) -> Iterator[di
 
 
 class StopSignal:
-  """Within this context SIGTERM only sets `asked`, for the loop to stop at a whole step."""
+  """Within this context SIGTERM only sets `asked`, for the loop to stop at a whole step.
+
+  Of several processes, each would stop at a step of its own. There the signal is left to the service that
+  `jax.distributed.initialize` starts, whose handler this one would replace: it has all of them agree on a step, see
+  `Checkpoints.reached_preemption`.
+  """
 
   asked = False
 
   def __enter__(self) -> StopSignal:
-    self._before = signal.signal(signal.SIGTERM, self._note)
+    self._alone = jax.process_count() == 1
+    if self._alone:
+      self._before = signal.signal(signal.SIGTERM, self._note)
     return self
 
   def _note(self, *_: Any) -> None:
     self.asked = True
 
   def __exit__(self, *_: Any) -> None:
-    signal.signal(signal.SIGTERM, self._before)
+    if self._alone:
+      signal.signal(signal.SIGTERM, self._before)
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> int:

@@ -1,9 +1,11 @@
 import json
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -82,35 +84,60 @@ def test_compiled_programs_are_kept_per_kind_of_cpu_in_the_users_folder(monkeypa
   assert parallel.cache_folder() == parallel.cache_folder()
 
 
-def trained(workdir, processes, devices):
-  """Runs train_main.py, as one process or as several that meet on this machine; returns the lines of its journal."""
+def started(workdir, processes, devices, epochs=1):
+  """Starts train_main.py, as one process or as several that meet on this machine."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
   flags = [
     '--config=configs/demo.py', f'--workdir={workdir}', '--config.image_size=16', '--config.model.width=8',
     '--config.data.train=train[:96]', '--config.data.validation=validation[:40]', '--config.train.batch_size=32',
-    '--config.train.epochs=1', '--config.train.log_every=1', '--config.evaluate.subsets=RGB',
+    f'--config.train.epochs={epochs}', '--config.train.log_every=1', '--config.evaluate.subsets=RGB',
     '--config.evaluate.batch_size=32',
   ]
   several = [] if processes == 1 else [f'--coordinator=127.0.0.1:{port}', f'--processes={processes}']
-  running = [
+  return [
     subprocess.Popen(
       [sys.executable, 'train_main.py', *flags, *several, *([f'--process={index}'] if several else [])], cwd=ROOT,
       env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)}, stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT, text=True)
     for index in range(processes)
   ]
-  outputs = [process.communicate(timeout=240)[0] for process in running]
-  assert [process.returncode for process in running] == [0] * processes, '\n'.join(outputs)
-  return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def ended(running, code):
+  """Waits for processes that are to end with a code; returns what each of them said."""
+  try:
+    outputs = [process.communicate(timeout=240)[0] for process in running]
+  finally:
+    for process in running:
+      process.kill()
+  assert [process.returncode for process in running] == [code] * len(running), '\n'.join(outputs)
+  return outputs
+
+
+def journal_of(workdir):
+  """The lines of metrics.jsonl; none where there is no such file yet."""
+  path = workdir / 'metrics.jsonl'
+  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def test_two_processes_train_the_same_network_as_one(tmp_path):
-  one = trained(tmp_path / 'one', processes=1, devices=2)
-  two = trained(tmp_path / 'two', processes=2, devices=1)
-  for ours, theirs in zip(two, one, strict=True):
+  ended(started(tmp_path / 'one', processes=1, devices=2), code=0)
+  ended(started(tmp_path / 'two', processes=2, devices=1), code=0)
+  for ours, theirs in zip(*(journal_of(tmp_path / name) for name in ('two', 'one')), strict=True):
     assert (ours['step'], ours['split']) == (theirs['step'], theirs['split'])
     assert ours['loss'] == pytest.approx(theirs['loss'], rel=1e-3)
   for a, b in zip(*(jax.tree.leaves(flaxnets.load(tmp_path / name).variables) for name in ('one', 'two')), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3)
+
+
+def test_a_signal_to_one_of_two_processes_saves_and_stops_both_at_one_step(tmp_path):
+  running = started(tmp_path, processes=2, devices=1, epochs=10_000)
+  while not journal_of(tmp_path) and all(process.poll() is None for process in running):
+    time.sleep(0.1)
+  running[1].terminate()
+  outputs = ended(running, code=75)
+  steps = {re.search(r'stopped at step (\d+) of', output)[1] for output in outputs}
+  assert len(steps) == 1
+  assert flaxnets.load(tmp_path, step='latest').step == int(steps.pop())
