@@ -5,8 +5,9 @@ from absl import flags
 from flaxnets import entry
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'the folder of a training run')
-SUBSETS = flags.DEFINE_string('subsets', 'all', "'all', 'RG', 'B02,B03', 'full', 'singles', 'size>=2', 'sample:64'; "
-                              "several with ';' between")
+SUBSETS = flags.DEFINE_string('subsets', '', "'all', 'RG', 'B02,B03', 'full', 'singles', 'size>=2', 'sample:64'; "
+                              "several with ';' between; all of up to ten channels if left out, and of more those of "
+                              "the config's evaluate.subsets")
 SPLIT = flags.DEFINE_string('split', 'test', "train, validation, test, or any split that the data's source knows")
 ROOT = flags.DEFINE_string('root', '', "where the split lies, if not in the config's data.root")
 STEP = flags.DEFINE_string('step', 'best', 'best, latest or a number')
@@ -26,8 +27,8 @@ def main() -> int:
   from flaxnets import evaluate, parallel, recalibrate  # not before the flags are read: JAX takes seconds to import
 
   parallel.start(
-    BATCH_SIZE.value or 256, coordinator=flags.FLAGS.coordinator, processes=flags.FLAGS.processes,
-    process=flags.FLAGS.process,
+    [BATCH_SIZE.value or evaluate.configured_batch_size(WORKDIR.value)], coordinator=flags.FLAGS.coordinator,
+    processes=flags.FLAGS.processes, process=flags.FLAGS.process,
   )
   if RECALIBRATE.value:
     recalibrate.run(

@@ -16,8 +16,8 @@ def main() -> int:
   from flaxnets import parallel, train  # not before the flags are read: JAX takes seconds to import
 
   parallel.start(
-    CONFIG.value.train.batch_size, coordinator=flags.FLAGS.coordinator, processes=flags.FLAGS.processes,
-    process=flags.FLAGS.process,
+    [CONFIG.value.train.batch_size, CONFIG.value.evaluate.batch_size], coordinator=flags.FLAGS.coordinator,
+    processes=flags.FLAGS.processes, process=flags.FLAGS.process,
   )
   return train.run(CONFIG.value, WORKDIR.value)
 

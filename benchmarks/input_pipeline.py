@@ -162,7 +162,7 @@ def serve_peer(args: argparse.Namespace) -> Callable[[str, int, float], float]:
 
 def serve_ours(args: argparse.Namespace) -> Callable[[str, str, str, float], float]:
   """For a child process: a function of (root, source, mode, seconds) that tells the seconds a batch."""
-  parallel.start(args.batch_size)
+  parallel.start([args.batch_size])
   mesh = parallel.data_mesh()
   readers = args.readers or parallel.cores()
   config = _config(args, '')
@@ -224,7 +224,7 @@ def serve_training(args: argparse.Namespace, root: str, workdir: str) -> Callabl
   """For a child process: a run whose loop has no log, validation or checkpoint; see `answer`."""
   from flaxnets.train import Run
 
-  parallel.start(args.batch_size)
+  parallel.start([args.batch_size])
   run = Run(_config(args, root), workdir)
   readers = args.readers or parallel.cores()
 

@@ -75,7 +75,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
   args = parse(argv)
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # both frameworks share a GPU's memory
-  parallel.start(args.batch_size)
+  parallel.start([args.batch_size])
   measure.finish(benchmark(args), args.json)
 
 

@@ -179,7 +179,7 @@ def _free_port() -> int:
 def serve(args: argparse.Namespace, devices: int, batch_size: int, coordinator: str, processes: int,
           process: int) -> Callable[[str, int], Any]:
   """For a child process; see `answer`."""
-  parallel.start(batch_size, coordinator=coordinator, processes=processes, process=process)
+  parallel.start([batch_size], coordinator=coordinator, processes=processes, process=process)
   mesh = parallel.data_mesh(jax.devices()[:devices])
   trained: dict[str, Any] = {}
 

@@ -164,7 +164,7 @@ def network(args: argparse.Namespace, channels: ChannelSet) -> nn.Module:
 
 def serve(args: argparse.Namespace) -> Callable[..., Any]:
   """For a child process: a function of the part's name, and of what it is to be done with."""
-  parallel.start(args.batch_size)
+  parallel.start([args.batch_size])
   return lambda what, *rest: {
     'speed': _speed, 'compile': _compile, 'report': _report, 'evaluation': _evaluation}[what](args, *rest)
 

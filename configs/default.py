@@ -84,4 +84,4 @@ def get_config() -> config_dict.ConfigDict:
   evaluate.every = 0  # steps between validations; 0 for once an epoch
   evaluate.subsets = 'all'  # 'all', 'RG', 'singles', 'size>=2', 'sample:64'; several with ';' between
   evaluate.batch_size = 256
-  return config
+  return config.lock()  # a field that is not above is a slip, in other config files too

@@ -83,7 +83,7 @@ class ChannelSet:
     try:
       return self.names.index(name)
     except ValueError:
-      raise InputError(f'no channel {name!r}; this network knows {", ".join(self.names)}') from None
+      raise InputError(f'no channel {name!r}; there are {", ".join(self.names)}') from None
 
   def order(self, names: str | Sequence[str]) -> tuple[int, ...]:
     """The indices of some named channels, in the order given.
@@ -104,7 +104,7 @@ class ChannelSet:
         names = list(text)
     indices = tuple(self.index(name) for name in names)
     if not indices:
-      raise InputError(f'no channel named; this network knows {", ".join(self.names)}')
+      raise InputError(f'no channel named; there are {", ".join(self.names)}')
     for name in names:
       if list(names).count(name) > 1:
         raise InputError(f'channel {name!r} is given twice in {",".join(names)}; once is enough')

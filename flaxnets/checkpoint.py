@@ -7,6 +7,7 @@ weight and no error: the meta holds a digest of every array, and every restore c
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -73,11 +74,12 @@ class Checkpoints:
     """The state as nested dicts of NumPy arrays, and the meta, as they were saved, on any number of devices.
 
     Raises:
-      DamagedCheckpoint: where anything is missing, unreadable or changed.
+      DamagedCheckpoint: where anything is missing or changed.
+      InputError: where the file system refuses to read; that may pass.
     """
     where = self.directory / str(step)
-    # Orbax reports damage as ValueError, KeyError, JSON and Unicode errors, OSError or a bare Exception: all mean
-    # the same to whoever asked.
+    # Orbax reports damage as ValueError, KeyError, JSON and Unicode errors, a file that is not found or a bare
+    # Exception: all mean the same to whoever asked.
     try:
       meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
       shapes = self._manager.item_metadata(step)['state'].tree
@@ -87,9 +89,12 @@ class Checkpoints:
       )['state']
       expected = meta.pop('digests')
       found = digests(state) | {'meta': text_digest(meta)}
+    except MemoryError:
+      raise
     except Exception as error:
       reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-      raise DamagedCheckpoint(f'checkpoint {where} cannot be read: {reason}') from error
+      passing = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
+      raise (InputError if passing else DamagedCheckpoint)(f'checkpoint {where} cannot be read: {reason}') from error
     changed = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
     if changed:
       raise DamagedCheckpoint(f'checkpoint {where} is damaged: not what was saved: {", ".join(changed[:3])}'
@@ -99,28 +104,35 @@ class Checkpoints:
   def restore_latest(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """The newest checkpoint that is whole, or None for a run without any.
 
-    Damaged ones are moved aside, into `checkpoints-damaged` beside the folder, with a warning.
+    Damaged ones that are newer are moved aside, into `checkpoints-damaged` beside the folder, with a warning.
 
     Raises:
-      DamagedCheckpoint: where there are checkpoints and none is whole.
+      DamagedCheckpoint: where there are checkpoints and none is whole. All stay where they are: a run must not begin
+        anew on the next start because of them.
+      InputError: see `restore`.
     """
-    damage = None
+    damaged: dict[int, DamagedCheckpoint] = {}
     for step in reversed(self.steps()):
       try:
-        return self.restore(step)
+        restored = self.restore(step)
       except DamagedCheckpoint as error:
-        damage = error
-        logging.warning('%s; going back to the one before', error)
-        self._move_aside(step)
-    if damage:
-      raise DamagedCheckpoint(f'no checkpoint in {self.directory} is whole; the oldest: {damage}')
+        damaged[step] = error
+        continue
+      for newer, error in damaged.items():
+        logging.warning('%s; going back to step %d', error, step)
+        self._move_aside(newer)
+      return restored
+    if damaged:
+      raise DamagedCheckpoint(f'no checkpoint in {self.directory} is whole ({next(iter(damaged.values()))}); '
+                              'to train anew choose another --workdir')
     return None
 
   def _move_aside(self, step: int) -> None:
     aside = self.directory.with_name(self.directory.name + '-damaged')
     if jax.process_index() == 0:
       aside.mkdir(exist_ok=True)
-      os.replace(self.directory / str(step), aside / str(step))
+      names = (f'{step}.{count}' if count else str(step) for count in itertools.count())
+      os.replace(self.directory / str(step), next(aside / name for name in names if not (aside / name).exists()))
     self._manager.reload()
 
   def reached_preemption(self, step: int) -> bool:

@@ -13,6 +13,7 @@ import json
 import math
 import pathlib
 import statistics
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,12 +45,18 @@ def read(path: pathlib.Path) -> tuple[dict[str, Any], Judged]:
   """
   try:
     scores = json.loads(path.read_text())
-    with np.load(path.with_suffix('.npz')) as arrays:
+    with path.with_suffix('.npz').open('rb') as file, np.load(file) as arrays:
       labels = [row['channels'] for row in scores['subsets']]
-      hits = {label: (arrays[f'prediction/{label}'] == arrays['label']).astype(float) for label in labels}
+      hits = {_shared(label): (arrays[f'prediction/{label}'] == arrays['label']).astype(float) for label in labels}
       return scores, Judged(arrays['id'], hits)
-  except (OSError, ValueError, KeyError) as error:
+  except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
     raise InputError(f'{path} or the .npz beside it cannot be read ({error}); judge the run again') from None
+
+
+def _shared(label: str) -> str:
+  """A label that does not depend on the other channels of a network: an expert of R and G among NIR says RG for R,G."""
+  names = label.split(',')
+  return ''.join(names) if all(len(name) == 1 for name in names) else label
 
 
 def mean_of(several: Sequence[Judged]) -> Judged:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import functools
+import os
 import re
 import runpy
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
@@ -53,13 +55,18 @@ def _parse(argv: Sequence[str], program: str) -> list[str]:
 
 def _explain(argv: Sequence[str], error: Exception) -> str:
   """What a person would say of a command line that could not be read."""
+  if 'Configuration is not available' in str(error):  # so ml_collections wraps what a config file raised
+    error = error.__cause__ or error
   text = ' '.join(str(error).split()) or type(error).__name__
-  if 'No such file' in text:
-    path = text.rpartition("'")[0].rpartition("'")[2]
+  if match := re.search(r'Key "(\w+)" does not exist .* is locked', text):
+    meant = re.search(r'Did you mean "(\w+)"', text)
+    text = f'there is no field {match[1]!r}' + (f'; did you mean {meant[1]!r}?' if meant else '')
+  path = _config_path(argv)
+  if 'No such file' in text and path and path in text:
     return f'there is no config file {path}; those of the project are in configs/, such as configs/demo.py'
-  config = _config_of(argv)
+  config = _config_of(path)
   if config is None:
-    return text
+    return _place_in(path, error) + text
   for argument in argv:
     match = re.match(r'--?config\.([\w.]+)(=|$)', argument)
     if not match:
@@ -75,12 +82,24 @@ def _explain(argv: Sequence[str], error: Exception) -> str:
   return text
 
 
-def _config_of(argv: Sequence[str]) -> ConfigDict | None:
-  """The config file's own config, before any overrides; None where there is none or it cannot be run."""
+def _config_path(argv: Sequence[str]) -> str:
+  """What --config names; '' where it is not given."""
   path = ''
   for argument, following in zip(argv, [*argv[1:], ''], strict=True):
     if match := re.fullmatch(r'--?config(=(.*))?', argument):
       path = (match[2] if match[1] else following).partition(':')[0]
+  return path
+
+
+def _place_in(path: str, error: Exception) -> str:
+  """'configs/mine.py, line 7: ' where an error was raised in a config file, or by what it calls; '' elsewhere."""
+  lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+           if path and os.path.realpath(frame.filename) == os.path.realpath(path)]
+  return f'{path}, line {lines[-1]}: ' if lines else ''
+
+
+def _config_of(path: str) -> ConfigDict | None:
+  """A config file's own config, before any overrides; None where there is none or it cannot be run."""
   try:
     return runpy.run_path(path)['get_config']()
   except Exception:

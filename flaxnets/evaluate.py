@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from flaxnets import cost, experiment, parallel, provenance
-from flaxnets.channels import Subset
+from flaxnets import atomic, cost, experiment, parallel, provenance
+from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data import batches
 from flaxnets.data.sources import Source
 from flaxnets.errors import InputError
@@ -23,13 +22,14 @@ from flaxnets.network import Network, first_kernel, load
 
 
 def evaluate(
-  net: Network, *, subsets: str = 'all', split: str = 'test', root: str = '', batch_size: int = 0
+  net: Network, *, subsets: str = '', split: str = 'test', root: str = '', batch_size: int = 0
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """Judges a restored network on the subsets of a split.
 
   Args:
     net: from `flaxnets.load`; subsets with recalibrated statistics in it are judged with those.
-    subsets: as in `flaxnets.channels.ChannelSet.subsets`; 'all' of an expert's is its one.
+    subsets: as in `flaxnets.channels.ChannelSet.subsets`, of the channels that the data have; '' and an expert's
+      'all' as in `flaxnets.experiment.subsets`.
     split, root: see `flaxnets.experiment.open_source`.
     batch_size: examples at a time; the config's where 0.
 
@@ -41,18 +41,22 @@ def evaluate(
     InputError: for subsets, splits or data that cannot be judged.
   """
   config = net.config
-  wanted = experiment.subsets(config, net.channels, subsets)
   source = experiment.open_source(config, split, root=root, classes=net.classes)
+  wanted = subsets_in(net, source, subsets)
   mesh = parallel.data_mesh()
   batch_size = batch_size or config.evaluate.batch_size
   parallel.check_batch(batch_size, mesh, '--batch_size')
   evaluator, variables = evaluator_of(net, source, wanted, mesh), placed(net, wanted, net.recalibrated, mesh)
-  judged, indices = evaluator(variables, batches.evaluation_batches(
+  judged, indices = evaluator(variables, on_the_scale(net, source, batches.evaluation_batches(
     source, batch_size=batch_size, host=jax.process_index(), hosts=jax.process_count(),
     threads=config.data.threads, on_bad_image=config.data.on_bad_image,
-  ))
+  )))
   if not len(indices):
     raise InputError(f'{source.name}: none of its {len(source)} examples can be read')
+  for subset, judgement in judged.items():
+    if not np.isfinite(judgement.loss):
+      raise InputError(f'the network has outputs on {net.channels.label(subset)} that are not finite: it judges '
+                       'nothing. Take another --step, or train with a lower train.learning_rate')
   rows, arrays = [], {'id': np.asarray([source.ids[i] for i in indices]), 'label': source.labels[indices]}
   for subset, judgement in judged.items():
     label = net.channels.label(subset)
@@ -73,10 +77,52 @@ def evaluate(
   return scores, arrays
 
 
+def places_in(net: Network, source: Source) -> tuple[int, ...]:
+  """For each of a network's channels its place in a source, -1 for those that the source lacks."""
+  names = source.channels.names
+  return tuple(names.index(name) if name in names else -1 for name in net.channels.names)
+
+
+def subsets_in(net: Network, source: Source, text: str) -> list[Subset]:
+  """The subsets that a text asks for, of those of the network's channels that a source has: 'full' is all of these.
+
+  Raises:
+    InputError: if it has none of them, or the text asks for others.
+  """
+  there = [place for place, found in enumerate(places_in(net, source)) if found >= 0]
+  if len(there) == len(net.channels):
+    return experiment.subsets(net.config, net.channels, text)
+  if not there:
+    raise InputError(f'{source.name} has the channels {", ".join(source.channels.names)}, and none of the network\'s, '
+                     f'which are {", ".join(net.channels.names)}')
+  known = ChannelSet(tuple(net.channels.names[place] for place in there))
+  try:
+    found = experiment.subsets(net.config, known, text)
+  except InputError as error:
+    raise InputError(f'{source.name}: {error}') from None
+  return [tuple(there[index] for index in subset) for subset in found]
+
+
+def on_the_scale(
+  net: Network, source: Source, batches: Iterable[Mapping[str, np.ndarray]]
+) -> Iterator[Mapping[str, np.ndarray]]:
+  """The batches; InputError at the first whose pixels cannot be meant for the network, see `Network.check_scale`."""
+  places = places_in(net, source)
+  there = [place for place, found in enumerate(places) if found >= 0]
+  taken = [places[place] for place in there]
+  for number, batch in enumerate(batches):
+    if number == 0:
+      try:
+        net.check_scale(batch['image'][..., taken], there, batch['present'][:, taken] & batch['mask'][:, np.newaxis])
+      except InputError as error:
+        raise InputError(f'{source.name}: {error}') from None
+    yield batch
+
+
 def evaluator_of(net: Network, source: Source, subsets: Sequence[Subset], mesh: Mesh) -> Evaluator:
   """The compiled functions that judge a restored network on some subsets of a source."""
   return Evaluator(
-    net.model, subsets, order=source.channels.order(net.channels.names), image_size=net.config.image_size,
+    net.model, subsets, order=places_in(net, source), image_size=net.config.image_size,
     resize=net.config.augment.evaluation_resize, fill=net.fill, may_lack=source.may_lack, mesh=mesh,
   )
 
@@ -113,17 +159,22 @@ def write(scores: dict[str, Any], arrays: dict[str, np.ndarray], folder: pathlib
   folder = folder / 'eval'
   folder.mkdir(exist_ok=True)
   path = folder / f'{name}.json'
-  beside = folder / f'.{name}.npz'
-  np.savez_compressed(beside, **arrays)
-  os.replace(beside, folder / f'{name}.npz')
-  beside = folder / f'.{name}.json'
-  beside.write_text(json.dumps(scores) + '\n')
-  os.replace(beside, path)
+  with atomic.replacing(folder / f'{name}.npz') as beside:
+    np.savez_compressed(beside, **arrays)
+  atomic.write_text(path, json.dumps(scores) + '\n')
   return path
 
 
+def configured_batch_size(workdir: str) -> int:
+  """Examples at a time as a run's config.json says; 1 where there is none, which `run` will complain of."""
+  try:
+    return json.loads(pathlib.Path(workdir, 'config.json').read_text())['evaluate']['batch_size']
+  except (OSError, ValueError, KeyError):
+    return 1
+
+
 def run(
-  workdir: str, *, subsets: str = 'all', split: str = 'test', root: str = '', step: str = 'best', batch_size: int = 0,
+  workdir: str, *, subsets: str = '', split: str = 'test', root: str = '', step: str = 'best', batch_size: int = 0,
   recalibrated: bool = False,
 ) -> int:
   """What eval_main.py does, after `flaxnets.recalibrate.run` where `recalibrated`; returns the exit code."""
@@ -131,11 +182,15 @@ def run(
   scores, arrays = evaluate(net, subsets=subsets, split=split, root=root, batch_size=batch_size)
   scores['recalibrated'] = recalibrated  # also where it helped no subset
   if jax.process_index() == 0:
-    name = experiment.scores_name(split) + ('' if step == 'best' else f'-step{net.step}')
-    path = write(scores, arrays, pathlib.Path(workdir), name + ('-recalibrated' if recalibrated else ''))
+    parts = [split, *([pathlib.Path(root).resolve().name] if root else [])]
+    name = '-'.join(map(experiment.scores_name, parts)) + ('' if step == 'best' else f'-step{net.step}')
     print(f'{scores["model"]}, step {scores["step"]}, {scores["examples"]:,} examples of {split!r}'
           + (', recalibrated where that helps (*)' if recalibrated else '')
           + (f', {scores["unreadable"]} unreadable ones left out' if scores['unreadable'] else ''))
     print(table(scores))
+    try:
+      path = write(scores, arrays, pathlib.Path(workdir), name + ('-recalibrated' if recalibrated else ''))
+    except OSError as error:
+      raise InputError(f'{workdir}/eval cannot be written: {error.strerror}') from None
     print(f'written to {path}')
   return 0

@@ -35,10 +35,6 @@ class Judgement:
   top5: float | None
   predictions: np.ndarray
 
-  @property
-  def examples(self) -> int:
-    return int(self.confusion.sum())
-
   def summary(self, bootstrap: int = 1000) -> dict[str, Any]:
     """Accuracy, macro precision, recall and F1 with their intervals, loss and top-5."""
     return {**metrics.summary(self.confusion, bootstrap=bootstrap), 'top5': self.top5, 'loss': self.loss}
@@ -54,7 +50,8 @@ class Evaluator:
   Args:
     model: a network of `flaxnets.models`.
     subsets: what to judge it on.
-    order: for each of the network's channels its place in the source's.
+    order: for each of the network's channels its place in the source's; -1 for one that the source lacks, and that is
+      in no subset.
     image_size: side of the network's input, pixels.
     resize: the shorter side goes to image_size x this before the central crop.
     fill: (C,) what lies outside the image, raw pixels of the network's channels: their means.
@@ -68,11 +65,12 @@ class Evaluator:
   ):
     self.subsets = list(subsets)
     self._mesh, self._classes = mesh, model.num_classes
+    there, places = np.asarray(order) >= 0, np.maximum(order, 0)
 
     def view(batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
       images = augment.evaluation_images(
-        augment.in_order(batch['image'], order), batch['size'], image_size=image_size, resize=resize, fill=fill)
-      return images, augment.in_order(batch['present'], order)
+        augment.in_order(batch['image'], places), batch['size'], image_size=image_size, resize=resize, fill=fill)
+      return images, augment.in_order(batch['present'], places) & there
 
     def judge(subset: Subset, variables, tally, images, present, label, mask):
       if may_lack:
@@ -171,7 +169,7 @@ def add_to_tally(
   # Equal logits ahead of one's own place count as likelier, as argmax takes the first of equals.
   places = jnp.arange(logits.shape[-1])
   ahead = (logits > own) | ((logits == own) & (places < label[:, None]))
-  top = (ahead.sum(axis=-1) < TOP).astype(jnp.int32)
+  top = ((ahead.sum(axis=-1) < TOP) & jnp.isfinite(own[:, 0])).astype(jnp.int32)
   return {
     'confusion': tally['confusion'].at[label, classes].add(count),
     'loss': tally['loss'] + loss.sum(),

@@ -9,17 +9,17 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 from flax import linen as nn
+from jax.experimental import multihost_utils
 
-from flaxnets import models
-from flaxnets.channels import ChannelSet, Subset
+from flaxnets import atomic, models
+from flaxnets.channels import MOST_SUBSETS, ChannelSet, Subset
 from flaxnets.data import sources
 from flaxnets.errors import InputError
 from flaxnets.train_step import View, make_view
-
-SPLITS = ('train', 'validation', 'test')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,27 +59,19 @@ def open_source(
     config: a whole config.
     split: 'train', 'validation' or 'test' for what the config calls so, else a split of the source's own.
     root: another folder or file than the config's.
-    classes: the class names that the network knows; the source's own where None.
+    classes: the class names that the network knows, for any split but its training one; the source's own where None.
 
   Raises:
-    InputError: see `flaxnets.data.sources.open_source`; also for a source with other classes than these.
+    InputError: see `flaxnets.data.sources.open_source`.
   """
   data = config.data
   names = {'train': data.train, 'validation': data.validation, 'val': data.validation, 'test': data.test}
-  source = sources.open_source(
+  return sources.open_source(
     data.source, names.get(split, split), root=root or data.root, name=data.name, channels=data.channels,
-    wavelengths=data.wavelengths, classes=data.classes, image_key=data.image_key, label_key=data.label_key,
-    channels_key=data.channels_key, classes_key=data.classes_key, present_key=data.present_key,
-    canvas=canvas_side(config), on_bad_image=data.on_bad_image, class_names=classes,
+    wavelengths=() if classes else data.wavelengths, classes=data.classes, image_key=data.image_key,
+    label_key=data.label_key, channels_key=data.channels_key, classes_key=data.classes_key,
+    present_key=data.present_key, canvas=canvas_side(config), on_bad_image=data.on_bad_image, class_names=classes,
   )
-  if classes is not None and tuple(source.classes) != tuple(classes):
-    raise InputError(f'{source.name}: {len(source.classes)} classes ({_few(source.classes)}), but the network knows '
-                     f'{len(classes)} ({_few(classes)}); they must be the same, in the same order')
-  return source
-
-
-def _few(names: Sequence[str]) -> str:
-  return ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
 
 
 def canvas_side(config: ml_collections.ConfigDict) -> int:
@@ -127,13 +119,23 @@ def training_view(
 
 
 def subsets(config: ml_collections.ConfigDict, channels: ChannelSet, text: str) -> list[Subset]:
-  """The subsets that a text asks for; of an expert's, which knows one, 'all' is that one."""
+  """The subsets that a text asks for; of an expert's, which knows one, 'all' is that one.
+
+  '' is 'all', or what the config says where that would be more than anybody wants.
+  """
+  text = text or ('all' if 2 ** len(channels) <= MOST_SUBSETS else config.evaluate.subsets)
   return channels.subsets('full' if config.train.subset and text == 'all' else text)
 
 
 def scores_name(split: str) -> str:
-  """How a split is called in the names of files: 'test5k' for 'test5k.txt', 'train_90___' for 'train[90%:]'."""
-  return ''.join(letter if letter.isalnum() or letter in '-_.' else '_' for letter in pathlib.Path(split).stem)
+  """How a split is called in the names of files: 'test5k' for 'test5k.txt', 'site_test' for 'site/test'.
+
+  Of an absolute path it is the last part. 'train[90%:]' is 'train_90___'.
+  """
+  path = pathlib.PurePath(split)
+  name = path.name if path.is_absolute() else '_'.join(path.parts)
+  name = name.removesuffix('.txt').removesuffix('.npz')
+  return ''.join(letter if letter.isalnum() or letter in '-_.' else '_' for letter in name)
 
 
 def statistics_of(statistics: Mapping[str, np.ndarray], order: Sequence[int]) -> dict[str, np.ndarray]:
@@ -154,28 +156,32 @@ def from_json(fields: Mapping[str, Any]) -> ml_collections.ConfigDict:
 
 
 def claim_workdir(workdir: str | os.PathLike[str], config: ml_collections.ConfigDict) -> pathlib.Path:
-  """Makes a run's folder, writes its config.json, and refuses to go on with another config.
+  """Makes a run's folder, writes its config.json, and refuses to go on with another config; called by all hosts.
 
   Raises:
-    InputError: if a run with a different config lives there; names the fields.
+    InputError: if the folder cannot be written, is not the same for all hosts, or a run with a different config lives
+      there; names the fields.
   """
   folder = pathlib.Path(workdir)
   path, fields = folder / 'config.json', as_json(config)
-  if path.exists():
+  if jax.process_index() == 0 and not path.exists():
     try:
-      theirs = json.loads(path.read_text())
-    except json.JSONDecodeError:
-      raise InputError(f'{path} is damaged: not JSON; put it right or choose another --workdir') from None
-    differing = differences(theirs, fields)
-    if differing:
-      listed = '; '.join(f'{name} is {old!r} there and {new!r} here' for name, (old, new) in differing.items())
-      raise InputError(f'{folder} holds a run with another config ({listed}); choose another --workdir')
-    return folder
+      folder.mkdir(parents=True, exist_ok=True)
+      atomic.write_text(path, json.dumps(fields, indent=1) + '\n')
+    except OSError as error:
+      raise InputError(f'--workdir={folder} cannot be written: {error.strerror}') from None
+  multihost_utils.sync_global_devices('config.json: written')  # nothing where there is one host
   try:
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(fields, indent=1) + '\n')
+    theirs = json.loads(path.read_text())
+  except json.JSONDecodeError:
+    raise InputError(f'{path} is damaged: not JSON; put it right or choose another --workdir') from None
   except OSError as error:
-    raise InputError(f'--workdir={folder} cannot be written: {error.strerror}') from None
+    raise InputError(f'{path} cannot be read: {error.strerror}; all processes need one --workdir, on a disk that '
+                     'they share') from None
+  differing = differences(theirs, fields)
+  if differing:
+    listed = '; '.join(f'{name} is {old!r} there and {new!r} here' for name, (old, new) in differing.items())
+    raise InputError(f'{folder} holds a run with another config ({listed}); choose another --workdir')
   return folder
 
 

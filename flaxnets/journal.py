@@ -14,6 +14,7 @@ from absl import logging
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from flaxnets import atomic
 from flaxnets.errors import InputError
 
 MOST_SKIPPED = 50  # steps in a row without a finite loss: it will not come back by itself
@@ -132,4 +133,4 @@ def _forget_after(path: pathlib.Path, step: int) -> None:
         kept.append(line)
     except (json.JSONDecodeError, KeyError):
       logging.warning('%s: a damaged line was left out', path)
-  path.write_text(''.join(f'{line}\n' for line in kept))
+  atomic.write_text(path, ''.join(f'{line}\n' for line in kept))

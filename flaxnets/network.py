@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,9 @@ from flaxnets.nn.blocks import GlobalAveragePool
 from flaxnets.nn.dynamic_conv import subset_kernel
 
 BATCH = 256
-# Float images whose largest value is this many times below or above what training saw are on another scale: 0..1 for
-# 0..255, say, or reflectance for digital numbers. Nothing within a factor of twenty is called wrong.
+ENCODED = ('lists', 'folders', 'tfds')  # sources whose images are squashed to a canvas before the network's view
+# Images whose values are this many times below or above those that training saw are on another scale: 0..1 for 0..255,
+# say, or reflectance for digital numbers. Nothing within a factor of twenty is called wrong.
 MOST_SCALE = 20.0
 
 
@@ -59,14 +61,15 @@ class Network:
     """The network's (n, K) float32 logits.
 
     Args:
-      images: (n, height, width, m) raw pixels on the scale of the training data, of any size: resized and cropped
-        as in evaluation.
+      images: (n, height, width, m) raw pixels on the scale of the training data, resized and cropped as in
+        evaluation. A plane of nothing but NaN is a channel that this image lacks. Of any size if the network was
+        trained on image files, else up to 16 times the size of its input.
       channels: names of the m channels in the order in which they stand in the images, 'RG' or ['B02', 'B08'];
         None for all in the set's own order.
 
     Raises:
-      InputError: for names that are unknown or given twice, another number of channels than names, or a scale that
-        can't be meant.
+      InputError: for names that are unknown or given twice, another number of channels than names, a scale that
+        can't be meant, other pixels that are not finite, or an image without any channel.
     """
     return self._apply(images, channels)[0]
 
@@ -94,16 +97,19 @@ class Network:
     if images.ndim != 4 or images.shape[-1] != len(order):
       raise InputError(f'images are (n, height, width, {len(order)}) for the channels {self.channels.label(order)}, '
                        f'but these are {images.shape}')
-    self._check_scale(images, order)
-    subset = tuple(sorted(order))
+    subset, size = tuple(sorted(order)), images.shape[1:3]
+    images, present = self._present(images[..., np.argsort(order)], subset)
+    self.check_scale(images, subset, present)
     variables = self.variables_of(subset)
     # Rows of equal number, whatever the images: one compilation for each subset and image size.
     parts = []
     for start in range(0, len(images), BATCH):
-      part = images[start:start + BATCH]
+      part = self._canvases(images[start:start + BATCH])
       rows = min(BATCH, 1 << max(len(part) - 1, 0).bit_length())
-      padded = np.pad(part, [(0, rows - len(part))] + [(0, 0)] * 3)
-      outputs = self._compiled(variables, padded[..., np.argsort(order)], subset)
+      padding = (0, rows - len(part))
+      padded = np.pad(part, [padding] + [(0, 0)] * 3)
+      mask = None if present is None else np.pad(present[start:start + BATCH], [padding, (0, 0)])
+      outputs = self._compiled(variables, padded, np.asarray(size), mask, subset)
       parts.append([np.asarray(output)[:len(part)] for output in outputs])
     if not parts:
       return np.zeros((0, len(self.classes)), np.float32), np.zeros((0, 0), np.float32)
@@ -112,27 +118,76 @@ class Network:
 
   @functools.cached_property
   def _compiled(self):
-    size, resize = self.config.image_size, self.config.augment.evaluation_resize
+    image_size, resize = self.config.image_size, self.config.augment.evaluation_resize
 
-    def run(variables, images, subset: Subset):
-      shape = jnp.broadcast_to(jnp.asarray(images.shape[1:3]), (images.shape[0], 2))
-      fill = variables['channel_stats']['stem']['standardize']['mean'][jnp.asarray(subset)]
-      images = augment.evaluation_images(images, shape, image_size=size, resize=resize, fill=fill)
+    def run(variables, images, size, present, subset: Subset):
+      sizes, places = jnp.broadcast_to(size, (images.shape[0], 2)), jnp.asarray(subset)
+      fill = variables['channel_stats']['stem']['standardize']['mean'][places]
+      images = augment.evaluation_images(images, sizes, image_size=image_size, resize=resize, fill=fill)
+      if present is None:
+        given = {'subset': subset}
+      else:
+        images = jnp.zeros((*images.shape[:3], len(self.channels)), images.dtype).at[..., places].set(images)
+        given = {'present': jnp.zeros((len(images), len(self.channels)), bool).at[:, places].set(present)}
       logits, kept = self.model.apply(
-        variables, images, subset=subset, mutable=['intermediates'],
+        variables, images, **given, mutable=['intermediates'],
         capture_intermediates=lambda module, _: isinstance(module, GlobalAveragePool) and module.path[0] == 'head',
       )
       return logits, kept['intermediates']['head']['pool']['__call__'][0]
 
     return jax.jit(run, static_argnames='subset')
 
-  def _check_scale(self, images: np.ndarray, order: Sequence[int]) -> None:
-    if str(images.dtype) == self.knowledge.dtype == 'uint8' or not images.size:
+  def _present(self, images: np.ndarray, subset: Subset) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images with zeros in the place of absent planes, and the (n, m) mask of those present; None for all."""
+    if images.dtype.kind != 'f' or np.isfinite(images).all():
+      return images, None
+    present = ~np.isnan(images).all(axis=(1, 2))
+    images = np.where(present[:, np.newaxis, np.newaxis], images, 0)
+    wrong = ~np.isfinite(images).all(axis=(1, 2))
+    if wrong.any():
+      image, plane = np.argwhere(wrong)[0]
+      raise InputError(f'image {image} has NaN or infinite pixels in channel {self.channels.names[subset[plane]]}; '
+                       'a channel is NaN throughout, where it is absent, or not at all')
+    if not present.any(axis=1).all():
+      raise InputError(f'image {present.any(axis=1).argmin()} has none of the channels {self.channels.label(subset)}')
+    return images, present
+
+  def _canvases(self, images: np.ndarray) -> np.ndarray:
+    """What evaluation would hand over for these images: squashed as image files are, all others as they are."""
+    if self.config.data.source not in ENCODED or not images.size:
+      return images
+    from flaxnets.data.decode import squash  # OpenCV and its like take a while to import, and not everybody needs them
+
+    side = experiment.canvas_side(self.config)
+    images = images if images.dtype == np.uint8 else images.astype(np.float32)
+    canvases = np.empty((len(images), side, side, images.shape[3]), images.dtype)
+    for image, canvas in zip(images, canvases, strict=True):
+      squash(np.ascontiguousarray(image), canvas)
+    return canvases
+
+  def check_scale(self, images: np.ndarray, subset: Sequence[int], present: np.ndarray | None = None) -> None:
+    """Raises InputError for pixels on another scale than the training data's.
+
+    Args:
+      images: (n, height, width, m), zeros in the place of absent planes.
+      subset: the network's channels that the m planes are.
+      present: (n, m) bool, the planes that count; None for all.
+    """
+    if str(images.dtype) == self.knowledge.dtype and images.dtype.kind in 'iu':
+      return  # the same integers: a dark scene, and not 0..1
+    planes = np.moveaxis(images, 3, 1)
+    planes = planes.reshape(-1, *images.shape[1:3]) if present is None else planes[present]
+    if not planes.size:
       return
-    highest = float(np.nanmax(np.abs(images)))
-    low, high = (np.asarray(bounds)[list(order)] for bounds in (self.knowledge.low, self.knowledge.high))
+    highest = float(np.abs(planes).max())
+    typical = math.sqrt(np.square(planes, dtype=np.float64).mean())
+    low, high = (np.asarray(bounds)[list(subset)] for bounds in (self.knowledge.low, self.knowledge.high))
     seen = float(np.max(np.abs([low, high])))
-    if highest > MOST_SCALE * seen or 0 < highest < seen / MOST_SCALE:
+    statistics = self.variables['channel_stats']['stem']['standardize']
+    mean, deviation = (np.asarray(statistics[name], np.float64)[list(subset)] for name in ('mean', 'std'))
+    usual = math.sqrt(np.mean(mean**2 + deviation**2))
+    # A dark image has a low maximum, where training saw bright clouds: too low is what is so on the whole as well.
+    if highest > MOST_SCALE * seen or (0 < highest < seen / MOST_SCALE and typical < usual / MOST_SCALE):
       raise InputError(f'these images reach {highest:.4g}, but the network was trained on {low.min():.4g} to '
                        f'{high.max():.4g}; give raw pixels on that scale')
 
@@ -167,7 +222,7 @@ def load(workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated
   kept = checkpoints.steps()
   if not kept:
     raise InputError(f'{folder}/checkpoints is empty; the run has not saved yet')
-  wanted = {'best': checkpoints.best_step, 'latest': lambda: kept[-1]}.get(str(step), lambda: step)()
+  wanted = {'best': checkpoints.best_step(), 'latest': kept[-1]}.get(str(step), step)
   if str(wanted) not in map(str, kept):
     raise InputError(f'{folder} has no checkpoint of step {step}; there are best, latest, '
                      f'{", ".join(map(str, kept))}')
@@ -182,10 +237,11 @@ def load(workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated
     experiment.from_json(meta['config']), experiment.Knowledge.from_json(meta['knowledge']), variables, int(wanted),
     averaged,
   )
-  statistics, meta = (recalibrated and restore_recalibrated(folder, net)) or ({}, {'subsets': []})
-  for row in meta['subsets']:
-    if row['kept']:
-      net.recalibrated[net.channels.subset(row['channels'])] = statistics[row['channels']]
+  if recalibrated and (found := restore_recalibrated(folder, net)):
+    statistics, meta = found
+    for row in meta['subsets']:
+      if row['kept']:
+        net.recalibrated[net.channels.subset(row['channels'])] = statistics[row['channels']]
   return net
 
 

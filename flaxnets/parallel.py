@@ -8,6 +8,7 @@ import hashlib
 import os
 import pathlib
 import platform
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ LEAST_PER_CPU_DEVICE = 8
 _KEEP_FREED = ((-4, 0), (-1, 2**31 - 1), (-2, 64 * 2**20), (-8, 1))
 
 
-def start(batch_size: int, *, coordinator: str = '', processes: int = 0, process: int = 0) -> None:
+def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int = 0, process: int = 0) -> None:
   """Sets JAX up for a whole program; to be called before anything touches a device.
 
   On CPUs, one device a core (a batch split over devices runs faster than one that XLA splits within an operation),
@@ -32,24 +33,44 @@ def start(batch_size: int, *, coordinator: str = '', processes: int = 0, process
   unless JAX_COMPILATION_CACHE_DIR names another.
 
   Args:
-    batch_size: the global batch, which CPU devices must divide.
+    batch_sizes: global batches that CPU devices must divide.
     coordinator: 'host:port' of process 0, where there are several processes; '' for one, 'auto' to let JAX find
       out from the cluster's own environment (Slurm, Kubernetes, TPU pods, Open MPI).
     processes: how many there are.
     process: which of them this is, from 0.
+
+  Raises:
+    InputError: for arguments that do not fit each other, or processes that cannot meet.
   """
+  _check_processes(coordinator, processes, process)
   keep_freed_memory()
-  if coordinator == 'auto':
-    jax.distributed.initialize()
-  elif coordinator:
-    jax.distributed.initialize(coordinator, num_processes=processes, process_id=process)
+  try:
+    if coordinator == 'auto':
+      jax.distributed.initialize()
+    elif coordinator:
+      jax.distributed.initialize(coordinator, num_processes=processes, process_id=process)
+  except (ValueError, RuntimeError) as error:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    raise InputError(f'--coordinator={coordinator}: the processes did not meet ({reason})') from error
   if 'JAX_NUM_CPU_DEVICES' not in os.environ:
-    share = batch_size // max(processes, 1)
-    jax.config.update('jax_num_cpu_devices', cpu_devices(share, cores()))
+    shares = [batch_size // max(processes, 1) for batch_size in batch_sizes]
+    jax.config.update('jax_num_cpu_devices', cpu_devices(shares, cores()))
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     jax.config.update('jax_compilation_cache_dir', str(cache_folder()))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def _check_processes(coordinator: str, processes: int, process: int) -> None:
+  if not coordinator:
+    if processes > 1 or process:
+      raise InputError('several processes need --coordinator=host:port, where the first of them is to be met')
+  elif coordinator != 'auto':
+    if not re.fullmatch(r'.+:\d+', coordinator):
+      raise InputError(f"--coordinator={coordinator} is not host:port, nor 'auto'")
+    if not 0 <= process < processes:
+      raise InputError(f'--processes={processes} --process={process}: give how many there are, and which this is, '
+                       f'from 0 to {max(processes - 1, 0)}')
 
 
 def keep_freed_memory() -> None:
@@ -75,11 +96,13 @@ def cores() -> int:
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def cpu_devices(batch_size: int, most: int) -> int:
-  """The largest number of devices up to `most` that divides a batch and leaves each enough to do."""
-  return max(
-    (n for n in range(1, most + 1) if batch_size % n == 0 and batch_size // n >= LEAST_PER_CPU_DEVICE), default=1
-  )
+def cpu_devices(batch_sizes: Sequence[int], most: int) -> int:
+  """The largest number of devices up to `most` that divides all batches and leaves each device enough to do."""
+
+  def fits(devices: int) -> bool:
+    return all(size % devices == 0 and size // devices >= LEAST_PER_CPU_DEVICE for size in batch_sizes)
+
+  return max(filter(fits, range(1, most + 1)), default=1)
 
 
 def cache_folder() -> pathlib.Path:

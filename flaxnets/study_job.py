@@ -8,7 +8,6 @@ ended (one that was killed with its study is not in it), `commits` of flaxnets t
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -16,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from flaxnets import provenance
+from flaxnets import atomic, provenance
 from flaxnets.errors import InputError
 
 PREEMPTED = 75  # the exit code of a run that saved because it was told to stop, as of train_main.py
@@ -33,9 +32,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 def note(folder: pathlib.Path, **fields: Any) -> None:
   """Writes some fields of a run's RECORD; the others stay."""
-  beside = folder / f'.{RECORD}'
-  beside.write_text(json.dumps({**read_json(folder / RECORD), **fields}, indent=1) + '\n')
-  os.replace(beside, folder / RECORD)
+  atomic.write_text(folder / RECORD, json.dumps({**read_json(folder / RECORD), **fields}, indent=1) + '\n')
 
 
 def launch(job: Mapping[str, Any], log: pathlib.Path, lock: int | None = None) -> tuple[int, str]:
@@ -104,7 +101,7 @@ def main() -> int:
 
   logging.set_verbosity(logging.WARNING)
   job = json.load(sys.stdin)
-  parallel.start(job['config']['train']['batch_size'])
+  parallel.start([job['config'][part]['batch_size'] for part in ('train', 'evaluate')])
   return do(job)
 
 

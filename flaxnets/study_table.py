@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flaxnets import comparison, presence
+from flaxnets import atomic, comparison, presence
 from flaxnets.comparison import Judged
 from flaxnets.errors import InputError
 from flaxnets.study_job import RECORD, read_json
@@ -136,17 +135,14 @@ def write_table(study: Study, against: str = '') -> None:
   """Writes table.json and table.md, each whole or not at all."""
   table = make_table(study, against)
   for name, text in (('table.json', json.dumps(table, indent=1) + '\n'), ('table.md', markdown(table))):
-    beside = study.out / f'.{name}'
-    beside.write_text(text)
-    os.replace(beside, study.out / name)
+    atomic.write_text(study.out / name, text)
 
 
 def markdown(table: Mapping[str, Any]) -> str:
   """A study's table for people, in per cent and points."""
   means, rows = table['means'], table['rows']
-  labels = list(dict.fromkeys(label for row in means for label in row['accuracy']))
-  comma = any(',' in label for label in labels)
-  labels.sort(key=lambda label: -len(label.split(',') if comma else label))
+  by_number = sorted(means, key=lambda row: -len(row['accuracy']))  # that of all subsets has them in their order
+  labels = list(dict.fromkeys(label for row in by_number for label in row['accuracy']))
   parts = [_summary(table, labels)]
   if any(row['mean_regret'] is not None for row in means):
     parts.append(_differences_table('Regret in points: the expert minus this', 'regret', means, labels))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,7 +16,7 @@ from absl import logging
 from clu import parameter_overview
 
 from flaxnets import experiment, optim, parallel, presence, recalibrate
-from flaxnets.checkpoint import METRIC, Checkpoints
+from flaxnets.checkpoint import METRIC, Checkpoints, digests
 from flaxnets.data import batches, statistics
 from flaxnets.errors import InputError
 from flaxnets.evaluator import Evaluator
@@ -44,6 +45,7 @@ class Run:
 
   def __init__(self, config: ml_collections.ConfigDict, workdir: str):
     self.config = config
+    check_numbers(config)
     self.mesh = parallel.data_mesh()
     presence.check(config.presence.mode, config.presence.fill, config.presence.probability)
     if config.train.recalibrate:
@@ -77,7 +79,10 @@ class Run:
 
     self.workdir = experiment.claim_workdir(workdir, config)
     self.checkpoints = Checkpoints(self.workdir / 'checkpoints')
-    self.state, self.knowledge, self.fill = self._begin_or_go_on()
+    self.labels = digests({'labels': self.source.labels})['labels']  # what tells that the examples are still the same
+    restored = self.checkpoints.restore_latest()
+    self.state, self.knowledge = self._go_on(*restored) if restored else self._begin()
+    self.fill = np.asarray(jax.device_get(self.state.channel_stats['stem']['standardize']['mean']))
     self.step = make_train_step(
       self.model, self.optimizer, self.schedule, self.mesh,
       experiment.training_view(config, self.order, self.source.canvas, self.fill),
@@ -90,37 +95,36 @@ class Run:
       fill=self.fill, may_lack=self.validation.may_lack, mesh=self.mesh,
     )
 
-  def _begin_or_go_on(self) -> tuple[TrainState, Knowledge, np.ndarray]:
-    """A fresh state, or the newest whole checkpoint's; the state lies on all devices."""
-    restored = self.checkpoints.restore_latest()
-    if restored is None:
-      measured = statistics.measure(
-        self.source, examples=self.config.data.statistics_examples, seed=self.config.seed,
-        on_bad_image=self.config.data.on_bad_image,
-      )
-      measured = experiment.statistics_of(measured, self.order)
-      knowledge = Knowledge(
-        self.channels, tuple(self.source.classes), str(np.dtype(self.source.dtype)),
-        tuple(measured['low'].tolist()), tuple(measured['high'].tolist()),
-      )
-    else:
-      knowledge = Knowledge.from_json(restored[1]['knowledge'])
-      if knowledge.channels != self.channels or knowledge.classes != tuple(self.source.classes):
-        raise InputError(f'{self.workdir}: the data have other channels or classes now than when the run began')
+  def _begin(self) -> tuple[TrainState, Knowledge]:
+    """A fresh state, with statistics measured on the training split."""
+    measured = experiment.statistics_of(statistics.measure(
+      self.source, examples=self.config.data.statistics_examples, seed=self.config.seed,
+      on_bad_image=self.config.data.on_bad_image,
+    ), self.order)
+    knowledge = Knowledge(
+      self.channels, tuple(self.source.classes), str(np.dtype(self.source.dtype)),
+      tuple(measured['low'].tolist()), tuple(measured['high'].tolist()),
+    )
+    fresh = functools.partial(self._fresh_state, measured)
+    return jax.jit(fresh, out_shardings=parallel.replicated(self.mesh))(), knowledge
 
-    def fresh() -> TrainState:
-      images = np.zeros((1, self.config.image_size, self.config.image_size, len(self.channels)), np.float32)
-      variables = self.model.init(jax.random.key(self.config.seed), images)
-      if restored is None:
-        variables = put_statistics(variables, measured)
-      return initial_state(variables, self.optimizer, ema=self.config.train.ema > 0)
+  def _go_on(self, state: Mapping[str, Any], meta: Mapping[str, Any]) -> tuple[TrainState, Knowledge]:
+    """A checkpoint's."""
+    knowledge = Knowledge.from_json(meta['knowledge'])
+    if knowledge.channels != self.channels or knowledge.classes != tuple(self.source.classes):
+      raise InputError(f'{self.workdir}: the data have other channels or classes now than when the run began')
+    if meta.get('labels', self.labels) != self.labels:
+      raise InputError(f'{self.workdir}: {self.source.name} has other examples now than when the run began, so that '
+                       'their order would not go on; put the data right or choose another --workdir')
+    state = TrainState.from_saved(jax.eval_shape(self._fresh_state), state)
+    return jax.device_put(state, parallel.replicated(self.mesh)), knowledge
 
-    whole = parallel.replicated(self.mesh)
-    if restored is None:
-      state = jax.jit(fresh, out_shardings=whole)()
-    else:
-      state = jax.device_put(TrainState.from_saved(jax.eval_shape(fresh), restored[0]), whole)
-    return state, knowledge, np.asarray(jax.device_get(state.channel_stats['stem']['standardize']['mean']))
+  def _fresh_state(self, measured: Mapping[str, Any] | None = None) -> TrainState:
+    images = np.zeros((1, self.config.image_size, self.config.image_size, len(self.channels)), np.float32)
+    variables = self.model.init(jax.random.key(self.config.seed), images)
+    if measured is not None:
+      variables = put_statistics(variables, measured)
+    return initial_state(variables, self.optimizer, ema=self.config.train.ema > 0)
 
   def train(self) -> dict[str, float]:
     """Trains to the end.
@@ -145,33 +149,33 @@ class Run:
         stack.enter_context(contextlib.closing(each))
       stop = stack.enter_context(StopSignal())
       feed = parallel.to_devices(_counting(stream, journal), self.mesh)
-      for step in range(start, self.steps + 1):
-        measured, last = None, step == self.steps
-        stopping = step > start and (stop.asked or self.checkpoints.reached_preemption(step))
-        if step > start and (last or step % self.evaluate_every == 0):
-          measured = self._validate(step, journal)
-        if step > start and (last or stopping or measured or step % self.save_every == 0):
-          self._save(step, measured, journal)
-        if last:
-          return measured or {}
-        if stopping:
-          raise Preempted(f'stopped at step {step} of {self.steps}, saved; the same command goes on from there')
+      measured = None
+      for done in range(start + 1, self.steps + 1):
         self.state, metrics = self.step(self.state, next(feed))
-        journal.dispatched(step + 1, metrics, every=config.train.log_every)
-    raise AssertionError('the loop ends within')
+        journal.dispatched(done, metrics, every=config.train.log_every)
+        last = done == self.steps
+        stopping = stop.asked or self.checkpoints.reached_preemption(done)
+        measured = self._validate(done, journal) if last or done % self.evaluate_every == 0 else None
+        if last or stopping or measured or done % self.save_every == 0:
+          self._save(done, measured, journal)
+        if stopping and not last:
+          raise Preempted(f'stopped at step {done} of {self.steps}, saved; the same command goes on from there')
+    return measured or {}
 
   def _validate(self, step: int, journal: Journal) -> dict[str, float]:
     """Accuracy of every subset and their mean, on the validation split; written down and shown."""
     data = self.config.data
     with journal.pause():
-      judged, _ = self.evaluator(self.state.variables(), batches.evaluation_batches(
+      judged, indices = self.evaluator(self.state.variables(), batches.evaluation_batches(
         self.validation, batch_size=self.config.evaluate.batch_size, host=jax.process_index(),
         hosts=jax.process_count(), threads=data.threads, on_bad_image=data.on_bad_image,
       ))
+    if not len(indices):
+      raise InputError(f'{self.validation.name}: none of its {len(self.validation)} examples can be read')
     accuracies = {self.channels.label(subset): judgement.accuracy for subset, judgement in judged.items()}
-    losses = [judgement.loss for judgement in judged.values()]
+    loss = float(np.mean([judgement.loss for judgement in judged.values()]))
     measured = {
-      METRIC: float(np.mean(list(accuracies.values()))), 'loss': float(np.mean(losses)),
+      METRIC: float(np.mean(list(accuracies.values()))), 'loss': loss if np.isfinite(loss) else None,
       **{f'accuracy/{name}': accuracy for name, accuracy in accuracies.items()},
     }
     journal.write(step, 'validation', measured)
@@ -182,10 +186,29 @@ class Run:
   def _save(self, step: int, measured: Mapping[str, float] | None, journal: Journal) -> None:
     meta = {
       'config': experiment.as_json(self.config), 'knowledge': self.knowledge.to_json(),
-      'position': step * self.config.train.batch_size, 'metrics': dict(measured or {}),
+      'position': step * self.config.train.batch_size, 'labels': self.labels, 'metrics': dict(measured or {}),
     }
     with journal.pause():
       self.checkpoints.save(step, self.state, meta, measured)
+
+
+def check_numbers(config: ml_collections.ConfigDict) -> None:
+  """InputError for a number that would only show later what is wrong with it."""
+  train = config.train
+  for name, value, fits, allowed in (
+    ('seed', config.seed, config.seed >= 0, '0 or more'),
+    ('image_size', config.image_size, config.image_size > 0, 'above 0'),
+    ('train.epochs', train.epochs, train.epochs > 0, 'above 0'),
+    ('train.accumulate', train.accumulate, train.accumulate > 0, '1 or more'),
+    ('train.log_every', train.log_every, train.log_every > 0, '1 or more'),
+    ('train.checkpoint_every', train.checkpoint_every, train.checkpoint_every >= 0, '0 or more'),
+    ('train.warmup_epochs', train.warmup_epochs, train.warmup_epochs >= 0, '0 or more'),
+    ('train.label_smoothing', train.label_smoothing, 0 <= train.label_smoothing < 1, 'from 0 to below 1'),
+    ('train.ema', train.ema, 0 <= train.ema < 1, 'from 0 to below 1'),
+    ('evaluate.every', config.evaluate.every, config.evaluate.every >= 0, '0 or more'),
+  ):
+    if not fits:
+      raise InputError(f'{name} is {value}; it is {allowed}')
 
 
 def _counting(stream: Iterable[dict[str, Any]], journal: Journal) -> Iterator[dict[str, Any]]:

@@ -41,7 +41,8 @@ def subsamples_for(
   if shrink > MOST_SUBSAMPLES:
     tilted = f' with augment.perspective {perspective}' if perspective else ''
     raise InputError(f'a canvas of {canvas[0]} x {canvas[1]} shrinks up to {shrink:.1f} times{tilted}; '
-                     f'{MOST_SUBSAMPLES} is the most: make data.canvas smaller, about 1.5 x image_size')
+                     f'{MOST_SUBSAMPLES} is the most: cut or shrink the images, make data.canvas smaller where they '
+                     'come from files, or image_size larger')
   return max(1, math.ceil(shrink - 1e-6))
 
 

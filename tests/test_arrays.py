@@ -61,6 +61,14 @@ def test_named_channels_are_taken_in_their_order(tmp_path):
       from_arrays(path, channels=channels)
 
 
+def test_a_worker_process_opens_a_file_of_a_folder_again(tmp_path):
+  arrays(tmp_path)
+  (tmp_path / 'data.npz').rename(tmp_path / 'train.npz')
+  source = pickle.loads(pickle.dumps(from_arrays(tmp_path, 'train.npz', channels='B03')))
+  assert source.channels.names == ('B03',)
+  np.testing.assert_array_equal(read(source, 2)[1][0, 0], [21])
+
+
 def test_single_letter_bands_can_be_written_together(tmp_path):
   source = from_arrays(arrays(tmp_path, bands=np.array(list('RGBN'))), channels='NG')
   np.testing.assert_array_equal(read(source)[1][0, 0], [3, 1])

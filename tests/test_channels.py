@@ -44,7 +44,7 @@ def test_a_sample_of_more_than_there_are_is_all():
 
 
 @pytest.mark.parametrize(('channels', 'text', 'said'), [
-  (RGB, 'RN', "no channel 'N'; this network knows R, G, B"),
+  (RGB, 'RN', "no channel 'N'; there are R, G, B"),
   (RGB, 'RR', "channel 'R' is given twice"),
   (RGB, '', "cannot read the subset ''"),
   (RGB, 'size>>2', "cannot read the subset 'size>>2'"),

@@ -1,3 +1,4 @@
+import errno
 import json
 import pathlib
 
@@ -8,6 +9,7 @@ import pytest
 from flax import serialization
 
 from flaxnets.checkpoint import Checkpoints, DamagedCheckpoint, digests
+from flaxnets.errors import InputError
 
 
 def state(value=1.0):
@@ -74,9 +76,14 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_taken(tmp_path, 
   restored, meta = checkpoints.restore_latest()
   assert meta['step'] == 0 and (restored['params']['layer']['kernel'] == 0).all()
   assert (tmp_path / 'c-damaged' / '10').is_dir()
-  checkpoints.save(10, state(1), {}, None)
-  checkpoints.close()
-  assert Checkpoints(tmp_path / 'c').restore(10)[1]['step'] == 10
+  for again in ('10.1', '10.2'):
+    checkpoints.save(10, state(1), {'note': 'x'}, None)
+    checkpoints.close()
+    assert Checkpoints(tmp_path / 'c').restore(10)[1]['step'] == 10
+    damage(tmp_path / 'c' / '10')
+    checkpoints = Checkpoints(tmp_path / 'c')
+    assert checkpoints.restore_latest()[1]['step'] == 0
+    assert (tmp_path / 'c-damaged' / again).is_dir()
 
 
 def test_an_empty_step_folder_does_not_hide_the_checkpoint_before_it(tmp_path):
@@ -85,11 +92,29 @@ def test_an_empty_step_folder_does_not_hide_the_checkpoint_before_it(tmp_path):
   assert Checkpoints(tmp_path / 'c').restore_latest()[1]['step'] == 0
 
 
-def test_when_none_is_whole_that_is_said(tmp_path):
-  checkpoints = saved(tmp_path / 'c', 0.5)
-  flip_a_bit(largest_file(tmp_path / 'c' / '0' / 'state'))
-  with pytest.raises(DamagedCheckpoint, match='no checkpoint in .* is whole'):
-    checkpoints.restore_latest()
+def test_when_none_is_whole_that_is_said_every_time_and_all_stay_in_place(tmp_path):
+  saved(tmp_path / 'c', 0.5, 0.6)
+  for step in ('0', '10'):
+    flip_a_bit(largest_file(tmp_path / 'c' / step / 'state'))
+  for _ in range(2):
+    checkpoints = Checkpoints(tmp_path / 'c')
+    with pytest.raises(DamagedCheckpoint, match=r'no checkpoint in .* is whole .*/10 .*another --workdir'):
+      checkpoints.restore_latest()
+    assert checkpoints.steps() == [0, 10]
+
+
+def test_a_disk_that_fails_for_a_moment_is_no_damage(tmp_path, monkeypatch):
+  checkpoints = saved(tmp_path / 'c', 0.5, 0.6)
+
+  def failing(*_, **__):
+    raise OSError(errno.EIO, 'Input/output error')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoints._manager, 'restore', failing)
+    with pytest.raises(InputError, match='checkpoint .*/10 cannot be read: .*Input/output error') as raised:
+      checkpoints.restore_latest()
+    assert not isinstance(raised.value, DamagedCheckpoint)
+  assert checkpoints.restore_latest()[1]['step'] == 10
 
 
 def test_digests_see_values_shapes_and_dtypes():

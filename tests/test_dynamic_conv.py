@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_completion import random_correlation
 
-from flaxnets.nn.completion import COMPLETIONS
-from flaxnets.nn.dynamic_conv import DynamicConv
+from flaxnets.nn.completion import COMPLETIONS, EPSILON, presence_mixing
+from flaxnets.nn.dynamic_conv import DynamicConv, complete, subset_kernel
 
 
 def layer_and_variables(channels, completion='linear', dtype=None, seed=0, features=5, **kwargs):
@@ -88,14 +88,41 @@ def test_each_example_of_a_batch_follows_its_own_mask():
     np.testing.assert_allclose(together[row:row + 1], alone, rtol=1e-4, atol=1e-4)
 
 
-def test_the_mixing_stays_in_float32_under_bfloat16():
-  layer, variables = layer_and_variables(6, dtype=jnp.bfloat16)
-  exact, _ = layer_and_variables(6)
-  x = jax.random.normal(jax.random.key(1), (2, 9, 9, 4))
-  half, full = (np.asarray(each.apply(variables, x, subset=(0, 2, 3, 5)), np.float32) for each in (layer, exact))
-  assert layer.apply(variables, x, subset=(0, 2, 3, 5)).dtype == jnp.bfloat16
-  # One rounding of kernel and input to 8 bits each, not of a solve: far below what a bfloat16 solve would lose.
-  np.testing.assert_allclose(half, full, atol=0.03 * np.abs(full).max())
+def mixing_in_float64(subset, correlation):
+  """The prediction of every channel from those of the subset, (C, m)."""
+  system = correlation[np.ix_(subset, subset)] + EPSILON * np.eye(len(subset))
+  matrix = correlation[:, subset] @ np.linalg.inv(system)
+  matrix[list(subset)] = np.eye(len(subset))
+  return matrix
+
+
+def test_a_kernel_is_mixed_in_float32_even_from_a_bfloat16_bank():
+  correlation, subset = random_correlation(0, 6), (0, 2, 3, 5)
+  bank = jax.random.normal(jax.random.key(1), (3, 3, 6, 5), jnp.bfloat16)
+  kernel = subset_kernel(bank, 'linear', subset, jnp.asarray(correlation, jnp.float32))
+  assert kernel.dtype == jnp.float32
+  expected = np.einsum('hwcf,cs->hwsf', np.asarray(bank, np.float64), mixing_in_float64(subset, correlation))
+  np.testing.assert_allclose(kernel, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_bfloat16_input_is_completed_in_float32_and_rounded_once():
+  correlation, subset = random_correlation(0, 6), (0, 2, 3, 5)
+  x = jax.random.normal(jax.random.key(1), (2, 9, 9, 6), jnp.bfloat16)
+  present = jnp.zeros((2, 6), bool).at[:, jnp.asarray(subset)].set(True)
+  completed = complete(x, presence_mixing('linear', present, jnp.asarray(correlation, jnp.float32)))
+  assert completed.dtype == jnp.bfloat16
+  expected = np.asarray(x, np.float64)[..., list(subset)] @ mixing_in_float64(subset, correlation).T
+  np.testing.assert_allclose(np.asarray(completed, np.float64), expected, rtol=2**-8, atol=1e-5)
+
+
+def test_a_layer_in_bfloat16_mixes_its_own_float32_bank():
+  layer, variables = layer_and_variables(6, dtype=jnp.bfloat16, kernel_size=1, features=64)
+  correlation, subset = np.asarray(variables['channel_stats']['correlation'], np.float64), (0, 2, 3, 5)
+  kernel = layer.apply(variables, jnp.eye(4)[None, None], subset=subset)[0, 0]  # what each channel alone comes to
+  assert kernel.dtype == jnp.bfloat16
+  bank = np.asarray(variables['params']['kernel'], np.float64)[0, 0]
+  expected = mixing_in_float64(subset, correlation).T @ bank
+  np.testing.assert_allclose(np.asarray(kernel, np.float64), expected, rtol=2**-8, atol=1e-5)
 
 
 @pytest.mark.parametrize(('kwargs', 'said'), [

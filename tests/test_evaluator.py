@@ -91,13 +91,17 @@ def test_top_five_hits_are_scikit_learns_ties_included():
   assert constant['top'] == TOP  # a network that says nothing gets five of its classes right, not all
 
 
-def test_the_channels_of_a_source_are_put_in_the_networks_order(network, mesh8):
-  source, images = source_of(20)
-  turned = ArraySource('turned', images[..., ::-1], source.labels, ChannelSet.of('BGR'), source.classes)
+def test_the_channels_of_a_source_and_their_presence_are_put_in_the_networks_order(network, mesh8):
+  present = np.ones((20, 3), bool)
+  present[::2] = [False, True, True]
+  source, images = source_of(20, present)
+  turned = ArraySource('turned', np.roll(images, 1, -1), source.labels, ChannelSet.of('BRG'), source.classes,
+                       np.roll(present, 1, -1))
   straight, _ = judge(network, source, mesh8)
   reordered, _ = judge(network, turned, mesh8)
   for subset, judgement in straight.items():
     np.testing.assert_array_equal(judgement.predictions, reordered[subset].predictions)
+    np.testing.assert_allclose(judgement.loss, reordered[subset].loss, rtol=1e-6)
 
 
 def test_an_example_is_judged_on_what_it_has_of_a_subset(network, mesh8):

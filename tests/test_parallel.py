@@ -20,15 +20,31 @@ from flaxnets.errors import InputError
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-@given(st.integers(1, 512), st.integers(1, 64))
-def test_cpu_devices_divide_the_batch_and_have_enough_to_do(batch, cores):
-  devices = parallel.cpu_devices(batch, cores)
-  assert 1 <= devices <= cores and batch % devices == 0
-  assert devices == 1 or batch // devices >= parallel.LEAST_PER_CPU_DEVICE
+@given(st.lists(st.integers(1, 512), min_size=1, max_size=2), st.integers(1, 64))
+def test_cpu_devices_divide_the_batches_and_have_enough_to_do(batches, cores):
+  devices = parallel.cpu_devices(batches, cores)
+  assert 1 <= devices <= cores
+  for batch in batches:
+    assert batch % devices == 0 and (devices == 1 or batch // devices >= parallel.LEAST_PER_CPU_DEVICE)
 
 
 def test_two_cores_share_the_papers_batch():
-  assert parallel.cpu_devices(64, 2) == 2
+  assert parallel.cpu_devices([64], 2) == 2
+
+
+def test_batches_of_two_sizes_get_devices_that_divide_both():
+  assert parallel.cpu_devices([48, 256], 6) == 4
+
+
+@pytest.mark.parametrize(('given', 'said'), [
+  ({'processes': 2, 'process': 1}, 'several processes need --coordinator=host:port'),
+  ({'coordinator': 'first', 'processes': 2}, "--coordinator=first is not host:port, nor 'auto'"),
+  ({'coordinator': 'first:1234'}, '--processes=0 --process=0: give how many there are'),
+  ({'coordinator': 'first:1234', 'processes': 2, 'process': 2}, 'which this is, from 0 to 1'),
+])
+def test_processes_that_could_not_meet_are_refused_at_once(given, said):
+  with pytest.raises(InputError, match=re.escape(said)):
+    parallel.start([64], **given)
 
 
 def test_batches_become_global_arrays_in_order_and_all_of_them(mesh8):

@@ -61,12 +61,14 @@ def test_none_keeps_all():
   assert presence.sample(KEY, 'none', (5, 3), probability=1.0).all()
 
 
-def test_an_example_draws_by_its_place_alone():
-  few = presence.sample(KEY, 'hierarchical', (64, 3), probability=1.0)
-  again = presence.sample(KEY, 'hierarchical', (64, 3), probability=1.0)
-  other = presence.sample(jax.random.key(1), 'hierarchical', (64, 3), probability=1.0)
-  np.testing.assert_array_equal(few, again)
-  assert (few != other).any()
+@pytest.mark.parametrize('mode', presence.MODES)
+def test_an_example_draws_by_key_and_place_alone(mode):
+  few = presence.sample(KEY, mode, (64, 3), probability=0.5)
+  many = presence.sample(KEY, mode, (128, 3), probability=0.5)
+  other = presence.sample(jax.random.key(1), mode, (64, 3), probability=0.5)
+  np.testing.assert_array_equal(few, many[:64])
+  if mode != 'none':
+    assert (few != other).any() and (few != many[64:]).any()
 
 
 def test_left_out_channels_are_absent_and_blackened_ones_are_present_and_black():

@@ -159,6 +159,22 @@ def source_labelled_by(net):
 
 
 @pytest.mark.parametrize('view', recalibrate.VIEWS)
+def test_channels_and_their_presence_are_seen_in_the_networks_order(run, view):
+  net = flaxnets.load(run, recalibrated=False)
+  images, present = images_of(6), np.ones((6, 3), bool)
+  present[::2] = [False, True, True]
+
+  def seen(channels, images, present):
+    source = ArraySource('images', images, np.zeros(6, int), ChannelSet.of(channels), net.classes, present)
+    batch = {'image': images, 'present': present, 'size': np.full((6, 2), 12, np.int32)}
+    return recalibrate.view_of(net, source, view)(np.int32(0), jax.tree.map(jnp.asarray, batch))
+
+  straight, turned = seen('RGB', images, present), seen('BRG', np.roll(images, 1, -1), np.roll(present, 1, -1))
+  jax.tree.map(np.testing.assert_array_equal, straight, turned)
+  np.testing.assert_array_equal(turned[1], present)
+
+
+@pytest.mark.parametrize('view', recalibrate.VIEWS)
 def test_statistics_are_kept_only_where_they_raise_accuracy(run, mesh8, view):
   net = flaxnets.load(run, recalibrated=False)
   settings, full = recalibrate.plan(96, 64, 32, view, mesh8), net.channels.full

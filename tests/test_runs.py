@@ -15,7 +15,7 @@ from PIL import Image
 from small import small_config
 
 import flaxnets
-from flaxnets import evaluate, train
+from flaxnets import evaluate, experiment, train
 from flaxnets.data import synthetic
 from flaxnets.errors import InputError
 
@@ -81,6 +81,25 @@ def test_the_same_command_again_has_nothing_left_to_do(run):
   assert all((a == b).all() for a, b in zip(weights(run), before, strict=True))
 
 
+@pytest.mark.parametrize(('field', 'value', 'allowed'), [
+  ('seed', -1, '0 or more'), ('train.log_every', 0, '1 or more'), ('train.accumulate', 0, '1 or more'),
+  ('train.epochs', 0.0, 'above 0'), ('train.label_smoothing', 1.5, 'from 0 to below 1'),
+  ('train.ema', 1.0, 'from 0 to below 1'),
+])
+def test_numbers_out_of_range_are_refused_before_anything_is_written(tmp_path, field, value, allowed):
+  with pytest.raises(InputError, match=f'^{field} is {value}; it is {allowed}$'):
+    train.run(small_config(**{field: value}), str(tmp_path / 'w'))
+  assert not (tmp_path / 'w').exists()
+
+
+@pytest.mark.parametrize(('split', 'name'), [
+  ('test', 'test'), ('test5k.txt', 'test5k'), ('site1/test', 'site1_test'), ('test.v1', 'test.v1'),
+  ('test.npz', 'test'), ('/data/splits/tune.txt', 'tune'), ('train[90%:]', 'train_90___'),
+])
+def test_scores_of_different_splits_lie_in_different_files(split, name):
+  assert experiment.scores_name(split) == name
+
+
 def test_another_config_in_the_same_folder_is_refused_by_field(run):
   with pytest.raises(InputError, match='seed is 0 there and 1 here; train.learning_rate is 0.1 there and 0.2 here'):
     train.Run(small_config(**{'train.learning_rate': 0.2, 'seed': 1}), run)
@@ -110,7 +129,8 @@ def test_evaluation_judges_every_subset_and_writes_what_the_design_says(run, cap
   assert scores['seed'] == 0 and scores['versions']['jax'] == jax.__version__ and scores['commit'] and scores['date']
   for row in scores['subsets']:
     assert {'accuracy', 'precision', 'recall', 'f1', 'top5', 'loss', 'flops', 'macs', 'params'} <= set(row)
-    assert all(row[f'{name}_low'] <= row[name] <= row[f'{name}_high'] for name in ('accuracy',))
+    for name in ('accuracy', 'precision', 'recall', 'f1'):
+      assert row[f'{name}_low'] <= row[name] <= row[f'{name}_high']
     assert np.sum(row['confusion']) == 52
   arrays = np.load(run / 'eval' / 'test.npz')
   assert arrays['id'][0] == 'test[0]' and arrays['prediction/RG'].shape == (52,)
@@ -138,7 +158,7 @@ def test_a_loaded_network_predicts_what_evaluation_saw(run):
 
 
 @pytest.mark.parametrize(('call', 'said'), [
-  (lambda net, x: net.predict(x, channels='RGN'), "no channel 'N'; this network knows R, G, B"),
+  (lambda net, x: net.predict(x, channels='RGN'), "no channel 'N'; there are R, G, B"),
   (lambda net, x: net.predict(x, channels='RGG'), "channel 'G' is given twice"),
   (lambda net, x: net.predict(x, channels='RG'), r'images are \(n, height, width, 2\)'),
   (lambda net, x: net.predict(x / 255.0), 'these images reach 1, but the network was trained on 0 to 255'),
@@ -223,6 +243,20 @@ def test_a_mistake_on_the_command_line_is_one_line(arguments, said, tmp_path):
   assert done.returncode == 1 and said in done.stderr
   assert len(done.stderr.strip().splitlines()) == 1, done.stderr
   assert not (tmp_path / 'w').exists()
+
+
+@pytest.mark.parametrize(('lines', 'said'), [
+  ('config.train.epohcs = 3', "mine.py, line 4: there is no field 'epohcs'; did you mean 'epochs'?"),
+  ('config.seed = confg', "mine.py, line 4: name 'confg' is not defined"),
+  ("open('/data/none.txt')", 'mine.py, line 4: [Errno 2] No such file or directory: \'/data/none.txt\''),
+])
+def test_a_mistake_in_a_config_file_is_one_line_with_its_place(tmp_path, lines, said):
+  path = tmp_path / 'mine.py'
+  path.write_text('from configs import demo\ndef get_config():\n  config = demo.get_config()\n'
+                  f'  {lines}\n  return config\n')
+  done = command('train_main.py', f'--config={path}', f'--workdir={tmp_path / "w"}')
+  assert done.returncode == 1 and said in done.stderr
+  assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 def test_the_commands_of_the_readme_train_and_judge(tmp_path):

@@ -76,6 +76,28 @@ def test_intervals_of_paired_differences_cover_the_truth_about_19_times_in_20():
   assert 0.92 < np.mean(covered) < 0.98
 
 
+def scores_at(path, channels, label, predictions, truth):
+  scores = {'channels': channels, 'subsets': [{'channels': label}]}
+  path.write_text(json.dumps(scores))
+  np.savez(path.with_suffix('.npz'), id=IDS, label=truth, **{f'prediction/{label}': predictions})
+
+
+def test_an_expert_among_longer_names_is_found_by_its_channels(tmp_path):
+  truth = np.zeros(100, int)
+  scores_at(tmp_path / 'ours.json', ['R', 'G', 'NIR'], 'R,G', truth, truth)
+  scores_at(tmp_path / 'expert.json', ['R', 'G'], 'RG', truth, truth)
+  (_, ours), (_, expert) = (comparison.read(tmp_path / f'{name}.json') for name in ('ours', 'expert'))
+  assert comparison.compared(ours, {label: expert for label in expert.hits}, None)['regret'] == {'RG': 0.0}
+
+
+@pytest.mark.parametrize('damage', [b'', b'PK\x03\x04 cut'])
+def test_a_damaged_file_beside_the_scores_is_said_by_name(tmp_path, damage):
+  scores_at(tmp_path / 'test.json', ['R'], 'R', np.zeros(100), np.zeros(100))
+  (tmp_path / 'test.npz').write_bytes(damage)
+  with pytest.raises(InputError, match=r'test\.json or the \.npz beside it cannot be read'):
+    comparison.read(tmp_path / 'test.json')
+
+
 def test_regret_is_the_experts_accuracy_minus_ours_and_none_without_an_expert():
   ours = Judged(IDS, {'RG': hits(60), 'R': hits(40), 'G': hits(30)})
   experts = {'RG': Judged(IDS, {'RG': hits(55)}), 'R': Judged(IDS, {'R': hits(50)})}

@@ -32,12 +32,12 @@ def view_of(mode='hierarchical', seed=0):
 
 
 @functools.cache
-def compiled(mesh, ema, mode, rate, accumulate, norm):
+def compiled(mesh, ema, mode, rate, accumulate, norm, smoothing):
   model, variables = tiny(norm=norm)
   schedule = optim.schedule('constant', learning_rate=rate, steps=10)
   optimizer = optim.optimizer(schedule, momentum=0.9, nesterov=False, weight_decay=1e-4, clip_norm=0.0)
   step = make_train_step(model, optimizer, schedule, mesh, view_of(mode), masked=mode != 'none', ema=ema,
-                         accumulate=accumulate)
+                         label_smoothing=smoothing, accumulate=accumulate)
 
   def begin():
     return jax.device_put(initial_state(variables, optimizer, ema=ema > 0), parallel.replicated(mesh))
@@ -45,9 +45,9 @@ def compiled(mesh, ema, mode, rate, accumulate, norm):
   return step, begin
 
 
-def build(mesh, *, ema=0.9, mode='hierarchical', rate=0.1, accumulate=1, norm='batch'):
+def build(mesh, *, ema=0.9, mode='hierarchical', rate=0.1, accumulate=1, norm='batch', smoothing=0.0):
   """A compiled step and a state to begin with. The step overwrites it, so its weights must not be shared."""
-  step, begin = compiled(mesh, ema, mode, rate, accumulate, norm)
+  step, begin = compiled(mesh, ema, mode, rate, accumulate, norm, smoothing)
   return step, jax.tree.map(jnp.copy, begin())
 
 
@@ -116,6 +116,12 @@ def test_the_step_is_what_pmap_with_synchronised_batchnorm_computes(mesh8):
   assert_close(jax.device_get(after.params), expected, rtol=2e-3, atol=2e-4)
 
 
+def assert_only_counted(after, before):
+  assert after.step == before.step + 1 and after.skipped == before.skipped + 1
+  for name in ('params', 'batch_stats', 'opt_state', 'ema'):
+    jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
+
+
 def test_a_loss_that_is_not_finite_changes_nothing_but_the_counts(mesh8):
   step, state = build(mesh8)
   before = jax.device_get(state)
@@ -124,15 +130,21 @@ def test_a_loss_that_is_not_finite_changes_nothing_but_the_counts(mesh8):
   poisoned['image'][3] = np.nan
   state, metrics = step(state, next(iter(feed(mesh8, poisoned))))
   assert not np.isfinite(metrics['loss']) and metrics['skipped'] == 1
-  after = jax.device_get(state)
-  assert after.step == 1
-  for name in ('params', 'batch_stats', 'opt_state', 'ema'):
-    jax.tree.map(np.testing.assert_array_equal, getattr(after, name), getattr(before, name))
+  assert_only_counted(jax.device_get(state), before)
   healthy = host_batch()
   healthy['image'] = healthy['image'].astype(np.float32)
   state, metrics = step(state, next(iter(feed(mesh8, healthy))))
   assert np.isfinite(metrics['loss']) and metrics['skipped'] == 1
   assert any((a != b).any() for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(before.params), strict=True))
+
+
+def test_a_finite_loss_whose_gradient_is_not_finite_changes_nothing_either(mesh8):
+  step, state = build(mesh8)
+  state.params['head']['dense']['kernel'] *= 1e25  # the gradient's squares are beyond float32, the loss is not
+  before = jax.device_get(state)
+  state, metrics = step(state, next(iter(feed(mesh8, host_batch()))))
+  assert np.isfinite(metrics['loss']) and not np.isfinite(metrics['gradient_norm'])
+  assert_only_counted(jax.device_get(state), before)
 
 
 def test_working_a_batch_off_in_parts_averages_their_gradients(mesh1):
@@ -149,19 +161,19 @@ def test_parts_split_alike_on_one_and_eight_devices(mesh1, mesh8):
   assert_close(one.params, eight.params, rtol=1e-3, atol=1e-4)
 
 
-def test_a_sandwich_teaches_the_incomplete_views_by_the_full_one(mesh1):
+def test_a_sandwich_teaches_the_incomplete_views_by_the_full_one_and_by_smoothed_labels(mesh1):
   model, variables = tiny()
   batch = host_batch()
   images, present = jax.jit(view_of('sandwich'))(jnp.zeros((), jnp.int32), jax.tree.map(jnp.asarray, batch))
   (full, stats), (single, _), (random, _) = (
     model.apply(variables, images, present=present[:, number], train=True, mutable=['batch_stats'])
     for number in range(3))
-  labels = np.eye(6)[batch['label']]
+  labels = 0.7 * np.eye(6)[batch['label']] + 0.3 / 6
   soft = jax.nn.softmax(full)
   expected = np.mean([
     -(target * jax.nn.log_softmax(logits)).sum(-1).mean()
     for logits, target in ((full, labels), (single, (labels + soft) / 2), (random, (labels + soft) / 2))])
-  step, state = build(mesh1, mode='sandwich')
+  step, state = build(mesh1, mode='sandwich', smoothing=0.3)
   after, metrics = step(state, next(iter(feed(mesh1, batch))))
   assert metrics['loss'] == pytest.approx(expected, rel=1e-4)
   assert_close(jax.device_get(after.batch_stats), stats['batch_stats'], rtol=1e-3, atol=1e-4)
@@ -193,11 +205,13 @@ def test_a_view_depends_on_seed_step_and_place_alone():
   assert (np.asarray(jax.jit(view_of(seed=1))(jnp.asarray(5), batch)[0]) != np.asarray(images)).any()
 
 
-def test_channels_come_in_the_order_of_the_network_whatever_the_sources():
-  batch = jax.tree.map(jnp.asarray, host_batch())
-  turned = {**batch, 'image': batch['image'][..., ::-1]}
+def test_channels_and_their_presence_come_in_the_order_of_the_network_whatever_the_sources():
+  batch = host_batch()
+  batch['present'][::2] = [False, True, True]
+  turned = {**batch, 'image': np.roll(batch['image'], 1, -1), 'present': np.roll(batch['present'], 1, -1)}
   kwargs = {'seed': 0, 'canvas': (20, 20), 'image_size': 12, 'augmentation': AUGMENTATION, 'presence_mode': 'none',
             'presence_probability': 0.0, 'presence_fill': 'absent'}
-  straight = make_view(order=(0, 1, 2), fill=MEAN, **kwargs)(jnp.asarray(0), batch)[0]
-  reordered = make_view(order=(2, 1, 0), fill=MEAN, **kwargs)(jnp.asarray(0), turned)[0]
-  np.testing.assert_array_equal(straight, reordered)
+  straight = make_view(order=(0, 1, 2), fill=MEAN, **kwargs)(jnp.asarray(0), jax.tree.map(jnp.asarray, batch))
+  reordered = make_view(order=(1, 2, 0), fill=MEAN, **kwargs)(jnp.asarray(0), jax.tree.map(jnp.asarray, turned))
+  jax.tree.map(np.testing.assert_array_equal, straight, reordered)
+  np.testing.assert_array_equal(reordered[1][:, 0], batch['present'])

@@ -55,6 +55,7 @@ def get_runs() -> dict[str, dict]:
   runs = {
     'hierarchical-linear': {'seed': SEEDS},
     'hierarchical-linear-x2': {'train.epochs': 40.0},  # twice the budget of an expert, two sevenths of seven
+    'hierarchical-linear-x4': {'train.epochs': 80.0},
     # Seeing every channel, no stem and no completion changes anything: one training makes all networks below.
     'rgb-linear': {**RGB_ONLY, 'seed': SEEDS},
     'rgb-scale': {**RGB_ONLY, 'model.completion': 'scale', 'weights': 'rgb-linear'},

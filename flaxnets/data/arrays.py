@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from flaxnets.channels import ChannelSet
-from flaxnets.data.classes import chosen_classes, labels_by_name, numbered_classes
+from flaxnets.data.classes import check_labels_mean_the_same, chosen_classes, labels_by_name, numbered_classes
 from flaxnets.data.sources import ArraySource
 from flaxnets.errors import InputError
 
@@ -32,24 +32,27 @@ def open_arrays(root: str, split: str, *, image_key: str = 'X_{split}', label_ke
     split: what {split} in the keys becomes; of an .npz file that is its name without the ending.
     image_key, label_key: names of the arrays, or of the .npy files without their ending.
     channels_key, classes_key, present_key: likewise, and these may be missing.
-    channels: those to take, in order, '' for all; where the file names none, the names of all.
+    channels: those to take, in order, '' for all; where the file names none, the names of all. A file that only
+      some of them are in will do for any split but the training one.
     wavelengths, classes, class_names: see `sources.open_source`.
 
   Raises:
     InputError: naming the file and what it lacks, for anything that does not fit.
   """
   place = Path(root, split) if split.endswith('.npz') and Path(root).is_dir() else Path(root)
-  split = split.removesuffix('.npz')
-  image_key, label_key, present_key = (_key(key, split) for key in (image_key, label_key, present_key))
+  image_key, label_key, present_key = (
+    _key(key, split.removesuffix('.npz')) for key in (image_key, label_key, present_key))
   keys, get = _open(place)
   images, labels = get(image_key), get(label_key)
   name = f'{image_key} in {place}'
   bands = _bands(str(place), channels_key, get(channels_key) if channels_key in keys else None, channels)
-  taken = _taken(bands, channels, str(place))
+  taken = _taken(bands, channels, str(place), some=class_names is not None)
   present = get(present_key).astype(bool) if present_key in keys else None
   names = chosen_classes(place if place.is_dir() else place.parent, classes, class_names)
-  if names is None and classes_key in keys:
-    names = _texts(get(classes_key))
+  own = _texts(get(classes_key)) if classes_key in keys else None
+  if own is not None and labels.dtype.kind in 'iu':
+    check_labels_mean_the_same(own, class_names, f'{classes_key} in {place}')
+  names = names or own
   labels, names = _labels(labels, names, f'{label_key} in {place}')
   reopen = functools.partial(
     open_arrays, root, split, image_key=image_key, label_key=label_key, channels_key=channels_key,
@@ -110,16 +113,17 @@ def _bands(place: str, channels_key: str, held: np.ndarray | None, channels: str
   return ChannelSet.of(channels)
 
 
-def _taken(bands: ChannelSet, channels: str, place: str) -> tuple[int, ...]:
+def _taken(bands: ChannelSet, channels: str, place: str, some: bool) -> tuple[int, ...]:
+  """The places of the channels that a person named in a file's, or of those that it has where `some` will do."""
   if not channels:
     return bands.full
   alone = ',' not in channels and any(len(name) > 1 for name in bands.names)
   names = (channels.strip(),) if alone or channels in bands.names else ChannelSet.of(channels).names
   unknown = [name for name in names if name not in bands.names]
-  if unknown:
+  if unknown and not (some and len(unknown) < len(names)):
     raise InputError(f"no channel {unknown[0]!r} in {place}; it holds {','.join(bands.names)} "
                      "(data.channels='' takes them all)")
-  return tuple(bands.names.index(name) for name in names)
+  return tuple(bands.names.index(name) for name in names if name in bands.names)
 
 
 def _channels_last(images: np.ndarray, channels: int, name: str) -> np.ndarray:

@@ -54,6 +54,19 @@ def chosen_classes(root: Path, classes: str, class_names: Sequence[str] | None) 
   return class_file(root / classes) if classes else None
 
 
+def check_labels_mean_the_same(own: Sequence[str], class_names: Sequence[str] | None, where: str) -> None:
+  """For sources whose labels are numbers: a class that they and the training source name has one label in both.
+
+  Raises:
+    InputError: naming the first class that has not.
+  """
+  by_name = labels_by_name(class_names or ())
+  for label, name in enumerate(own):
+    if by_name.get(name, label) != label:
+      raise InputError(f'{where}: class {name!r} is label {label} here, but label {by_name[name]} of the '
+                       f'{len(class_names)} classes of the network; put them in the same order')
+
+
 def numbered_classes(highest: int, where: str) -> tuple[str, ...]:
   """'0', '1' and so on up to the highest label in `where`.
 

@@ -88,10 +88,10 @@ def decode(data: bytes, out: np.ndarray, *, name: str) -> tuple[int, int]:
   pixels, size, orientation = decoded or _other(data, out.shape[2] == 1, name)
   turned = orientation >= 5
   if orientation == 1:
-    _squash(pixels, out)
+    squash(pixels, out)
   else:
     canvas = np.empty((out.shape[1], out.shape[0], out.shape[2]) if turned else out.shape, np.uint8)
-    _squash(pixels, canvas)
+    squash(pixels, canvas)
     out[...] = _UPRIGHT[orientation](canvas)
   return (size[1], size[0]) if turned else size
 
@@ -153,7 +153,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
   return image if image.mode in ('L', 'RGB') else image.convert('RGB')
 
 
-def _squash(pixels: np.ndarray, out: np.ndarray) -> None:
+def squash(pixels: np.ndarray, out: np.ndarray) -> None:
   """Resizes into `out`: linear along an axis that grows, and along one that shrinks without aliasing.
 
   To a half and less, by averages of areas. Under that by a linear interpolation after a blur over three pixels, which

@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from flaxnets.channels import ChannelSet
-from flaxnets.data.classes import chosen_classes, class_file, labels_by_name, numbered_classes, read_text
+from flaxnets.data.classes import (
+  check_labels_mean_the_same,
+  chosen_classes,
+  class_file,
+  labels_by_name,
+  numbered_classes,
+  read_text,
+)
 from flaxnets.data.decode import decode_planes, image_planes
 from flaxnets.data.sources import BadImage, Reading
 from flaxnets.errors import InputError
@@ -89,8 +96,11 @@ def open_list(root: str, split: str, *, canvas: int, channels: str = 'RGB',
   """
   home = _folder(root, 'data.root')
   names = chosen_classes(home, classes, class_names)
-  if names is None and (home / 'classes.txt').is_file():
-    names = class_file(home / 'classes.txt')
+  of_all = home / (classes or 'classes.txt')
+  if names is None and of_all.is_file():
+    names = class_file(of_all)
+  elif names is not None and of_all.is_file():
+    check_labels_mean_the_same(class_file(of_all), class_names, str(of_all))
   name = str(home / split)
   text = read_text(home / split, 'the split file')
   lines, paths, labels = _parse(name, text, len(names) if names else None)

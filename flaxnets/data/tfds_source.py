@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
+from flaxnets import atomic
 from flaxnets.channels import ChannelSet
-from flaxnets.data.classes import chosen_classes
+from flaxnets.data.classes import check_labels_mean_the_same, chosen_classes
 from flaxnets.data.decode import decode_planes, image_planes
 from flaxnets.data.sources import BadImage, Reading, checked_labels
 from flaxnets.errors import InputError
@@ -105,7 +107,9 @@ def open_tfds(root: str, name: str, split: str, *, canvas: int, channels: str = 
   image_key, label_key = _keys(builder.info, name)
   image = builder.info.features[image_key]
   raw = not isinstance(image, tfds.features.Image)
-  names = chosen_classes(Path(root), classes, class_names) or tuple(builder.info.features[label_key].names)
+  own = tuple(builder.info.features[label_key].names)
+  check_labels_mean_the_same(own, class_names, where)
+  names = chosen_classes(Path(root), classes, class_names) or own
   labels, ids = _labels(builder, label_key, instructions)
   labels = checked_labels(where, labels, len(ids), len(names))
   return TfdsImages(
@@ -206,12 +210,9 @@ def label_table(builder: tfds.core.DatasetBuilder, label_key: str,
 
 
 def _keep(file: Path, table: dict[str, np.ndarray]) -> None:
-  part = file.with_suffix(f'.{os.getpid()}.npz')
-  try:
-    np.savez_compressed(part, **table)
-    part.replace(file)
-  except OSError:  # a folder that nobody may write to: the next run reads the records again
-    part.unlink(missing_ok=True)
+  # A folder that nobody may write to: the next run reads the records again.
+  with contextlib.suppress(OSError), atomic.replacing(file) as beside:
+    np.savez_compressed(beside, **table)
 
 
 def _one_line(error: Exception) -> str:
