@@ -157,7 +157,7 @@ def test_the_rgb_study_has_every_expert_and_trains_no_network_twice():
   # Of equal budget, but for those whose names say what more they cost.
   passes = {run.name: run.config.train.epochs / 20 * PASSES[run.config.presence.mode] for run in runs}
   assert {name: factor for name, factor in passes.items() if factor != 1} == {
-    'hierarchical-linear-x2': 2, 'pair-x2': 2, 'sandwich-x3': 3}
+    'hierarchical-linear-x2': 2, 'hierarchical-linear-x4': 4, 'pair-x2': 2, 'sandwich-x3': 3}
   assert {run.config.image_size for run in runs} == {56}
   assert len({run.network for run in runs}) == 3
 

@@ -14,6 +14,7 @@ from matplotlib import patches
 
 HERE = pathlib.Path(__file__).parent
 TABLE = HERE.parent / 'results' / 'rgb' / 'table.json'
+LONGER = {20: TABLE, **{epochs: HERE.parent / 'results' / f'rgb{epochs}' / 'table.json' for epochs in (40, 80)}}
 RED, GREEN, BLUE, INK, FAINT = '#c8524a', '#4f9d5b', '#4a73b8', '#222222', '#bbbbbb'
 # Of the study's runs, from the naive to the best: name in the table, name here, colour.
 RUNS = (
@@ -21,13 +22,16 @@ RUNS = (
   ('rgb-linear', 'trained on RGB, linear completion', '#d79a3c'),
   ('hierarchical-none', 'trained on subsets, zeros', '#8f8fb5'),
   ('hierarchical-linear', 'trained on subsets, linear completion', '#5b4a9d'),
+  ('hierarchical-linear-x2', 'the same, 40 epochs', '#b04a9d'),
 )
 
 
 def main() -> None:
   # Text as text, and no date or random name within: the same table draws the same file.
   plt.rcParams.update({'svg.fonttype': 'none', 'svg.hashsalt': 'flaxnets', 'font.family': 'sans-serif', 'font.size': 9})
-  for name, draw, size in (('kernels', kernels, (7.2, 2.5)), ('subsets', subsets, (7.2, 3.4))):
+  for name, draw, size in (
+    ('kernels', kernels, (7.2, 2.5)), ('subsets', subsets, (7.2, 3.6)), ('epochs', epochs, (7.2, 3.0)),
+  ):
     figure, axes = plt.subplots(figsize=size, layout='constrained')
     draw(axes)
     figure.savefig(HERE / f'{name}.svg', metadata={'Date': None})
@@ -80,6 +84,23 @@ def subsets(axes: plt.Axes) -> None:
   experts = [100 * means[f'expert-{label}']['accuracy'][label] for label in labels]
   axes.plot(labels, experts, '_', color=INK, markersize=22, markeredgewidth=2, label='an expert for each subset')
   axes.set(ylim=(0, None), ylabel='accuracy, per cent', xlabel='channels that are present')
+  _finish(axes)
+
+
+def epochs(axes: plt.Axes) -> None:
+  """Accuracy of the one network and of two experts when all are trained for longer; seed 0 of each."""
+  tables = {number: {row['name']: row for row in json.loads(path.read_text())['rows']}
+            for number, path in LONGER.items()}
+  for subset, colour in (('RGB', '#5b4a9d'), ('R', RED)):
+    for run, told, line in (('hierarchical-linear', f'one network, on {subset}', 'o-'),
+                            (f'expert-{subset}', f'the expert of {subset}', 's--')):
+      values = [100 * rows[run]['accuracy'][subset] for rows in tables.values()]
+      axes.plot(list(tables), values, line, color=colour, label=told, markersize=5, linewidth=1)
+  axes.set(xlabel='epochs', ylabel='accuracy, per cent', xticks=list(tables))
+  _finish(axes)
+
+
+def _finish(axes: plt.Axes) -> None:
   axes.spines[['top', 'right']].set_visible(False)
   axes.grid(axis='y', color='#eeeeee')
   axes.set_axisbelow(True)

@@ -49,7 +49,8 @@ def image_planes(channels: ChannelSet) -> tuple[int, ...]:
   if set(names) <= set('RGB'):
     return tuple('RGB'.index(name) for name in names)
   if set(names) & set('RGB') or len(names) not in (1, 3):
-    raise InputError(f"image files hold R, G and B (or one gray channel, 'L'), not {', '.join(names)}")
+    raise InputError(f"image files hold R, G and B (or one gray channel, 'L'), not {', '.join(names)}; "
+                     'other channels come from data.source=arrays')
   return (0, 1, 2) if len(names) == 3 else ()
 
 
