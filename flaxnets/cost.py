@@ -81,8 +81,11 @@ def _images(subset: Subset, image_size: int) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct((1, image_size, image_size, len(subset)), jnp.float32)
 
 
-def _count_products(jaxpr: Any, counts: collections.Counter[str], mixing: bool) -> None:
-  """Adds up convolutions and matrix products, into 'mixing_macs' for those under the scope that DynamicConv names."""
+def _count_products(jaxpr: Any, counts: collections.Counter[str], mixing: bool, times: int = 1) -> None:
+  """Adds up convolutions and matrix products, into 'mixing_macs' for those under the scope that DynamicConv names.
+
+  The body of a scan counts as often as it runs; that of a while loop, which cannot be known, once.
+  """
   for equation in jaxpr.eqns:
     inside = mixing or 'mixing' in str(equation.source_info.name_stack).split('/')
     output = equation.outvars[0].aval
@@ -90,16 +93,17 @@ def _count_products(jaxpr: Any, counts: collections.Counter[str], mixing: bool) 
       kernel = equation.invars[1].aval
       spec = equation.params['dimension_numbers'].rhs_spec
       counts['mixing_macs' if inside else 'macs'] += (
-        math.prod(output.shape) * math.prod(kernel.shape) // kernel.shape[spec[0]]
+        times * math.prod(output.shape) * math.prod(kernel.shape) // kernel.shape[spec[0]]
       )
     elif equation.primitive.name == 'dot_general':
       left, (contracting, _) = equation.invars[0].aval, equation.params['dimension_numbers'][0]
       counts['mixing_macs' if inside else 'macs'] += (
-        math.prod(output.shape) * math.prod(left.shape[axis] for axis in contracting)
+        times * math.prod(output.shape) * math.prod(left.shape[axis] for axis in contracting)
       )
+    each = times * equation.params['length'] if equation.primitive.name == 'scan' else times
     for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr):
       if _is_jaxpr(inner):
-        _count_products(getattr(inner, 'jaxpr', inner), counts, inside)
+        _count_products(getattr(inner, 'jaxpr', inner), counts, inside, each)
 
 
 def _is_jaxpr(value: Any) -> bool:

@@ -62,6 +62,18 @@ def test_matrix_products_inside_a_checkpointed_part_are_found():
   assert cost.macs(Checkpointed(), (0, 1, 2), 4)['macs'] == 12 * 4 * 6
 
 
+def test_the_body_of_a_scan_counts_as_often_as_it_runs():
+  class Repeated(nn.Module):
+    channels = 3
+
+    @nn.compact
+    def __call__(self, x, subset=None):
+      again = lambda tokens, _: (tokens @ jnp.ones((4, 4)), None)  # noqa: E731
+      return jax.lax.scan(again, x.reshape(1, 12, 4), length=5)[0]
+
+  assert cost.macs(Repeated(), (0, 1, 2), 4)['macs'] == 5 * 12 * 4 * 4
+
+
 def test_the_command_prints_a_list_and_nothing_else():
   command = [sys.executable, '-m', 'flaxnets.cost', '--image_size=32', '--width=8', '--subsets=RG;B', '--json']
   done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -49,4 +49,5 @@ def test_arrows_point_down_or_to_the_right():
 
 def test_only_checkpoint_imports_orbax():
   lines = re.compile(r'^\s*(import|from) orbax', re.MULTILINE)
-  assert [path.name for path in (ROOT / 'flaxnets').rglob('*.py') if lines.search(path.read_text())] == ['checkpoint.py']
+  users = [path.name for path in (ROOT / 'flaxnets').rglob('*.py') if lines.search(path.read_text())]
+  assert users == ['checkpoint.py']

@@ -57,6 +57,8 @@ def build(
     raise InputError(str(error)) from None
   if width < 8 or width % 8:
     raise InputError(f'a width of {width} is not possible; give a multiple of 8, such as 32 or 64')
+  if num_classes < 1:
+    raise InputError(f'a network of {num_classes} classes tells nothing; give 1 or more')
   special = {'mask': mask} if name == 'resattention' else {}
   return MODELS[name](
     channels=channels, num_classes=num_classes, stem=stem, completion=completion, width=width,
