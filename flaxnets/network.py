@@ -98,7 +98,9 @@ class Network:
       raise InputError(f'images are (n, height, width, {len(order)}) for the channels {self.channels.label(order)}, '
                        f'but these are {images.shape}')
     subset, size = tuple(sorted(order)), images.shape[1:3]
-    images, present = self._present(images[..., np.argsort(order)], subset)
+    if subset != tuple(order):
+      images = images[..., np.argsort(order)]
+    images, present = self._present(images, subset)
     self.check_scale(images, subset, present)
     variables = self.variables_of(subset)
     # Rows of equal number, whatever the images: one compilation for each subset and image size.

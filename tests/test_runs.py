@@ -223,6 +223,21 @@ def test_unreadable_images_stop_a_run_by_name_or_are_skipped_and_counted(tmp_pat
   assert (scores['examples'], scores['unreadable']) == (11, 1)
 
 
+def test_a_network_of_image_files_sees_photos_of_any_size_as_evaluation_does(tmp_path):
+  root = tmp_path / 'data'
+  for split in ('train', 'val', 'test'):
+    write_list(root, split, 32)
+  large = np.random.default_rng(1).integers(0, 256, (700, 500, 3), np.uint8)
+  Image.fromarray(large).save(root / 'images' / 'test0.JPEG', format='PNG')
+  train.run(list_config(root, **{'evaluate.subsets': 'RGB'}), tmp_path / 'run')
+  evaluate.run(tmp_path / 'run', subsets='RGB')
+  expected = np.load(tmp_path / 'run' / 'eval' / 'test.npz')['prediction/RGB']
+  net = flaxnets.load(tmp_path / 'run')
+  assert net.predict(large[np.newaxis])[0] == expected[0]
+  others = [np.asarray(Image.open(root / 'images' / f'test{number}.JPEG')) for number in range(1, 32)]
+  np.testing.assert_array_equal(net.predict(np.stack(others)), expected[1:])
+
+
 def command(*arguments, **kwargs):
   return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, **kwargs)
 
