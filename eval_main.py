@@ -9,7 +9,8 @@ SUBSETS = flags.DEFINE_string('subsets', '', "'all', 'RG', 'B02,B03', 'full', 's
                               "several with ';' between; all of up to ten channels if left out, and of more those of "
                               "the config's evaluate.subsets")
 SPLIT = flags.DEFINE_string('split', 'test', "train, validation, test, or any split that the data's source knows")
-ROOT = flags.DEFINE_string('root', '', "where the split lies, if not in the config's data.root")
+ROOT = flags.DEFINE_string('root', '', "where the split lies, if not in the config's data.root; its "
+                           "name is then added to the result's")
 STEP = flags.DEFINE_string('step', 'best', 'best, latest or a number')
 BATCH_SIZE = flags.DEFINE_integer('batch_size', 0, "examples at a time; the config's if left out", lower_bound=0)
 RECALIBRATE = flags.DEFINE_bool('recalibrate', False, 'judge with BatchNorm statistics re-estimated for each subset on '

@@ -50,6 +50,25 @@ class Knowledge:
     )
 
 
+def check_numbers(config: ml_collections.ConfigDict) -> None:
+  """InputError for a number that would only show later what is wrong with it."""
+  train = config.train
+  for name, value, fits, allowed in (
+    ('seed', config.seed, config.seed >= 0, '0 or more'),
+    ('image_size', config.image_size, config.image_size > 0, 'above 0'),
+    ('train.epochs', train.epochs, train.epochs > 0, 'above 0'),
+    ('train.accumulate', train.accumulate, train.accumulate > 0, '1 or more'),
+    ('train.log_every', train.log_every, train.log_every > 0, '1 or more'),
+    ('train.checkpoint_every', train.checkpoint_every, train.checkpoint_every >= 0, '0 or more'),
+    ('train.warmup_epochs', train.warmup_epochs, train.warmup_epochs >= 0, '0 or more'),
+    ('train.label_smoothing', train.label_smoothing, 0 <= train.label_smoothing < 1, 'from 0 to below 1'),
+    ('train.ema', train.ema, 0 <= train.ema < 1, 'from 0 to below 1'),
+    ('evaluate.every', config.evaluate.every, config.evaluate.every >= 0, '0 or more'),
+  ):
+    if not fits:
+      raise InputError(f'{name} is {value}; it is {allowed}')
+
+
 def open_source(
   config: ml_collections.ConfigDict, split: str, *, root: str = '', classes: Sequence[str] | None = None
 ) -> sources.Source:

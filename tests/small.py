@@ -1,8 +1,33 @@
-"""The smallest configuration of a whole run on the embedded data."""
+"""The smallest configuration of a whole run on the embedded data, and a run that is cut."""
+
+import itertools
+import os
 
 import ml_collections
+import pytest
 
 from configs import demo
+from flaxnets import train
+
+
+class Cut(Exception):
+  """What kills a run in the middle."""
+
+
+def train_and_cut(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str], steps: int) -> None:
+  """Trains for some steps, and stops without saving; what was saved before is on the disk."""
+  run, calls = train.Run(config, workdir), itertools.count()
+  step = run.step
+
+  def cut(state, batch):
+    if next(calls) == steps:
+      raise Cut
+    return step(state, batch)
+
+  run.step = cut
+  with pytest.raises(Cut):
+    run.train()
+  run.checkpoints.close()
 
 
 def small_config(**changes) -> ml_collections.ConfigDict:

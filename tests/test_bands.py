@@ -1,12 +1,11 @@
 """A whole run on bands in an .npz, as a satellite's user would have it: train, judge, other files, NaN planes."""
 
-import itertools
 import json
 
 import jax
 import numpy as np
 import pytest
-from small import small_config
+from small import small_config, train_and_cut
 
 import flaxnets
 from flaxnets import evaluate, experiment, train
@@ -172,6 +171,13 @@ def test_kernels_and_features_belong_to_the_logits(net, images):
   np.testing.assert_array_equal(net.kernels(), net.variables['params']['stem']['conv']['kernel'])
 
 
+def test_a_network_whose_outputs_are_no_numbers_judges_nothing(run):
+  broken = flaxnets.load(run)
+  broken.variables['params']['head']['dense']['bias'] = np.full(3, np.nan, np.float32)
+  with pytest.raises(InputError, match='the network has outputs on B08 that are not finite'):
+    evaluate.evaluate(broken, subsets='B08')
+
+
 def test_more_images_than_fit_at_once_are_worked_off_in_parts(net, images, monkeypatch):
   whole = net.logits(images)
   monkeypatch.setattr(flaxnets.network, 'BATCH', 16)
@@ -183,18 +189,7 @@ def test_a_cut_run_goes_on_to_the_same_weights_with_everything_switched_on(folde
     'presence.mode': 'hierarchical', 'train.ema': 0.9, 'train.accumulate': 2, 'train.warmup_epochs': 1.0,
     'train.clip_norm': 1.0, 'train.label_smoothing': 0.1, 'evaluate.subsets': 'full'})
   train.run(config, tmp_path / 'whole')
-  cut, calls = train.Run(config, tmp_path / 'cut'), itertools.count()
-  step = cut.step
-
-  def cut_after_five(state, batch):
-    if next(calls) == 5:
-      raise KeyboardInterrupt
-    return step(state, batch)
-
-  cut.step = cut_after_five
-  with pytest.raises(KeyboardInterrupt):
-    cut.train()
-  cut.checkpoints.close()
+  train_and_cut(config, tmp_path / 'cut', steps=5)
   train.run(config, tmp_path / 'cut')
   whole, again = (flaxnets.load(tmp_path / name, 'latest') for name in ('whole', 'cut'))
   assert whole.ema and again.ema

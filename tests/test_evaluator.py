@@ -89,6 +89,8 @@ def test_top_five_hits_are_scikit_learns_ties_included():
   assert result['top'] == expected
   constant, _ = add_to_tally(tally, jnp.zeros((CLASSES, CLASSES)), jnp.arange(CLASSES), jnp.ones(CLASSES, bool))
   assert constant['top'] == TOP  # a network that says nothing gets five of its classes right, not all
+  nothing, _ = add_to_tally(tally, jnp.full((CLASSES, CLASSES), jnp.nan), jnp.arange(CLASSES), jnp.ones(CLASSES, bool))
+  assert nothing['top'] == tally['top']  # no number is among the likeliest
 
 
 def test_the_channels_of_a_source_and_their_presence_are_put_in_the_networks_order(network, mesh8):

@@ -36,6 +36,15 @@ def test_batches_of_two_sizes_get_devices_that_divide_both():
   assert parallel.cpu_devices([48, 256], 6) == 4
 
 
+def test_processes_that_do_not_meet_are_one_line(monkeypatch):
+  def failing(*_, **__):
+    raise RuntimeError('Deadline exceeded\nand a stack')
+
+  monkeypatch.setattr(jax.distributed, 'initialize', failing)
+  with pytest.raises(InputError, match=r'^--coordinator=first:1: the processes did not meet \(Deadline exceeded\)$'):
+    parallel.start([64], coordinator='first:1', processes=2)
+
+
 @pytest.mark.parametrize(('given', 'said'), [
   ({'processes': 2, 'process': 1}, 'several processes need --coordinator=host:port'),
   ({'coordinator': 'first', 'processes': 2}, "--coordinator=first is not host:port, nor 'auto'"),

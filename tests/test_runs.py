@@ -1,6 +1,5 @@
 """Whole runs on the embedded data: train, evaluate, go on, load."""
 
-import itertools
 import json
 import os
 import pathlib
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from small import small_config
+from small import small_config, train_and_cut
 
 import flaxnets
 from flaxnets import evaluate, experiment, train
@@ -50,21 +49,7 @@ def test_a_run_leaves_what_the_readme_says(run):
 
 
 def test_a_run_cut_in_the_middle_goes_on_to_the_same_weights(run, tmp_path):
-  class Cut(Exception):
-    pass
-
-  halved = train.Run(small_config(), tmp_path)
-  step, calls = halved.step, itertools.count()
-
-  def cut_after_two(state, batch):
-    if next(calls) == 2:
-      raise Cut
-    return step(state, batch)
-
-  halved.step = cut_after_two
-  with pytest.raises(Cut):
-    halved.train()
-  halved.checkpoints.close()
+  train_and_cut(small_config(), tmp_path, steps=2)
   assert max(line['step'] for line in lines(tmp_path)) == 2
   assert train.run(small_config(), tmp_path) == 0
   for ours, theirs in zip(weights(tmp_path), weights(run), strict=True):
@@ -221,6 +206,14 @@ def test_unreadable_images_stop_a_run_by_name_or_are_skipped_and_counted(tmp_pat
   evaluate.run(tmp_path / 'goes', subsets='RGB')
   scores = json.loads((tmp_path / 'goes' / 'eval' / 'test.json').read_text())
   assert (scores['examples'], scores['unreadable']) == (11, 1)
+
+
+def test_a_validation_split_without_a_readable_image_stops_the_run(tmp_path):
+  root = tmp_path / 'data'
+  for split, bad in (('train', ()), ('val', range(12)), ('test', ())):
+    write_list(root, split, 40 if split == 'train' else 12, bad=bad)
+  with pytest.raises(InputError, match=r'val\.txt: none of its 12 examples'):
+    train.run(list_config(root, **{'data.on_bad_image': 'skip'}), tmp_path / 'run')
 
 
 def test_a_network_of_image_files_sees_photos_of_any_size_as_evaluation_does(tmp_path):
