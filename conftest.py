@@ -18,14 +18,14 @@ import pytest
 
 jax.config.update('jax_num_cpu_devices', 8)
 
-from flaxnets import parallel  # noqa: E402  after the devices were told
+from flaxnets.runtime import devices  # noqa: E402  after the devices were told
 
 
 @pytest.fixture(scope='session')
 def mesh1():
-  return parallel.data_mesh(jax.devices()[:1])
+  return devices.data_mesh(jax.devices()[:1])
 
 
 @pytest.fixture(scope='session')
 def mesh8():
-  return parallel.data_mesh()
+  return devices.data_mesh()

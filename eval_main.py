@@ -25,9 +25,10 @@ flags.mark_flags_as_required(['workdir'])
 
 
 def main() -> int:
-  from flaxnets import evaluate, parallel, recalibrate  # not before the flags are read: JAX takes seconds to import
+  from flaxnets import evaluate, recalibrate
+  from flaxnets.runtime import devices  # not before the flags are read: JAX takes seconds to import
 
-  parallel.start(
+  devices.start(
     [BATCH_SIZE.value or evaluate.configured_batch_size(WORKDIR.value)], coordinator=flags.FLAGS.coordinator,
     processes=flags.FLAGS.processes, process=flags.FLAGS.process,
   )

@@ -13,9 +13,10 @@ flags.mark_flags_as_required(['config', 'workdir'])
 
 
 def main() -> int:
-  from flaxnets import parallel, train  # not before the flags are read: JAX takes seconds to import
+  from flaxnets import train
+  from flaxnets.runtime import devices  # not before the flags are read: JAX takes seconds to import
 
-  parallel.start(
+  devices.start(
     [CONFIG.value.train.batch_size, CONFIG.value.evaluate.batch_size], coordinator=flags.FLAGS.coordinator,
     processes=flags.FLAGS.processes, process=flags.FLAGS.process,
   )

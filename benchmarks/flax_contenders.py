@@ -15,9 +15,10 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from flaxnets import experiment, optim, parallel
+from flaxnets import experiment, optim
 from flaxnets.evaluator import Evaluator
 from flaxnets.nn.stem import put_statistics
+from flaxnets.runtime import devices
 from flaxnets.train_step import initial_state, make_train_step
 
 RATE = 0.01
@@ -89,9 +90,9 @@ class Training:
       model, optimizer, schedule, mesh, view, masked=whole and config.presence.mode != 'none',
       label_smoothing=config.train.label_smoothing, accumulate=config.train.accumulate, ema=config.train.ema,
     )
-    self.batch = jax.device_put(dict(batch), parallel.sharded(mesh))
+    self.batch = jax.device_put(dict(batch), devices.sharded(mesh))
     self.state = jax.jit(
-      lambda given: initial_state(given, optimizer, ema=config.train.ema > 0), out_shardings=parallel.replicated(mesh)
+      lambda given: initial_state(given, optimizer, ema=config.train.ema > 0), out_shardings=devices.replicated(mesh)
     )(variables)
     self.step, self.compile_seconds = _compiled(step, self.state, self.batch)
     self.mesh = mesh
@@ -122,7 +123,7 @@ class Evaluation:
   """The forward pass in evaluation mode, compiled; the attributes are those of Training."""
 
   def __init__(self, model: nn.Module, variables: Mapping[str, Any], images: np.ndarray, mesh: Mesh):
-    batch, everywhere = parallel.sharded(mesh), parallel.replicated(mesh)
+    batch, everywhere = devices.sharded(mesh), devices.replicated(mesh)
     self.variables = jax.device_put(dict(variables), everywhere)
     self.images = jax.device_put(images, batch)
     forward = jax.jit(model.apply, in_shardings=(everywhere, batch), out_shardings=batch)
@@ -150,7 +151,7 @@ class Judging:
       model, [FULL], order=FULL, image_size=config.image_size, resize=config.augment.evaluation_resize, fill=MEAN,
       may_lack=False, mesh=mesh,
     )
-    self.variables = jax.device_put(dict(variables), parallel.replicated(mesh))
+    self.variables = jax.device_put(dict(variables), devices.replicated(mesh))
     self.batch, self.compile_seconds = batch, None
 
   def __call__(self, units: int) -> None:

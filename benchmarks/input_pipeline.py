@@ -30,9 +30,10 @@ from benchmarks import measure, photos
 from benchmarks.children import Child, in_turns, pace
 from benchmarks.measure import Row, Timing
 from configs import default
-from flaxnets import experiment, parallel
+from flaxnets import experiment
 from flaxnets.data import batches, imagenet_mini
 from flaxnets.errors import InputError
+from flaxnets.runtime import devices, machine
 
 MODES = ('threads', 'threads+warp', 'workers', 'workers+warp')
 MEAN, STD = np.float32([124, 116, 104]), np.float32([58, 57, 57])
@@ -43,9 +44,9 @@ AHEAD = 2 + 2 + 1
 def main(argv: Sequence[str] | None = None) -> list[Row]:
   """Measures, prints and writes what the flags say; returns the rows."""
   args = _parser().parse_args(argv)
-  cores = args.cores or [count for count in (1, 2) if count <= parallel.cores()]
-  if max(cores) > parallel.cores():
-    raise InputError(f'--cores={max(cores)}, but this process may use {parallel.cores()}')
+  cores = args.cores or [count for count in (1, 2) if count <= machine.cores()]
+  if max(cores) > machine.cores():
+    raise InputError(f'--cores={max(cores)}, but this process may use {machine.cores()}')
   rows = []
   with tempfile.TemporaryDirectory(prefix='flaxnets-benchmark-') as place:
     if 'files' in args.parts:
@@ -162,13 +163,13 @@ def serve_peer(args: argparse.Namespace) -> Callable[[str, int, float], float]:
 
 def serve_ours(args: argparse.Namespace) -> Callable[[str, str, str, float], float]:
   """For a child process: a function of (root, source, mode, seconds) that tells the seconds a batch."""
-  parallel.start([args.batch_size])
-  mesh = parallel.data_mesh()
-  readers = args.readers or parallel.cores()
+  devices.start([args.batch_size])
+  mesh = devices.data_mesh()
+  readers = args.readers or machine.cores()
   config = _config(args, '')
-  parallel.check_batch(args.batch_size, mesh, '--batch_size')
+  devices.check_batch(args.batch_size, mesh, '--batch_size')
 
-  @functools.partial(jax.jit, in_shardings=(parallel.replicated(mesh), parallel.sharded(mesh)))
+  @functools.partial(jax.jit, in_shardings=(devices.replicated(mesh), devices.sharded(mesh)))
   def view(step: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
     seen = experiment.training_view(config, (0, 1, 2), batch['image'].shape[1:3], MEAN)(step, batch)[0]
     return (seen - MEAN) / STD
@@ -183,7 +184,7 @@ def serve_ours(args: argparse.Namespace) -> Callable[[str, str, str, float], flo
       opened(root, kind), batch_size=args.batch_size, seed=0,
       threads=readers if how == 'threads' else 0, workers=readers if how == 'workers' else 0)
     with contextlib.closing(stream):
-      feed: Iterator[Any] = parallel.to_devices(_taken(stream), mesh)
+      feed: Iterator[Any] = devices.to_devices(_taken(stream), mesh)
       if warped:
         feed = (view(np.int32(step), batch) for step, batch in enumerate(feed))
       return pace(feed, jax.block_until_ready, warm=readers + AHEAD, seconds=seconds)
@@ -224,15 +225,15 @@ def serve_training(args: argparse.Namespace, root: str, workdir: str) -> Callabl
   """For a child process: a run whose loop has no log, validation or checkpoint; see `answer`."""
   from flaxnets.train import Run
 
-  parallel.start([args.batch_size])
+  devices.start([args.batch_size])
   run = Run(_config(args, root), workdir)
-  readers = args.readers or parallel.cores()
+  readers = args.readers or machine.cores()
 
   def batches_on_devices() -> Iterator[dict[str, jax.Array]]:
     start = int(run.state.step)
     with contextlib.closing(batches.train_batches(
         run.source, batch_size=args.batch_size, seed=0, start=start, threads=readers)) as stream:
-      yield from parallel.to_devices(_taken(stream), run.mesh)
+      yield from devices.to_devices(_taken(stream), run.mesh)
 
   def steps(on: Iterator[Mapping[str, jax.Array]]) -> Iterator[Mapping[str, jax.Array]]:
     for batch in on:

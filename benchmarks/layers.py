@@ -28,10 +28,11 @@ from jax.sharding import Mesh
 from benchmarks import flax_contenders, measure, train_step
 from benchmarks.measure import Row, Timing
 from configs import default
-from flaxnets import cost, experiment, models, parallel
+from flaxnets import cost, experiment, models
 from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
 from flaxnets.nn.conv import Conv
+from flaxnets.runtime import devices
 
 PARTS = ('forward', 'input gradient', 'kernel gradient')
 
@@ -75,14 +76,14 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
   args = parse(argv)
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # both frameworks share a GPU's memory
-  parallel.start([args.batch_size])
+  devices.start([args.batch_size])
   measure.finish(benchmark(args), args.json)
 
 
 def benchmark(args: argparse.Namespace) -> list[Row]:
   """All rows that a command line asks for."""
-  mesh = parallel.data_mesh(jax.devices() if jax.devices()[0].platform == 'cpu' else jax.devices()[:1])
-  parallel.check_batch(args.batch_size, mesh, '--batch_size')
+  mesh = devices.data_mesh(jax.devices() if jax.devices()[0].platform == 'cpu' else jax.devices()[:1])
+  devices.check_batch(args.batch_size, mesh, '--batch_size')
   peer = train_step.find_peer()
   device = peer and peer.device_for(jax.devices()[0].platform)
   config = default.get_config()
@@ -121,8 +122,8 @@ class OurConvolution:
     module = Conv(layer.features, layer.size, layer.strides)
     rng = np.random.default_rng(0)
     shape = (batch_size, layer.height, layer.width, layer.inputs)
-    x = jax.device_put(rng.standard_normal(shape, np.float32), parallel.sharded(mesh))
-    params = jax.device_put(module.init(jax.random.key(0), x[:1]), parallel.replicated(mesh))
+    x = jax.device_put(rng.standard_normal(shape, np.float32), devices.sharded(mesh))
+    params = jax.device_put(module.init(jax.random.key(0), x[:1]), devices.replicated(mesh))
     outputs = jax.jit(module.apply)(params, x)
 
     def gradient(params, x, cotangent):
@@ -136,7 +137,7 @@ class OurConvolution:
     if part == 'forward':
       self.work = functools.partial(jax.jit(forward), params, x)
     else:
-      where = parallel.sharded(mesh) if part == 'input gradient' else parallel.replicated(mesh)
+      where = devices.sharded(mesh) if part == 'input gradient' else devices.replicated(mesh)
       self.work = functools.partial(jax.jit(gradient, out_shardings=where), params, x, outputs)
 
   def __call__(self, units: int) -> None:

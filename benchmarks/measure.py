@@ -18,9 +18,10 @@ from typing import Any
 
 import jax
 
-from flaxnets import parallel, provenance
 from flaxnets.cost import columns
 from flaxnets.errors import InputError
+from flaxnets.runtime import provenance
+from flaxnets.runtime.machine import cores
 
 DISTRIBUTIONS = ('flaxnets', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
 # Between two turns: threads of the one before still spin for a few milliseconds, waiting for more work.
@@ -163,8 +164,8 @@ def finish(rows: Sequence[Row], path: str = '', distributions: Sequence[str] = D
   print(', '.join(f'{key} {value}' for key, value in record['machine'].items()))
   print(', '.join(f'{key} {value}' for key, value in record['versions'].items()) + f', commit {record["commit"]}')
   print(table(rows))
-  if _load_at_start > 0.25 * parallel.cores():
-    print(f'Other programs kept {_load_at_start:.1f} of {parallel.cores()} cores busy before this one began: '
+  if _load_at_start > 0.25 * cores():
+    print(f'Other programs kept {_load_at_start:.1f} of {cores()} cores busy before this one began: '
           'neither rates nor ratios mean much')
   if path:
     written = [{**_plain(row), **row.details, **record} for row in rows]
@@ -190,7 +191,7 @@ def machine() -> dict[str, Any]:
   """CPU, cores, memory, system, JAX's devices (which starts it), and the load before this program began."""
   devices = jax.devices()
   return {
-    'cpu': _cpu(), 'cores': parallel.cores(),
+    'cpu': _cpu(), 'cores': cores(),
     'memory_gib': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30, 1),
     'system': f'{platform.system()} {platform.release()}',
     'devices': f'{len(devices)} x {devices[0].device_kind}', 'load': round(_load_at_start, 2),

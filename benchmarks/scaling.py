@@ -24,10 +24,11 @@ from benchmarks import measure
 from benchmarks.children import Child, in_turns
 from benchmarks.measure import Row, Timing
 from configs import default
-from flaxnets import experiment, models, optim, parallel
+from flaxnets import experiment, models, optim
 from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
 from flaxnets.nn.stem import put_statistics
+from flaxnets.runtime import devices
 from flaxnets.train_step import initial_state, make_train_step
 
 CLASSES = 50
@@ -179,8 +180,8 @@ def _free_port() -> int:
 def serve(args: argparse.Namespace, devices: int, batch_size: int, coordinator: str, processes: int,
           process: int) -> Callable[[str, int], Any]:
   """For a child process; see `answer`."""
-  parallel.start([batch_size], coordinator=coordinator, processes=processes, process=process)
-  mesh = parallel.data_mesh(jax.devices()[:devices])
+  devices.start([batch_size], coordinator=coordinator, processes=processes, process=process)
+  mesh = devices.data_mesh(jax.devices()[:devices])
   trained: dict[str, Any] = {}
 
   def answer(what: str, amount: int) -> Any:
@@ -220,7 +221,7 @@ def _training(args: argparse.Namespace, mesh: jax.sharding.Mesh) -> tuple[Callab
     variables = put_statistics(model.init(jax.random.key(0), images), STATISTICS)
     return initial_state(variables, optimizer, ema=False)
 
-  state = jax.jit(fresh, out_shardings=parallel.replicated(mesh))()
+  state = jax.jit(fresh, out_shardings=devices.replicated(mesh))()
   return make_train_step(model, optimizer, schedule, mesh, view, masked=True), state
 
 
@@ -240,7 +241,7 @@ def _batch(args: argparse.Namespace, batch_size: int, mesh: jax.sharding.Mesh, n
   }
   share = batch_size // jax.process_count()
   mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
-  return next(parallel.to_devices([{key: value[mine] for key, value in whole.items()}], mesh))
+  return next(devices.to_devices([{key: value[mine] for key, value in whole.items()}], mesh))
 
 
 if __name__ == '__main__':

@@ -29,12 +29,13 @@ from benchmarks import measure, photos
 from benchmarks.children import Child
 from benchmarks.measure import Row, Timing
 from configs import default
-from flaxnets import cost, experiment, models, parallel
+from flaxnets import cost, experiment, models
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data import batches, sources
 from flaxnets.errors import InputError
 from flaxnets.evaluator import Evaluator
 from flaxnets.nn.stem import put_statistics
+from flaxnets.runtime import devices
 
 PARTS = ('speed', 'compile', 'growth', 'evaluation')
 CLASSES = tuple(f'class{number}' for number in range(photos.CLASSES))
@@ -164,7 +165,7 @@ def network(args: argparse.Namespace, channels: ChannelSet) -> nn.Module:
 
 def serve(args: argparse.Namespace) -> Callable[..., Any]:
   """For a child process: a function of the part's name, and of what it is to be done with."""
-  parallel.start([args.batch_size])
+  devices.start([args.batch_size])
   return lambda what, *rest: {
     'speed': _speed, 'compile': _compile, 'report': _report, 'evaluation': _evaluation}[what](args, *rest)
 
@@ -190,13 +191,13 @@ def _forward_passes(model: nn.Module, subsets: Sequence[Subset], images: jax.Arr
 
 
 def _speed(args: argparse.Namespace) -> dict[tuple[Subset, int], Timing]:
-  channels, mesh = channel_set(3), parallel.data_mesh()
+  channels, mesh = channel_set(3), devices.data_mesh()
   model = network(args, channels)
   contenders: dict[tuple[Subset, int], Callable[[int], Any]] = {}
-  for size, on in ((1, parallel.data_mesh(jax.devices()[:1])), (args.batch_size, mesh)):
-    variables = jax.device_put(_variables(model, args.image_size), parallel.replicated(on))
+  for size, on in ((1, devices.data_mesh(jax.devices()[:1])), (args.batch_size, mesh)):
+    variables = jax.device_put(_variables(model, args.image_size), devices.replicated(on))
     shape = (size, args.image_size, args.image_size, len(channels))
-    images = jax.device_put(np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32), parallel.sharded(on))
+    images = jax.device_put(np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32), devices.sharded(on))
     for subset, forward in _forward_passes(model, channels.subsets(args.subsets), images, variables).items():
       contenders[subset, size] = functools.partial(_repeat, forward)
   return measure.interleaved(contenders, args.repeats, seconds=args.seconds)
@@ -210,7 +211,7 @@ def _repeat(run: Callable[[], Any], times: int) -> None:
 def _evaluator(args: argparse.Namespace, model: nn.Module, subsets: Sequence[Subset]) -> Evaluator:
   return Evaluator(
     model, subsets, order=range(model.channels), image_size=args.image_size, resize=1.0,
-    fill=np.full(model.channels, 120, np.float32), may_lack=False, mesh=parallel.data_mesh())
+    fill=np.full(model.channels, 120, np.float32), may_lack=False, mesh=devices.data_mesh())
 
 
 def _compile(args: argparse.Namespace, count: int, text: str) -> dict[str, float]:
@@ -222,7 +223,7 @@ def _compiled(args: argparse.Namespace, channels: ChannelSet, text: str) -> tupl
   """The seconds, and the network's variables."""
   begin = time.perf_counter()
   model = network(args, channels)
-  variables = jax.device_put(_variables(model, args.image_size), parallel.replicated(parallel.data_mesh()))
+  variables = jax.device_put(_variables(model, args.image_size), devices.replicated(devices.data_mesh()))
   initialise = time.perf_counter() - begin
   evaluator = _evaluator(args, model, channels.subsets(text))
   noise = sources.ArraySource('noise', *_noise(args, len(channels), args.batch_size), channels, CLASSES)
@@ -260,15 +261,15 @@ def _noise(args: argparse.Namespace, channels: int, count: int) -> tuple[np.ndar
 
 
 def _evaluation(args: argparse.Namespace, root: str) -> dict[str, Timing]:
-  channels, mesh = channel_set(3), parallel.data_mesh()
+  channels, mesh = channel_set(3), devices.data_mesh()
   subsets = channels.subsets(args.subsets)
   model = network(args, channels)
-  variables = jax.device_put(_variables(model, args.image_size), parallel.replicated(mesh))
+  variables = jax.device_put(_variables(model, args.image_size), devices.replicated(mesh))
   evaluator = _evaluator(args, model, subsets)
   source = sources.open_source(
     'lists', 'train.txt', root=root, canvas=round(1.5 * args.image_size), class_names=CLASSES)
   shape = (args.batch_size, args.image_size, args.image_size, len(channels))
-  images = jax.device_put(np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32), parallel.sharded(mesh))
+  images = jax.device_put(np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32), devices.sharded(mesh))
   forwards = _forward_passes(model, subsets, images, variables)
 
   def canvases() -> Iterator[batches.Batch]:
@@ -288,7 +289,7 @@ def _evaluation(args: argparse.Namespace, root: str) -> dict[str, Timing]:
   return measure.interleaved({
     'one pass over the files': functools.partial(each, run=lambda: evaluator(variables, canvases())),
     'forward passes alone': functools.partial(each, run=alone),
-    'reading alone': functools.partial(each, run=lambda: list(parallel.to_devices(canvases(), mesh))),
+    'reading alone': functools.partial(each, run=lambda: list(devices.to_devices(canvases(), mesh))),
   }, args.repeats, seconds=args.seconds)
 
 

@@ -10,10 +10,11 @@ import pytest
 
 from benchmarks import flax_contenders, layers, train_step
 from benchmarks.measure import Timing
-from flaxnets import models, optim, parallel
+from flaxnets import models, optim
 from flaxnets.errors import InputError
 from flaxnets.models.resnet import ResNet
 from flaxnets.nn.blocks import BasicBlock
+from flaxnets.runtime import devices
 
 TINY = ['--models=tiny', '--width=8', '--image_size=32', '--batch_size=16', '--num_classes=5', '--repeats=2',
         '--seconds=0', '--no_compile']
@@ -165,7 +166,7 @@ def test_several_steps_of_both_sides_end_in_the_same_weights(mesh8):
   ours, theirs = both.ours('float32', 'train')['network'], both.theirs('float32', 'train')['torch_eager']
   ours(3)
   theirs(3)
-  params = parallel.to_host(ours.state.params)
+  params = devices.to_host(ours.state.params)
   begin, after = both.peer.by_key(both.variables['params']), both.peer.by_key(params)
   for key, value in theirs.weights().items():
     moved, expected = after[key] - begin[key], value - begin[key]

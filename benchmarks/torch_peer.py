@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks import torch_networks
-from flaxnets import parallel
 from flaxnets.errors import InputError
+from flaxnets.runtime import machine
 
 
 def device_for(platform: str) -> torch.device:
@@ -26,7 +26,7 @@ def device_for(platform: str) -> torch.device:
     InputError: where JAX has a GPU and this PyTorch can't use it, so that nothing could be compared.
   """
   if platform == 'cpu':
-    torch.set_num_threads(parallel.cores())
+    torch.set_num_threads(machine.cores())
     return torch.device('cpu')
   if not torch.cuda.is_available():
     raise InputError(f'JAX runs on a {platform} that this PyTorch ({torch.__version__}) cannot use; '

@@ -36,9 +36,10 @@ from jax.sharding import Mesh
 from benchmarks import flax_contenders, measure
 from benchmarks.measure import Row, Timing
 from configs import default
-from flaxnets import cost, experiment, models, parallel
+from flaxnets import cost, experiment, models
 from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
+from flaxnets.runtime import devices
 
 # Peak FLOP/s, dense, and bytes/s of GPUs by the name that JAX gives them, from NVIDIA's data sheets; a longer name
 # goes first.
@@ -73,7 +74,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
   args = parse(argv)
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # both frameworks share a GPU's memory
-  parallel.start([args.batch_size])
+  devices.start([args.batch_size])
   # Compile times of both are those of a first run.
   jax.config.update('jax_enable_compilation_cache', False)
   with tempfile.TemporaryDirectory() as folder:
@@ -89,8 +90,8 @@ def benchmark(args: argparse.Namespace) -> list[Row]:
   """
   devices = jax.devices()
   # One device a core on CPUs, where PyTorch uses all cores; but one GPU, as PyTorch uses one.
-  mesh = parallel.data_mesh(devices if devices[0].platform == 'cpu' else devices[:1])
-  parallel.check_batch(args.batch_size, mesh, '--batch_size')
+  mesh = devices.data_mesh(devices if devices[0].platform == 'cpu' else devices[:1])
+  devices.check_batch(args.batch_size, mesh, '--batch_size')
   peer = find_peer()
   device = peer and peer.device_for(devices[0].platform)
   rows = []
@@ -157,7 +158,7 @@ class Comparison:
       InputError: where that is too far for one and the same function.
     """
     batch = flax_contenders.network_batch(CHECKED, self.args.image_size, self.args.num_classes, seed=1)
-    config, one = self.config('float32', plain=True), parallel.data_mesh(list(self.mesh.devices.flat[:1]))
+    config, one = self.config('float32', plain=True), devices.data_mesh(list(self.mesh.devices.flat[:1]))
     # The first step then moves a weight by its gradient and its decay, and a decay that shows.
     config.train.weight_decay = 0.1
     with _precision('float32', self.on_gpu):

@@ -12,13 +12,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from flaxnets import atomic, cost, experiment, parallel, provenance
+from flaxnets import cost, experiment
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data import batches
 from flaxnets.data.sources import Source
 from flaxnets.errors import InputError
 from flaxnets.evaluator import Evaluator
 from flaxnets.network import Network, first_kernel, load
+from flaxnets.runtime import atomic, devices, provenance
 
 
 def evaluate(
@@ -43,9 +44,9 @@ def evaluate(
   config = net.config
   source = experiment.open_source(config, split, root=root, classes=net.classes)
   wanted = subsets_in(net, source, subsets)
-  mesh = parallel.data_mesh()
+  mesh = devices.data_mesh()
   batch_size = batch_size or config.evaluate.batch_size
-  parallel.check_batch(batch_size, mesh, '--batch_size')
+  devices.check_batch(batch_size, mesh, '--batch_size')
   evaluator, variables = evaluator_of(net, source, wanted, mesh), placed(net, wanted, net.recalibrated, mesh)
   judged, indices = evaluator(variables, on_the_scale(net, source, batches.evaluation_batches(
     source, batch_size=batch_size, host=jax.process_index(), hosts=jax.process_count(),
@@ -131,7 +132,7 @@ def placed(
   net: Network, subsets: Sequence[Subset], statistics: Mapping[Subset, Any], mesh: Mesh
 ) -> dict[Subset, dict[str, Any]]:
   """A network's variables for each subset, on all devices, with its own 'batch_stats' where given; the weights once."""
-  whole = parallel.replicated(mesh)
+  whole = devices.replicated(mesh)
   variables = jax.device_put(net.variables, whole)
   own = jax.device_put({subset: statistics[subset] for subset in subsets if subset in statistics}, whole)
   return {

@@ -13,8 +13,9 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from flaxnets import augment, metrics, parallel
+from flaxnets import augment, metrics
 from flaxnets.channels import Subset
+from flaxnets.runtime import devices
 
 TOP = 5
 
@@ -84,7 +85,7 @@ class Evaluator:
       tally, classes = jax.vmap(add_to_tally)(tally, *shares)
       return tally, classes.reshape(-1)
 
-    batch, whole = parallel.sharded(mesh), parallel.replicated(mesh)
+    batch, whole = devices.sharded(mesh), devices.replicated(mesh)
     self._view = jax.jit(view, in_shardings=batch, out_shardings=batch)
     self._judges = {
       subset: jax.jit(
@@ -109,7 +110,7 @@ class Evaluator:
     of = variables if self.subsets[0] in variables else dict.fromkeys(self.subsets, variables)
     tallies = {subset: self._empty_tally() for subset in self.subsets}
     rows, waiting = [], None
-    for batch in parallel.to_devices(batches, self._mesh):
+    for batch in devices.to_devices(batches, self._mesh):
       images, present = self._view({key: batch[key] for key in ('image', 'size', 'present')})
       predicted = []
       for subset in self.subsets:
@@ -119,13 +120,13 @@ class Evaluator:
         predicted.append(classes)
       # Results are fetched one batch late, so that the devices always have the next one to work on.
       if waiting is not None:
-        rows.append(parallel.to_host(waiting))
+        rows.append(devices.to_host(waiting))
       waiting = (batch['index'], batch['mask'], jnp.stack(predicted, axis=1))
     if waiting is not None:
-      rows.append(parallel.to_host(waiting))
+      rows.append(devices.to_host(waiting))
     indices, mask, classes = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     judgements = {
-      subset: self._judgement(parallel.to_host(tallies[subset]), classes[mask][:, place])
+      subset: self._judgement(devices.to_host(tallies[subset]), classes[mask][:, place])
       for place, subset in enumerate(self.subsets)
     }
     return judgements, indices[mask]
@@ -135,7 +136,7 @@ class Evaluator:
     counts = {'confusion': (self._classes, self._classes), 'top': ()}
     zeros = {name: np.zeros((self._mesh.size, *shape), np.int32) for name, shape in counts.items()}
     zeros['loss'] = np.zeros(self._mesh.size, np.float32)
-    sharding = parallel.sharded(self._mesh)
+    sharding = devices.sharded(self._mesh)
     return {
       name: jax.make_array_from_callback(value.shape, sharding, value.__getitem__) for name, value in zeros.items()
     }

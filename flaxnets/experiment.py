@@ -15,10 +15,11 @@ import numpy as np
 from flax import linen as nn
 from jax.experimental import multihost_utils
 
-from flaxnets import atomic, models
+from flaxnets import models
 from flaxnets.channels import MOST_SUBSETS, ChannelSet, Subset
 from flaxnets.data import sources
 from flaxnets.errors import InputError
+from flaxnets.runtime import atomic
 from flaxnets.train_step import View, make_view
 
 

@@ -14,8 +14,8 @@ from absl import logging
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from flaxnets import atomic
 from flaxnets.errors import InputError
+from flaxnets.runtime import atomic
 
 MOST_SKIPPED = 50  # steps in a row without a finite loss: it will not come back by itself
 

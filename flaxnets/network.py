@@ -18,10 +18,10 @@ from flax import linen as nn
 
 from flaxnets import augment, experiment
 from flaxnets.channels import ChannelSet, Subset
-from flaxnets.checkpoint import Checkpoints, DamagedCheckpoint, digests, text_digest
 from flaxnets.errors import InputError
 from flaxnets.nn.blocks import GlobalAveragePool
 from flaxnets.nn.dynamic_conv import subset_kernel
+from flaxnets.runtime.checkpoint import Checkpoints, DamagedCheckpoint, digests, text_digest
 
 BATCH = 256
 ENCODED = ('lists', 'folders', 'tfds')  # sources whose images are squashed to a canvas before the network's view

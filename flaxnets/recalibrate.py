@@ -23,14 +23,15 @@ from flax import linen as nn
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from flaxnets import augment, cost, experiment, parallel
+from flaxnets import augment, cost, experiment
 from flaxnets.channels import Subset
-from flaxnets.checkpoint import Checkpoints
 from flaxnets.data import batches
 from flaxnets.data.sources import Source
 from flaxnets.errors import InputError
 from flaxnets.evaluate import evaluator_of, placed
 from flaxnets.network import Network, load, restore_recalibrated, weights_digest
+from flaxnets.runtime import devices
+from flaxnets.runtime.checkpoint import Checkpoints
 from flaxnets.train_step import Batch, View
 
 VIEWS = ('evaluation', 'training')
@@ -62,7 +63,7 @@ def run(
   """
   net = load(workdir, step, recalibrated=False)
   check_norm(net.config.model.norm)
-  source, mesh = experiment.open_source(net.config, 'train', classes=net.classes), parallel.data_mesh()
+  source, mesh = experiment.open_source(net.config, 'train', classes=net.classes), devices.data_mesh()
   settings = plan(len(source), images, batch_size or net.config.evaluate.batch_size, view, mesh)
   folder = pathlib.Path(workdir)
   statistics, meta = restore_recalibrated(folder, net) or ({}, {})
@@ -213,13 +214,13 @@ def estimate(
       {**weights, 'batch_stats': pooled}, images, **given, train=True, mutable=['batch_stats'])
     return pool(pooled, changed['batch_stats'], share)
 
-  batch, whole = parallel.sharded(mesh), parallel.replicated(mesh)
+  batch, whole = devices.sharded(mesh), devices.replicated(mesh)
   see = jax.jit(view, in_shardings=(whole, batch), out_shardings=batch)
   adds = {subset: _compiled(functools.partial(add, subset), mesh) for subset in subsets}
   weights = jax.device_put({key: variables[key] for key in ('params', 'channel_stats')}, whole)
   zeros = jax.tree.map(lambda value: np.zeros(value.shape, value.dtype), variables['batch_stats'])
   pooled = {subset: jax.device_put(zeros, whole) for subset in subsets}
-  for number, arrays in enumerate(parallel.to_devices(read, mesh)):
+  for number, arrays in enumerate(devices.to_devices(read, mesh)):
     images, present = see(np.int32(number), arrays)
     for subset in subsets:
       pooled[subset] = adds[subset](pooled[subset], np.float32(1 / (number + 1)), weights, images, present)
@@ -229,7 +230,7 @@ def estimate(
 
 
 def _compiled(add: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-  batch, whole = parallel.sharded(mesh), parallel.replicated(mesh)
+  batch, whole = devices.sharded(mesh), devices.replicated(mesh)
   return jax.jit(add, donate_argnums=0, in_shardings=(whole, whole, whole, batch, batch), out_shardings=whole)
 
 

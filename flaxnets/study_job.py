@@ -15,8 +15,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from flaxnets import atomic, provenance
 from flaxnets.errors import InputError
+from flaxnets.runtime import atomic, provenance
 
 PREEMPTED = 75  # the exit code of a run that saved because it was told to stop, as of train_main.py
 RECORD = 'study.json'
@@ -97,11 +97,11 @@ def do(job: Mapping[str, Any]) -> int:
 def main() -> int:
   from absl import logging
 
-  from flaxnets import parallel
+  from flaxnets.runtime import devices
 
   logging.set_verbosity(logging.WARNING)
   job = json.load(sys.stdin)
-  parallel.start([job['config'][part]['batch_size'] for part in ('train', 'evaluate')])
+  devices.start([job['config'][part]['batch_size'] for part in ('train', 'evaluate')])
   return do(job)
 
 

@@ -7,9 +7,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flaxnets import atomic, comparison, presence
+from flaxnets import comparison, presence
 from flaxnets.comparison import Judged
 from flaxnets.errors import InputError
+from flaxnets.runtime import atomic
 from flaxnets.study_job import RECORD, read_json
 from flaxnets.study_plan import Run
 

@@ -15,14 +15,15 @@ import numpy as np
 from absl import logging
 from clu import parameter_overview
 
-from flaxnets import experiment, optim, parallel, presence, recalibrate
-from flaxnets.checkpoint import METRIC, Checkpoints, digests
+from flaxnets import experiment, optim, presence, recalibrate
 from flaxnets.data import batches, statistics
 from flaxnets.errors import InputError
 from flaxnets.evaluator import Evaluator
 from flaxnets.experiment import Knowledge
 from flaxnets.journal import Journal
 from flaxnets.nn.stem import put_statistics
+from flaxnets.runtime import devices
+from flaxnets.runtime.checkpoint import METRIC, Checkpoints, digests
 from flaxnets.train_step import TrainState, initial_state, make_train_step
 
 PREEMPTED = 75  # the exit code of a run that saved because it was told to stop: EX_TEMPFAIL, "try again"
@@ -46,12 +47,12 @@ class Run:
   def __init__(self, config: ml_collections.ConfigDict, workdir: str):
     self.config = config
     experiment.check_numbers(config)
-    self.mesh = parallel.data_mesh()
+    self.mesh = devices.data_mesh()
     presence.check(config.presence.mode, config.presence.fill, config.presence.probability)
     if config.train.recalibrate:
       recalibrate.check_norm(config.model.norm)
-    parallel.check_batch(config.train.batch_size, self.mesh, 'train.batch_size')
-    parallel.check_batch(config.evaluate.batch_size, self.mesh, 'evaluate.batch_size')
+    devices.check_batch(config.train.batch_size, self.mesh, 'train.batch_size')
+    devices.check_batch(config.evaluate.batch_size, self.mesh, 'evaluate.batch_size')
     if config.train.batch_size % (config.train.accumulate * self.mesh.size):
       raise InputError(f'train.batch_size {config.train.batch_size} does not divide into {config.train.accumulate} '
                        f'parts (train.accumulate) over {self.mesh.size} devices; choose a multiple of both')
@@ -106,7 +107,7 @@ class Run:
       tuple(measured['low'].tolist()), tuple(measured['high'].tolist()),
     )
     fresh = functools.partial(self._fresh_state, measured)
-    return jax.jit(fresh, out_shardings=parallel.replicated(self.mesh))(), knowledge
+    return jax.jit(fresh, out_shardings=devices.replicated(self.mesh))(), knowledge
 
   def _go_on(self, state: Mapping[str, Any], meta: Mapping[str, Any]) -> tuple[TrainState, Knowledge]:
     """A checkpoint's."""
@@ -117,7 +118,7 @@ class Run:
       raise InputError(f'{self.workdir}: {self.source.name} has other examples now than when the run began, so that '
                        'their order would not go on; put the data right or choose another --workdir')
     state = TrainState.from_saved(jax.eval_shape(self._fresh_state), state)
-    return jax.device_put(state, parallel.replicated(self.mesh)), knowledge
+    return jax.device_put(state, devices.replicated(self.mesh)), knowledge
 
   def _fresh_state(self, measured: Mapping[str, Any] | None = None) -> TrainState:
     images = np.zeros((1, self.config.image_size, self.config.image_size, len(self.channels)), np.float32)
@@ -148,7 +149,7 @@ class Run:
       for each in (self.checkpoints, journal, stream):
         stack.enter_context(contextlib.closing(each))
       stop = stack.enter_context(StopSignal())
-      feed = parallel.to_devices(_counting(stream, journal), self.mesh)
+      feed = devices.to_devices(_counting(stream, journal), self.mesh)
       measured = None
       for done in range(start + 1, self.steps + 1):
         self.state, metrics = self.step(self.state, next(feed))

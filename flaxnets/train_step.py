@@ -13,8 +13,9 @@ from flax import linen as nn
 from flax import serialization, struct
 from jax.sharding import Mesh
 
-from flaxnets import augment, parallel, presence
+from flaxnets import augment, presence
 from flaxnets.errors import InputError
+from flaxnets.runtime import devices
 from flaxnets.warp import subsamples_for, warp
 
 Batch = Mapping[str, jax.Array]
@@ -44,7 +45,7 @@ class TrainState:
 
   @classmethod
   def from_saved(cls, shapes: TrainState, saved: Mapping[str, Any]) -> TrainState:
-    """A state from nested dicts of arrays, as `flaxnets.checkpoint` restores them.
+    """A state from nested dicts of arrays, as `flaxnets.runtime.checkpoint` restores them.
 
     Raises:
       InputError: where they don't fit the shapes of this run's own state.
@@ -205,9 +206,9 @@ def make_train_step(
     after = after.replace(step=state.step + 1, skipped=state.skipped + ~finite)
     return after, metrics | {'skipped': after.skipped}
 
-  whole = parallel.replicated(mesh)
+  whole = devices.replicated(mesh)
   return jax.jit(
-    step, donate_argnums=0, in_shardings=(whole, parallel.sharded(mesh)), out_shardings=(whole, whole)
+    step, donate_argnums=0, in_shardings=(whole, devices.sharded(mesh)), out_shardings=(whole, whole)
   )
 
 

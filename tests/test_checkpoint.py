@@ -8,8 +8,8 @@ import optax
 import pytest
 from flax import serialization
 
-from flaxnets.checkpoint import Checkpoints, DamagedCheckpoint, digests
 from flaxnets.errors import InputError
+from flaxnets.runtime.checkpoint import Checkpoints, DamagedCheckpoint, digests
 
 
 def state(value=1.0):

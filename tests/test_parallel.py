@@ -14,26 +14,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import flaxnets
-from flaxnets import parallel
 from flaxnets.errors import InputError
+from flaxnets.runtime import devices, machine
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
 @given(st.lists(st.integers(1, 512), min_size=1, max_size=2), st.integers(1, 64))
 def test_cpu_devices_divide_the_batches_and_have_enough_to_do(batches, cores):
-  devices = parallel.cpu_devices(batches, cores)
-  assert 1 <= devices <= cores
+  count = devices.cpu_devices(batches, cores)
+  assert 1 <= count <= cores
   for batch in batches:
-    assert batch % devices == 0 and (devices == 1 or batch // devices >= parallel.LEAST_PER_CPU_DEVICE)
+    assert batch % count == 0 and (count == 1 or batch // count >= devices.LEAST_PER_CPU_DEVICE)
 
 
 def test_two_cores_share_the_papers_batch():
-  assert parallel.cpu_devices([64], 2) == 2
+  assert devices.cpu_devices([64], 2) == 2
 
 
 def test_batches_of_two_sizes_get_devices_that_divide_both():
-  assert parallel.cpu_devices([48, 256], 6) == 4
+  assert devices.cpu_devices([48, 256], 6) == 4
 
 
 def test_processes_that_do_not_meet_are_one_line(monkeypatch):
@@ -42,7 +42,7 @@ def test_processes_that_do_not_meet_are_one_line(monkeypatch):
 
   monkeypatch.setattr(jax.distributed, 'initialize', failing)
   with pytest.raises(InputError, match=r'^--coordinator=first:1: the processes did not meet \(Deadline exceeded\)$'):
-    parallel.start([64], coordinator='first:1', processes=2)
+    devices.start([64], coordinator='first:1', processes=2)
 
 
 @pytest.mark.parametrize(('given', 'said'), [
@@ -53,14 +53,14 @@ def test_processes_that_do_not_meet_are_one_line(monkeypatch):
 ])
 def test_processes_that_could_not_meet_are_refused_at_once(given, said):
   with pytest.raises(InputError, match=re.escape(said)):
-    parallel.start([64], **given)
+    devices.start([64], **given)
 
 
 def test_batches_become_global_arrays_in_order_and_all_of_them(mesh8):
   batches = [{'x': np.full((16, 2), number)} for number in range(5)]
-  arrays = list(parallel.to_devices(batches, mesh8))
+  arrays = list(devices.to_devices(batches, mesh8))
   assert [int(array['x'][0, 0]) for array in arrays] == list(range(5))
-  assert all(array['x'].sharding == parallel.sharded(mesh8) for array in arrays)
+  assert all(array['x'].sharding == devices.sharded(mesh8) for array in arrays)
 
 
 def test_no_more_batches_are_fetched_ahead_than_said(mesh8):
@@ -71,7 +71,7 @@ def test_no_more_batches_are_fetched_ahead_than_said(mesh8):
       fetched.append(number)
       yield {'x': np.zeros((8, 1))}
 
-  feed = parallel.to_devices(batches(), mesh8, ahead=2)
+  feed = devices.to_devices(batches(), mesh8, ahead=2)
   next(feed)
   assert len(fetched) == 3
 
@@ -79,7 +79,7 @@ def test_no_more_batches_are_fetched_ahead_than_said(mesh8):
 @pytest.mark.parametrize('batch', [0, 4, 12])
 def test_a_batch_that_the_devices_do_not_divide_is_refused_at_once(mesh8, batch):
   with pytest.raises(InputError, match=f'train.batch_size of {batch} cannot be spread over 8 devices'):
-    parallel.check_batch(batch, mesh8, 'train.batch_size')
+    devices.check_batch(batch, mesh8, 'train.batch_size')
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='glibc keeps freed memory only where there is glibc')
@@ -88,8 +88,8 @@ def test_memory_of_one_step_is_there_for_the_next(kept, most, least):
   """Page faults of taking 128 MiB, 32,768 pages, after 128 MiB were given back."""
   program = f'''
 import resource, numpy as np
-from flaxnets import parallel
-if {kept}: parallel.keep_freed_memory()
+from flaxnets.runtime import devices, machine
+if {kept}: machine.keep_freed_memory()
 def take():
   before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
   np.ones(2**24)
@@ -105,8 +105,8 @@ print(take())
 
 def test_compiled_programs_are_kept_per_kind_of_cpu_in_the_users_folder(monkeypatch, tmp_path):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-  assert parallel.cache_folder().parent == tmp_path / 'flaxnets'
-  assert parallel.cache_folder() == parallel.cache_folder()
+  assert machine.cache_folder().parent == tmp_path / 'flaxnets'
+  assert machine.cache_folder() == machine.cache_folder()
 
 
 def started(workdir, processes, devices, epochs=1):

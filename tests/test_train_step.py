@@ -8,7 +8,8 @@ import pytest
 from flax import linen as nn
 from networks import MEAN, tiny
 
-from flaxnets import optim, parallel
+from flaxnets import optim
+from flaxnets.runtime import devices
 from flaxnets.train_step import initial_state, make_train_step, make_view
 
 AUGMENTATION = {
@@ -40,7 +41,7 @@ def compiled(mesh, ema, mode, rate, accumulate, norm, smoothing):
                          label_smoothing=smoothing, accumulate=accumulate)
 
   def begin():
-    return jax.device_put(initial_state(variables, optimizer, ema=ema > 0), parallel.replicated(mesh))
+    return jax.device_put(initial_state(variables, optimizer, ema=ema > 0), devices.replicated(mesh))
 
   return step, begin
 
@@ -52,7 +53,7 @@ def build(mesh, *, ema=0.9, mode='hierarchical', rate=0.1, accumulate=1, norm='b
 
 
 def feed(mesh, *batches):
-  return parallel.to_devices(batches, mesh)
+  return devices.to_devices(batches, mesh)
 
 
 def trained(mesh, steps=3, **kwargs):

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flaxnets import parallel
 from flaxnets.augment import evaluation_view, training_view
 from flaxnets.errors import InputError
+from flaxnets.runtime import devices
 from flaxnets.warp import _project, subsamples_for, warp
 
 FILL = np.array([120.0, 110.0, 100.0], np.float32)
@@ -195,8 +195,8 @@ def test_a_sharded_batch_is_resampled_without_talk_between_devices(mesh8):
 
   images = np.stack([photograph(24, 24, seed) for seed in range(16)])
   size = np.tile(np.array([[30, 50]], np.int32), (16, 1))
-  split = functools.partial(jax.device_put, device=parallel.sharded(mesh8))
-  key = jax.device_put(jax.random.key(5), parallel.replicated(mesh8))
+  split = functools.partial(jax.device_put, device=devices.sharded(mesh8))
+  key = jax.device_put(jax.random.key(5), devices.replicated(mesh8))
   compiled = jax.jit(view).lower(key, split(images), split(size)).compile()
   talk = ('all-gather', 'all-reduce', 'all-to-all', 'collective-permute')
   assert not any(word in compiled.as_text() for word in talk)

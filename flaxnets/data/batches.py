@@ -21,7 +21,6 @@ import contextlib
 import dataclasses
 import functools
 import math
-import os
 from collections.abc import Callable, Generator, Sequence
 
 import grain
@@ -30,6 +29,7 @@ from absl import flags, logging
 
 from flaxnets.data.sources import BadImage, Source
 from flaxnets.errors import InputError
+from flaxnets.runtime import machine
 
 Batch = dict[str, np.ndarray]
 Batches = Generator[Batch, None, None]  # its close() ends the reading ahead; so does dropping it
@@ -203,7 +203,7 @@ def _deliver(steps: grain.MapDataset, read: Callable[[int], Result], threads: in
     raise InputError(f'{threads} threads, {workers} workers, {prefetch} batches ahead: none can be negative')
   results = steps.map(functools.partial(_caught, read))
   if not workers:
-    threads = threads or _cores()
+    threads = threads or machine.cores()
     return _batches(results.to_iter_dataset(grain.ReadOptions(threads, threads + prefetch)))
   if not flags.FLAGS.is_parsed():  # grain hands its flags to the workers, and not every caller is an absl app
     flags.FLAGS.mark_as_parsed()
@@ -235,10 +235,6 @@ def _batches(results: grain.IterDataset, copied: bool = False) -> Batches:
       logged |= unreadable.keys()
       # Arrays in shared memory lose it at exit, with warnings; a copy costs microseconds an image.
       yield {name: np.array(values) for name, values in batch.items()} if copied else batch
-
-
-def _cores() -> int:
-  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _skips(on_bad_image: str) -> bool:

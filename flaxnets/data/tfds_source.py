@@ -14,12 +14,12 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
-from flaxnets import atomic
 from flaxnets.channels import ChannelSet
 from flaxnets.data.classes import check_labels_mean_the_same, chosen_classes
 from flaxnets.data.decode import decode_planes, image_planes
 from flaxnets.data.sources import BadImage, Reading, checked_labels
 from flaxnets.errors import InputError
+from flaxnets.runtime import atomic
 
 _NAME = re.compile(r'(\w+)(?:/([^:/]+))?(?::([\d.]+))?')
 

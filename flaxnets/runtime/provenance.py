@@ -13,7 +13,7 @@ PACKAGES = ('flaxnets', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'g
 
 def commit() -> str:
   """The commit of this copy of flaxnets, '-dirty' behind it where files differ; 'unknown' outside a repository."""
-  root = pathlib.Path(__file__).parents[1]
+  root = pathlib.Path(__file__).parents[2]
   if not (root / '.git').exists():
     return 'unknown'
   asked = ['git', '-C', str(root), 'describe', '--always', '--dirty', '--abbrev=40', '--exclude=*']

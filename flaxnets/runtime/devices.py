@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import collections
-import ctypes
-import hashlib
 import os
-import pathlib
-import platform
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,12 +13,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flaxnets.errors import InputError
+from flaxnets.runtime import machine
 
 # Fewer examples than this on a CPU device, and splitting the batch costs more than the cores gain.
 LEAST_PER_CPU_DEVICE = 8
-
-# (option of <malloc.h>, value): M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX.
-_KEEP_FREED = ((-4, 0), (-1, 2**31 - 1), (-2, 64 * 2**20), (-8, 1))
 
 
 def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int = 0, process: int = 0) -> None:
@@ -43,7 +37,8 @@ def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int =
     InputError: for arguments that do not fit each other, or processes that cannot meet.
   """
   _check_processes(coordinator, processes, process)
-  keep_freed_memory()
+  if not machine.has_accelerator_plugin():  # nothing for the hosts of GPUs and TPUs
+    machine.keep_freed_memory()
   try:
     if coordinator == 'auto':
       jax.distributed.initialize()
@@ -54,9 +49,9 @@ def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int =
     raise InputError(f'--coordinator={coordinator}: the processes did not meet ({reason})') from error
   if 'JAX_NUM_CPU_DEVICES' not in os.environ:
     shares = [batch_size // max(processes, 1) for batch_size in batch_sizes]
-    jax.config.update('jax_num_cpu_devices', cpu_devices(shares, cores()))
+    jax.config.update('jax_num_cpu_devices', cpu_devices(shares, machine.cores()))
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-    jax.config.update('jax_compilation_cache_dir', str(cache_folder()))
+    jax.config.update('jax_compilation_cache_dir', str(machine.cache_folder()))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
@@ -73,29 +68,6 @@ def _check_processes(coordinator: str, processes: int, process: int) -> None:
                        f'from 0 to {max(processes - 1, 0)}')
 
 
-def keep_freed_memory() -> None:
-  """Tells glibc to keep freed blocks for the next step, however large; elsewhere it does nothing.
-
-  XLA on CPUs takes the temporaries of every step from malloc, half a gigabyte for a ResNet-18, and glibc returns blocks
-  of that size to the system at once: each step then faults its pages in anew, which is a fifth of its time. One arena,
-  since only the main one can grow that far. Has no effect on threads that ran before; MALLOC_ARENA_MAX or
-  GLIBC_TUNABLES in the environment say that somebody decided otherwise.
-  """
-  if platform.system() != 'Linux' or {'MALLOC_ARENA_MAX', 'GLIBC_TUNABLES'} & set(os.environ):
-    return
-  try:
-    mallopt = ctypes.CDLL('libc.so.6').mallopt
-  except (OSError, AttributeError):  # another C library
-    return
-  for option, value in _KEEP_FREED:
-    mallopt(option, value)
-
-
-def cores() -> int:
-  """CPU cores that this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-
-
 def cpu_devices(batch_sizes: Sequence[int], most: int) -> int:
   """The largest number of devices up to `most` that divides all batches and leaves each device enough to do."""
 
@@ -103,18 +75,6 @@ def cpu_devices(batch_sizes: Sequence[int], most: int) -> int:
     return all(size % devices == 0 and size // devices >= LEAST_PER_CPU_DEVICE for size in batch_sizes)
 
   return max(filter(fits, range(1, most + 1)), default=1)
-
-
-def cache_folder() -> pathlib.Path:
-  """Where compiled programs are kept. XLA compiles for the CPU's own instructions: another kind, another folder."""
-  root = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
-  try:
-    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-    description = [line for line in lines if line.startswith(('model name', 'flags'))][:2]
-  except OSError:
-    description = [platform.processor()]
-  key = hashlib.sha256('\n'.join([platform.machine(), *description]).encode()).hexdigest()[:16]
-  return root / 'flaxnets' / f'jax-{jax.__version__}-{key}'
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

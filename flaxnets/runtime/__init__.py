@@ -1,0 +1,1 @@
+"""The machine and the disk: devices, checkpoints, files, where a figure comes from."""
