@@ -28,9 +28,10 @@ from jax.sharding import Mesh
 from benchmarks import flax_contenders, measure, train_step
 from benchmarks.measure import Row, Timing
 from configs import default
-from flaxnets import cost, experiment, models
+from flaxnets import experiment, models
 from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
+from flaxnets.models import cost
 from flaxnets.nn.conv import Conv
 from flaxnets.runtime import devices
 

@@ -29,11 +29,12 @@ from benchmarks import measure, photos
 from benchmarks.children import Child
 from benchmarks.measure import Row, Timing
 from configs import default
-from flaxnets import cost, experiment, models
+from flaxnets import experiment, models
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data import batches, sources
 from flaxnets.errors import InputError
 from flaxnets.evaluator import Evaluator
+from flaxnets.models import cost
 from flaxnets.nn.stem import put_statistics
 from flaxnets.runtime import devices
 

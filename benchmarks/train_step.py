@@ -11,7 +11,7 @@ Rows: MODEL/MODE/DTYPE is flaxnets, with its ratio to PyTorch's best mode of the
 bytes over warp, sampling of subsets and DynamicConv in training, and over the evaluator's sums in evaluation.
 Memory: of flaxnets what XLA plans for the program (arguments, results, temporaries, on all devices), of PyTorch
 on a GPU the most allocated during a step; on a CPU PyTorch's cannot be told apart in one process, and is left out.
-MFU: images/s x 2 x MACs of an image (`flaxnets.cost`), x 3 in training, over the GPU's peak for that precision.
+MFU: images/s x 2 x MACs of an image (`flaxnets.models.cost`), x 3 in training, over the GPU's peak for that precision.
 Bandwidth share: bytes a second that XLA counts for the program's own kernels, over the GPU's peak. An estimate: caches
 make it too high, and calls of cuDNN and cuBLAS, which XLA may not count, too low.
 """
@@ -36,9 +36,10 @@ from jax.sharding import Mesh
 from benchmarks import flax_contenders, measure
 from benchmarks.measure import Row, Timing
 from configs import default
-from flaxnets import cost, experiment, models
+from flaxnets import experiment, models
 from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
+from flaxnets.models import cost
 from flaxnets.runtime import devices
 
 # Peak FLOP/s, dense, and bytes/s of GPUs by the name that JAX gives them, from NVIDIA's data sheets; a longer name

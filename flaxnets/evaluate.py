@@ -12,12 +12,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from flaxnets import cost, experiment
+from flaxnets import experiment
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data import batches
 from flaxnets.data.sources import Source
 from flaxnets.errors import InputError
 from flaxnets.evaluator import Evaluator
+from flaxnets.models import cost
 from flaxnets.network import Network, first_kernel, load
 from flaxnets.runtime import atomic, devices, provenance
 

@@ -13,7 +13,8 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from flaxnets import augment, metrics
+from flaxnets import augment
+from flaxnets.analysis import metrics
 from flaxnets.channels import Subset
 from flaxnets.runtime import devices
 

@@ -23,12 +23,13 @@ from flax import linen as nn
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from flaxnets import augment, cost, experiment
+from flaxnets import augment, experiment
 from flaxnets.channels import Subset
 from flaxnets.data import batches
 from flaxnets.data.sources import Source
 from flaxnets.errors import InputError
 from flaxnets.evaluate import evaluator_of, placed
+from flaxnets.models import cost
 from flaxnets.network import Network, load, restore_recalibrated, weights_digest
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import Checkpoints

@@ -7,8 +7,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flaxnets import comparison, presence
-from flaxnets.comparison import Judged
+from flaxnets import presence
+from flaxnets.analysis import comparison
+from flaxnets.analysis.comparison import Judged
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
 from flaxnets.study_job import RECORD, read_json
@@ -32,7 +33,7 @@ def make_table(study: Study, against: str = '') -> dict[str, Any]:
     seed), 'seed', 'changes', 'status' (done, failed, cut or waiting), 'error', what it cost ('epochs', 'batch_size',
     'passes' a step, 'images_seen', 'forward_macs' of one image with all channels, 'training_macs' = 3 x forward_macs
     x images_seen x passes, 'seconds', 'commits', 'versions', 'device'), and for runs that are done 'params', 'step',
-    'recalibrated' and everything of `flaxnets.comparison.compared`; 'means', the same of all seeds that are done as
+    'recalibrated' and everything of `flaxnets.analysis.comparison.compared`; 'means', the same of all seeds that are done as
     one. An accuracy is a fraction, of all experts' seeds the mean.
 
   Raises:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from flaxnets import cost, models
+from flaxnets import models
+from flaxnets.models import cost
 
 
 def counted(name, image_size, subset=(0, 1, 2), **kwargs):
@@ -75,7 +76,7 @@ def test_the_body_of_a_scan_counts_as_often_as_it_runs():
 
 
 def test_the_command_prints_a_list_and_nothing_else():
-  command = [sys.executable, '-m', 'flaxnets.cost', '--image_size=32', '--width=8', '--subsets=RG;B', '--json']
+  command = [sys.executable, '-m', 'flaxnets.models.cost', '--image_size=32', '--width=8', '--subsets=RG;B', '--json']
   done = subprocess.run(command, capture_output=True, text=True, check=True)
   rows = json.loads(done.stdout)
   assert [row['channels'] for row in rows] == ['RG', 'B']
@@ -83,6 +84,6 @@ def test_the_command_prints_a_list_and_nothing_else():
 
 
 def test_the_command_says_what_there_is():
-  done = subprocess.run([sys.executable, '-m', 'flaxnets.cost', '--model=vgg'], capture_output=True, text=True)
+  done = subprocess.run([sys.executable, '-m', 'flaxnets.models.cost', '--model=vgg'], capture_output=True, text=True)
   assert done.returncode == 1
-  assert done.stderr == "flaxnets.cost: no model 'vgg'; there are resnet18, resnet34, resnet50, resattention\n"
+  assert done.stderr == "flaxnets.models.cost: no model 'vgg'; there are resnet18, resnet34, resnet50, resattention\n"

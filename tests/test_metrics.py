@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn import metrics as sklearn_metrics
 
-from flaxnets import metrics
+from flaxnets.analysis import metrics
 from flaxnets.errors import InputError
 
 shapes = st.integers(1, 6).map(lambda classes: (classes, classes))

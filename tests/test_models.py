@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from flaxnets import cost, models
+from flaxnets import models
 from flaxnets.errors import InputError
+from flaxnets.models import cost
 from flaxnets.nn import blocks
 from flaxnets.nn.attention import MASKS, AttentionModule
 from flaxnets.nn.completion import COMPLETIONS

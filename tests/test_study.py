@@ -20,8 +20,9 @@ from small import small_config
 
 from configs.imagenet_mini import tables
 from configs.studies import rgb
-from flaxnets import comparison, evaluate, study, study_table
-from flaxnets.comparison import Judged
+from flaxnets import evaluate, study, study_table
+from flaxnets.analysis import comparison
+from flaxnets.analysis.comparison import Judged
 from flaxnets.errors import InputError
 from flaxnets.nn.norms import NORMS
 from flaxnets.nn.stem import Stem

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flaxnets import worth
+from flaxnets.analysis import worth
 from flaxnets.errors import InputError
 
 
@@ -93,7 +93,7 @@ SEVEN = {'RGB': 0.9, 'RG': 0.8, 'RB': 0.8, 'GB': 0.7, 'R': 0.7, 'G': 0.65, 'B': 
 
 
 def command(*arguments):
-  return subprocess.run([sys.executable, '-m', 'flaxnets.worth', *map(str, arguments)], capture_output=True, text=True)
+  return subprocess.run([sys.executable, '-m', 'flaxnets.analysis.worth', *map(str, arguments)], capture_output=True, text=True)
 
 
 def test_the_command_prints_points_and_best_subsets(tmp_path, capsys):

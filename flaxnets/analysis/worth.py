@@ -1,6 +1,6 @@
 """What each channel is worth in accuracy, from a table of all subsets. NumPy only.
 
-    python -m flaxnets.worth DIR/eval/test.json [--json]
+    python -m flaxnets.analysis.worth DIR/eval/test.json [--json]
 
 The worth of a channel is its Shapley value (L. S. Shapley, A value for n-person games, 1953): what it adds to the
 accuracy when channels come one after another, averaged over every order. The worths add up to the accuracy with all
@@ -8,7 +8,7 @@ channels minus that with none, which is the share of the largest class. Up to te
 averages over sampled orders (J. Castro, D. Gomez, J. Tejada, Polynomial calculation of the Shapley value based on
 sampling, Computers & Operations Research 36, 2009), whose subsets `--list` names for eval_main.py:
 
-    python eval_main.py --workdir=DIR --subsets="$(python -m flaxnets.worth DIR/eval/test.json --orders=30 --list)"
+    python eval_main.py --workdir=DIR --subsets="$(python -m flaxnets.analysis.worth DIR/eval/test.json --orders=30 --list)"
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def text(result: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(prog='python -m flaxnets.worth', description='What each channel is worth.')
+  parser = argparse.ArgumentParser(prog='python -m flaxnets.analysis.worth', description='What each channel is worth.')
   parser.add_argument('table', help='DIR/eval/test.json, written by eval_main.py')
   parser.add_argument('--json', action='store_true', help='print one object and nothing else')
   parser.add_argument('--orders', type=int, default=30, help=f'sampled, for more than {MOST_EXACT} channels')
@@ -240,4 +240,4 @@ if __name__ == '__main__':
   try:
     main()
   except InputError as error:
-    sys.exit(f'flaxnets.worth: {error}')
+    sys.exit(f'flaxnets.analysis.worth: {error}')

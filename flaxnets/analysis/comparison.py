@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from flaxnets.analysis.metrics import CONFIDENCE, wilson
 from flaxnets.errors import InputError
-from flaxnets.metrics import CONFIDENCE, wilson
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What a network costs on each subset of channels: parameters, MACs (the paper's count) and FLOPs (XLA's).
 
-    python -m flaxnets.cost --model=resnet18 --stem=dynamic --image_size=96 --num_classes=50 --subsets=all [--json]
+    python -m flaxnets.models.cost --model=resnet18 --stem=dynamic --image_size=96 --num_classes=50 --subsets=all [--json]
 
 The two counts are different things. MACs: multiply-accumulates of convolutions and matrix products, taps on padding
 included, biases left out, and one for every output element of a norm layer and of global average pooling. FLOPs:
@@ -128,7 +128,7 @@ def columns(lines: Sequence[Sequence[str]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(prog='python -m flaxnets.cost', description='The cost of a network per subset.')
+  parser = argparse.ArgumentParser(prog='python -m flaxnets.models.cost', description='The cost of a network per subset.')
   parser.add_argument('--model', default='resnet18', help=', '.join(models.MODELS))
   parser.add_argument('--stem', default='dynamic', help='dynamic or conv')
   parser.add_argument('--completion', default=None, help='dynamic: none, scale, linear; conv: mean, black, gray')
@@ -158,4 +158,4 @@ if __name__ == '__main__':
   try:
     main()
   except InputError as error:
-    sys.exit(f'flaxnets.cost: {error}')
+    sys.exit(f'flaxnets.models.cost: {error}')

@@ -1,0 +1,1 @@
+"""Numbers from results. NumPy only, so that reading a result needs no JAX."""
