@@ -31,7 +31,7 @@ from benchmarks.measure import Row, Timing
 from configs import default
 from flaxnets import experiment, models
 from flaxnets.channels import ChannelSet, Subset
-from flaxnets.data import batches, sources
+from flaxnets.data import batches, source
 from flaxnets.errors import InputError
 from flaxnets.evaluator import Evaluator
 from flaxnets.models import cost
@@ -227,7 +227,7 @@ def _compiled(args: argparse.Namespace, channels: ChannelSet, text: str) -> tupl
   variables = jax.device_put(_variables(model, args.image_size), devices.replicated(devices.data_mesh()))
   initialise = time.perf_counter() - begin
   evaluator = _evaluator(args, model, channels.subsets(text))
-  noise = sources.ArraySource('noise', *_noise(args, len(channels), args.batch_size), channels, CLASSES)
+  noise = source.ArraySource('noise', *_noise(args, len(channels), args.batch_size), channels, CLASSES)
   passes = []
   for _ in range(3):
     begin = time.perf_counter()
@@ -267,7 +267,7 @@ def _evaluation(args: argparse.Namespace, root: str) -> dict[str, Timing]:
   model = network(args, channels)
   variables = jax.device_put(_variables(model, args.image_size), devices.replicated(mesh))
   evaluator = _evaluator(args, model, subsets)
-  source = sources.open_source(
+  source = source.open_source(
     'lists', 'train.txt', root=root, canvas=round(1.5 * args.image_size), class_names=CLASSES)
   shape = (args.batch_size, args.image_size, args.image_size, len(channels))
   images = jax.device_put(np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32), devices.sharded(mesh))

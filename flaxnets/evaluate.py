@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from flaxnets import experiment
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data import batches
-from flaxnets.data.sources import Source
+from flaxnets.data.source import Source
 from flaxnets.errors import InputError
 from flaxnets.evaluator import Evaluator
 from flaxnets.models import cost

@@ -13,8 +13,8 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from flaxnets import augment
 from flaxnets.analysis import metrics
+from flaxnets.augment.geometry import geometry
 from flaxnets.channels import Subset
 from flaxnets.runtime import devices
 
@@ -70,9 +70,9 @@ class Evaluator:
     there, places = np.asarray(order) >= 0, np.maximum(order, 0)
 
     def view(batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-      images = augment.evaluation_images(
-        augment.in_order(batch['image'], places), batch['size'], image_size=image_size, resize=resize, fill=fill)
-      return images, augment.in_order(batch['present'], places) & there
+      images = geometry.evaluation_images(
+        geometry.in_order(batch['image'], places), batch['size'], image_size=image_size, resize=resize, fill=fill)
+      return images, geometry.in_order(batch['present'], places) & there
 
     def judge(subset: Subset, variables, tally, images, present, label, mask):
       if may_lack:

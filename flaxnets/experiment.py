@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 
 from flaxnets import models
 from flaxnets.channels import MOST_SUBSETS, ChannelSet, Subset
-from flaxnets.data import sources
+from flaxnets.data import source
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
 from flaxnets.train_step import View, make_view
@@ -72,7 +72,7 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
 
 def open_source(
   config: ml_collections.ConfigDict, split: str, *, root: str = '', classes: Sequence[str] | None = None
-) -> sources.Source:
+) -> source.Source:
   """The source of a split.
 
   Args:
@@ -82,11 +82,11 @@ def open_source(
     classes: the class names that the network knows, for any split but its training one; the source's own where None.
 
   Raises:
-    InputError: see `flaxnets.data.sources.open_source`.
+    InputError: see `flaxnets.data.source.open_source`.
   """
   data = config.data
   names = {'train': data.train, 'validation': data.validation, 'val': data.validation, 'test': data.test}
-  return sources.open_source(
+  return source.open_source(
     data.source, names.get(split, split), root=root or data.root, name=data.name, channels=data.channels,
     wavelengths=() if classes else data.wavelengths, classes=data.classes, image_key=data.image_key,
     label_key=data.label_key, channels_key=data.channels_key, classes_key=data.classes_key,
@@ -99,7 +99,7 @@ def canvas_side(config: ml_collections.ConfigDict) -> int:
   return config.data.canvas or round(1.5 * config.image_size)
 
 
-def channel_set(config: ml_collections.ConfigDict, source: sources.Source) -> ChannelSet:
+def channel_set(config: ml_collections.ConfigDict, source: source.Source) -> ChannelSet:
   """The channels that the config's network is built for: the source's, or the expert's subset of them."""
   if not config.train.subset:
     return source.channels

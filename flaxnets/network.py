@@ -16,7 +16,8 @@ import numpy as np
 from absl import logging
 from flax import linen as nn
 
-from flaxnets import augment, experiment
+from flaxnets import experiment
+from flaxnets.augment.geometry import geometry
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.errors import InputError
 from flaxnets.nn.blocks import GlobalAveragePool
@@ -125,7 +126,7 @@ class Network:
     def run(variables, images, size, present, subset: Subset):
       sizes, places = jnp.broadcast_to(size, (images.shape[0], 2)), jnp.asarray(subset)
       fill = variables['channel_stats']['stem']['standardize']['mean'][places]
-      images = augment.evaluation_images(images, sizes, image_size=image_size, resize=resize, fill=fill)
+      images = geometry.evaluation_images(images, sizes, image_size=image_size, resize=resize, fill=fill)
       if present is None:
         given = {'subset': subset}
       else:

@@ -23,10 +23,11 @@ from flax import linen as nn
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from flaxnets import augment, experiment
+from flaxnets import experiment
+from flaxnets.augment.geometry import geometry
 from flaxnets.channels import Subset
 from flaxnets.data import batches
-from flaxnets.data.sources import Source
+from flaxnets.data.source import Source
 from flaxnets.errors import InputError
 from flaxnets.evaluate import evaluator_of, placed
 from flaxnets.models import cost
@@ -164,10 +165,10 @@ def view_of(net: Network, source: Source, view: str) -> View:
     return training
 
   def evaluation(number: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    images = augment.evaluation_images(
-      augment.in_order(batch['image'], order), batch['size'], image_size=config.image_size,
+    images = geometry.evaluation_images(
+      geometry.in_order(batch['image'], order), batch['size'], image_size=config.image_size,
       resize=config.augment.evaluation_resize, fill=net.fill)
-    return images, augment.in_order(batch['present'], order)
+    return images, geometry.in_order(batch['present'], order)
 
   return evaluation
 

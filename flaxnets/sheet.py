@@ -1,4 +1,4 @@
-"""The contact sheet of `python -m flaxnets.augment`: what evaluation and training see of some examples."""
+"""The contact sheet of `python -m flaxnets.augment.geometry`: what evaluation and training see of some examples."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from absl import flags
 from ml_collections import config_flags
 from PIL import Image, ImageDraw, ImageFont
 
-from flaxnets import augment
+from flaxnets.augment.geometry import geometry
 from flaxnets.channels import ChannelSet
 from flaxnets.data.batches import evaluation_batches
-from flaxnets.data.sources import Source
+from flaxnets.data.source import Source
 from flaxnets.errors import InputError
 from flaxnets.train_step import View
 
@@ -38,7 +38,7 @@ def contact_sheet(source: Source, view: View, *, image_size: int, resize: float 
   batch = next(evaluation_batches(source, batch_size=len(indices), examples=indices))
   everything = np.ones_like(batch['present'])
   fill = batch['image'].mean(axis=(0, 1, 2), dtype=np.float32)
-  evaluated = augment.evaluation_images(
+  evaluated = geometry.evaluation_images(
     batch['image'], batch['size'], image_size=image_size, resize=resize, fill=fill)
   views = [(evaluated, everything)]
   trained = jax.jit(view)

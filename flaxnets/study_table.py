@@ -7,9 +7,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flaxnets import presence
 from flaxnets.analysis import comparison
 from flaxnets.analysis.comparison import Judged
+from flaxnets.augment.geometry import presence
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
 from flaxnets.study_job import RECORD, read_json

@@ -15,7 +15,8 @@ import numpy as np
 from absl import logging
 from clu import parameter_overview
 
-from flaxnets import experiment, optim, presence, recalibrate
+from flaxnets import experiment, optim, recalibrate
+from flaxnets.augment.geometry import presence
 from flaxnets.data import batches, statistics
 from flaxnets.errors import InputError
 from flaxnets.evaluator import Evaluator

@@ -13,10 +13,10 @@ from flax import linen as nn
 from flax import serialization, struct
 from jax.sharding import Mesh
 
-from flaxnets import augment, presence
+from flaxnets.augment.geometry import geometry, presence
+from flaxnets.augment.geometry.warp import subsamples_for, warp
 from flaxnets.errors import InputError
 from flaxnets.runtime import devices
-from flaxnets.warp import subsamples_for, warp
 
 Batch = Mapping[str, jax.Array]
 View = Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
@@ -92,8 +92,8 @@ def make_view(
     canvas: height and width of the batch's images, pixels.
     image_size: side of the network's input, pixels.
     fill: (C,) raw pixel values outside the image.
-    augmentation: keyword arguments of `flaxnets.augment.training_view`.
-    presence_mode, presence_probability, presence_fill: see `flaxnets.presence`.
+    augmentation: keyword arguments of `flaxnets.augment.geometry.training_view`.
+    presence_mode, presence_probability, presence_fill: see `flaxnets.augment.presence`.
 
   Returns:
     A function of (step, batch) giving raw images (B, S, S, C) and a mask of their present channels for each pass of
@@ -104,11 +104,11 @@ def make_view(
   def view(step: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
     key = jax.random.fold_in(jax.random.key(seed), step)
     key_view, key_presence, key_fill = jax.random.split(key, 3)
-    matrices = augment.training_view(
+    matrices = geometry.training_view(
       key_view, batch['size'], canvas=canvas, image_size=image_size, **augmentation
     )
-    images = warp(augment.in_order(batch['image'], order), matrices, image_size, fill=fill, subsamples=subsamples)
-    present = augment.in_order(batch['present'], order)
+    images = warp(geometry.in_order(batch['image'], order), matrices, image_size, fill=fill, subsamples=subsamples)
+    present = geometry.in_order(batch['present'], order)
     kept = presence.sample(key_presence, presence_mode, present.shape, probability=presence_probability)
     return presence.apply(key_fill, images, kept, present, fill=presence_fill)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flaxnets.data.sources import BadImage, open_source
+from flaxnets.data.source import BadImage, open_source
 from flaxnets.errors import InputError
 
 

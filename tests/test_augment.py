@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flaxnets import augment, sheet
+from flaxnets import sheet
+from flaxnets.augment.geometry import geometry
 from flaxnets.channels import ChannelSet
-from flaxnets.data.sources import ArraySource
+from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 from flaxnets.train_step import make_view
 
@@ -27,7 +28,7 @@ SIDE = 32
 def drawing(canvas: tuple[int, int] = (48, 48), **options):
   """`training_view` for these options, compiled."""
   options = {'crop_scale': (1.0, 1.0), 'crop_ratio': (1.0, 1.0), **options}
-  return jax.jit(functools.partial(augment.training_view, canvas=canvas, image_size=SIDE, **options))
+  return jax.jit(functools.partial(geometry.training_view, canvas=canvas, image_size=SIDE, **options))
 
 
 def views(size, *, key: int = 0, **options) -> np.ndarray:
@@ -102,7 +103,7 @@ def test_where_no_crop_fits_it_is_the_centre(size, expected):
 def test_a_squashed_canvas_shows_the_same_part_of_the_original(size, key):
   options = {'crop_scale': (0.25, 1.0), 'crop_ratio': (3 / 4, 4 / 3), 'flip': 0.5, 'rotation': 10.0,
              'perspective': 0.2, 'perspective_probability': 0.5}
-  evaluation = functools.partial(augment.evaluation_view, image_size=SIDE, resize=1.1)
+  evaluation = functools.partial(geometry.evaluation_view, image_size=SIDE, resize=1.1)
   size = np.array(size)
   points = np.array([[3.0, 4.0], [29.0, 10.0], [15.5, 30.0]])
   for view in (functools.partial(views, size, key=key, **options), functools.partial(evaluation, size)):
@@ -113,7 +114,7 @@ def test_a_squashed_canvas_shows_the_same_part_of_the_original(size, key):
 
 def test_evaluation_keeps_the_aspect_ratio_of_a_squashed_original():
   size = np.array([[30, 60], [90, 30]])
-  matrices = np.asarray(augment.evaluation_view(size, canvas=(48, 48), image_size=30))
+  matrices = np.asarray(geometry.evaluation_view(size, canvas=(48, 48), image_size=30))
   np.testing.assert_allclose(apply(matrices, CORNERS[:1]), [[[11.5, -0.5]], [[-0.5, 15.5]]], atol=1e-4)
   np.testing.assert_allclose(matrices[:, 0, 0], [48 / 60, 48 / 30], atol=1e-5)
   np.testing.assert_allclose(matrices[:, 1, 1], [48 / 30, 48 / 90], atol=1e-5)
@@ -187,12 +188,12 @@ def test_an_example_depends_on_the_key_and_its_place_only():
 ])
 def test_an_option_outside_its_range_is_refused_by_name(options, words):
   with pytest.raises(InputError, match=words):
-    augment.training_view(jax.random.key(0), squares(2), canvas=(48, 48), image_size=32, **options)
+    geometry.training_view(jax.random.key(0), squares(2), canvas=(48, 48), image_size=32, **options)
 
 
 def test_an_evaluation_that_would_not_fill_the_output_is_refused():
   with pytest.raises(InputError, match='augment.evaluation_resize is 0.9; it is at least 1'):
-    augment.evaluation_view(squares(2), canvas=(48, 48), image_size=32, resize=0.9)
+    geometry.evaluation_view(squares(2), canvas=(48, 48), image_size=32, resize=0.9)
 
 
 def test_the_contact_sheet_shows_rows_of_examples_in_false_colour():
@@ -217,7 +218,7 @@ def test_the_command_writes_a_contact_sheet(tmp_path):
   out = tmp_path / 'sheet.png'
   root = pathlib.Path(__file__).parents[1]
   command = [
-    sys.executable, '-m', 'flaxnets.augment', '--config=configs/default.py', '--config.image_size=32',
+    sys.executable, '-m', 'flaxnets.augment.geometry', '--config=configs/default.py', '--config.image_size=32',
     '--config.data.source=synthetic', '--config.data.train=train[:24]', f'--out={out}']
   subprocess.run(command, check=True, cwd=root)
   with Image.open(out) as page:

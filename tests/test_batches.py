@@ -13,7 +13,7 @@ import pytest
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data.batches import evaluation_batches, train_batches
-from flaxnets.data.sources import ArraySource, BadImage
+from flaxnets.data.source import ArraySource, BadImage
 from flaxnets.errors import InputError
 
 CLASSES = tuple('abcde')

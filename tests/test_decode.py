@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from flaxnets.channels import ChannelSet
 from flaxnets.data import decode as decode_module
 from flaxnets.data.decode import decode, decode_planes, image_planes
-from flaxnets.data.sources import BadImage
+from flaxnets.data.source import BadImage
 from flaxnets.errors import InputError
 
 HEIGHT, WIDTH = 48, 64

@@ -8,7 +8,7 @@ from sklearn import metrics as sklearn_metrics
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data.batches import evaluation_batches
-from flaxnets.data.sources import ArraySource
+from flaxnets.data.source import ArraySource
 from flaxnets.evaluator import TOP, Evaluator, add_to_tally
 
 CLASSES = 7

@@ -5,7 +5,7 @@ import pathlib
 import re
 
 ROOT = pathlib.Path(__file__).parents[1]
-HANDS_OVER = {('augment', 'sheet')}  # `python -m flaxnets.augment`, within a function
+HANDS_OVER = {('augment', 'sheet')}  # `python -m flaxnets.augment.geometry`, within a function
 
 
 def places():

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from flaxnets.data.imagenet_mini import ImagenetMini, main, prepare
-from flaxnets.data.sources import BadImage, open_source
+from flaxnets.data.source import BadImage, open_source
 from flaxnets.errors import InputError
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flaxnets import presence
+from flaxnets.augment.geometry import presence
 from flaxnets.errors import InputError
 
 KEY = jax.random.key(0)

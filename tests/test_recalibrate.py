@@ -18,7 +18,7 @@ import flaxnets
 from flaxnets import evaluate, recalibrate, train
 from flaxnets.channels import ChannelSet
 from flaxnets.data import synthetic
-from flaxnets.data.sources import ArraySource
+from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 from flaxnets.nn.dynamic_conv import DynamicConv
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data.classes import class_file
-from flaxnets.data.sources import ArraySource, BadImage, open_source
+from flaxnets.data.source import ArraySource, BadImage, open_source
 from flaxnets.errors import InputError
 
 

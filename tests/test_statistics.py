@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from flaxnets.channels import ChannelSet
-from flaxnets.data.sources import ArraySource, BadImage
+from flaxnets.data.source import ArraySource, BadImage
 from flaxnets.data.statistics import measure
 from flaxnets.errors import InputError
 

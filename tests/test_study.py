@@ -14,6 +14,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from flaxnets.augment.geometry.presence import PASSES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import small_config
@@ -26,7 +27,6 @@ from flaxnets.analysis.comparison import Judged
 from flaxnets.errors import InputError
 from flaxnets.nn.norms import NORMS
 from flaxnets.nn.stem import Stem
-from flaxnets.presence import PASSES
 from flaxnets.study import Study
 from flaxnets.study_plan import chosen, plan
 

@@ -6,14 +6,14 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from flaxnets.augment.geometry.geometry import evaluation_view, training_view
+from flaxnets.augment.geometry.warp import _project, subsamples_for, warp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flaxnets.augment import evaluation_view, training_view
 from flaxnets.errors import InputError
 from flaxnets.runtime import devices
-from flaxnets.warp import _project, subsamples_for, warp
 
 FILL = np.array([120.0, 110.0, 100.0], np.float32)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data.classes import check_labels_mean_the_same, chosen_classes, labels_by_name, numbered_classes
-from flaxnets.data.sources import ArraySource
+from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 
 

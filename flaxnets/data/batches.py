@@ -27,7 +27,7 @@ import grain
 import numpy as np
 from absl import flags, logging
 
-from flaxnets.data.sources import BadImage, Source
+from flaxnets.data.source import BadImage, Source
 from flaxnets.errors import InputError
 from flaxnets.runtime import machine
 

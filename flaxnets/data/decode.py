@@ -13,7 +13,7 @@ import simplejpeg
 from PIL import Image
 
 from flaxnets.channels import ChannelSet
-from flaxnets.data.sources import BadImage
+from flaxnets.data.source import BadImage
 from flaxnets.errors import InputError
 
 MOST_PIXELS = 178_956_970  # in one image, twice Pillow's MAX_IMAGE_PIXELS: beyond, Pillow speaks of a bomb

@@ -20,7 +20,7 @@ from flaxnets.data.classes import (
   read_text,
 )
 from flaxnets.data.decode import decode_planes, image_planes
-from flaxnets.data.sources import BadImage, Reading
+from flaxnets.data.source import BadImage, Reading
 from flaxnets.errors import InputError
 
 SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm',

@@ -28,10 +28,10 @@ from array_record.python import array_record_module
 from tensorflow_datasets.core import writer
 from tqdm import tqdm
 
-from flaxnets.data import tfds_source
+from flaxnets.data import tfds
 from flaxnets.data.decode import decode
 from flaxnets.data.files import ImageFiles, open_list
-from flaxnets.data.sources import BadImage
+from flaxnets.data.source import BadImage
 from flaxnets.errors import InputError
 
 
@@ -160,7 +160,7 @@ def prepare(root: str, data_dir: str, *, canvas: int = 0, splits: Sequence[str] 
     builder.download_and_prepare(download_dir=downloads,
                                  download_config=tfds.download.DownloadConfig(try_download_gcs=False))
   for split in sources:
-    tfds_source.label_table(builder, 'label', split)
+    tfds.label_table(builder, 'label', split)
   return builder
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from absl import logging
 
 from flaxnets.data.batches import evaluation_batches
-from flaxnets.data.sources import Source
+from flaxnets.data.source import Source
 from flaxnets.errors import InputError
 
 

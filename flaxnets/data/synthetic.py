@@ -18,7 +18,7 @@ import re
 import numpy as np
 
 from flaxnets.channels import ChannelSet
-from flaxnets.data.sources import ArraySource
+from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 
 SHAPES = ('disc', 'ring', 'cross', 'triangle')

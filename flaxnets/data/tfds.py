@@ -17,7 +17,7 @@ from tqdm import tqdm
 from flaxnets.channels import ChannelSet
 from flaxnets.data.classes import check_labels_mean_the_same, chosen_classes
 from flaxnets.data.decode import decode_planes, image_planes
-from flaxnets.data.sources import BadImage, Reading, checked_labels
+from flaxnets.data.source import BadImage, Reading, checked_labels
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
 

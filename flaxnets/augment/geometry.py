@@ -1,6 +1,6 @@
 """Which part of each canvas the network sees: one homography per example, for `warp` to resample once.
 
-    python -m flaxnets.augment --config=configs/default.py --config.data.root=DIR --out=sheet.png
+    python -m flaxnets.augment.geometry --config=configs/default.py --config.data.root=DIR --out=sheet.png
 
 writes a contact sheet: examples of the training split as evaluation sees them, then as training does.
 
@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flaxnets.augment.geometry.warp import check_perspective, subsamples_for, warp
 from flaxnets.errors import InputError
-from flaxnets.warp import check_perspective, subsamples_for, warp
 
 _TRIES = 10  # torchvision's, for a crop that fits
 _CORNERS = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)  # clockwise from the upper left

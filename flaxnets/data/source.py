@@ -211,5 +211,5 @@ def open_source(
     return arrays.open_arrays(
       root, split, image_key=image_key, label_key=label_key, channels_key=channels_key,
       classes_key=classes_key, present_key=present_key, **common)
-  from flaxnets.data import tfds_source
-  return tfds_source.open_tfds(root, name, split, canvas=canvas, **common)
+  from flaxnets.data import tfds
+  return tfds.open_tfds(root, name, split, canvas=canvas, **common)
