@@ -7,7 +7,7 @@ from flaxnets import entry
 WORKDIR = flags.DEFINE_string('workdir', None, 'the folder of a training run')
 SUBSETS = flags.DEFINE_string('subsets', '', "'all', 'RG', 'B02,B03', 'full', 'singles', 'size>=2', 'sample:64'; "
                               "several with ';' between; all of up to ten channels if left out, and of more those of "
-                              "the config's evaluate.subsets")
+                              "the config's judge.subsets")
 SPLIT = flags.DEFINE_string('split', 'test', "train, validation, test, or any split that the data's source knows")
 ROOT = flags.DEFINE_string('root', '', "where the split lies, if not in the config's data.root; its "
                            "name is then added to the result's")
@@ -25,11 +25,11 @@ flags.mark_flags_as_required(['workdir'])
 
 
 def main() -> int:
-  from flaxnets import evaluate, recalibrate
+  from flaxnets.evaluation import judge, recalibrate
   from flaxnets.runtime import devices  # not before the flags are read: JAX takes seconds to import
 
   devices.start(
-    [BATCH_SIZE.value or evaluate.configured_batch_size(WORKDIR.value)], coordinator=flags.FLAGS.coordinator,
+    [BATCH_SIZE.value or judge.configured_batch_size(WORKDIR.value)], coordinator=flags.FLAGS.coordinator,
     processes=flags.FLAGS.processes, process=flags.FLAGS.process,
   )
   if RECALIBRATE.value:
@@ -37,7 +37,7 @@ def main() -> int:
       WORKDIR.value, subsets=SUBSETS.value, step=STEP.value, view=RECALIBRATE_VIEW.value,
       images=RECALIBRATE_IMAGES.value, batch_size=BATCH_SIZE.value,
     )
-  return evaluate.run(
+  return judge.run(
     WORKDIR.value, subsets=SUBSETS.value, split=SPLIT.value, root=ROOT.value, step=STEP.value,
     batch_size=BATCH_SIZE.value, recalibrated=RECALIBRATE.value,
   )

@@ -16,7 +16,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from flaxnets import experiment, optim
-from flaxnets.evaluator import Evaluator
+from flaxnets.evaluation.evaluator import Evaluator
 from flaxnets.nn.stem import put_statistics
 from flaxnets.runtime import devices
 from flaxnets.train_step import initial_state, make_train_step

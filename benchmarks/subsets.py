@@ -33,7 +33,7 @@ from flaxnets import experiment, models
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data import batches, source
 from flaxnets.errors import InputError
-from flaxnets.evaluator import Evaluator
+from flaxnets.evaluation.evaluator import Evaluator
 from flaxnets.models import cost
 from flaxnets.nn.stem import put_statistics
 from flaxnets.runtime import devices
@@ -238,8 +238,8 @@ def _compiled(args: argparse.Namespace, channels: ChannelSet, text: str) -> tupl
 
 def _report(args: argparse.Namespace, count: int, text: str) -> dict[str, float]:
   """What `_compile` tells, and how long all that eval_main.py does then takes: compile, judge, count costs."""
-  from flaxnets.evaluate import evaluate
-  from flaxnets.network import Network
+  from flaxnets.evaluation.judge import evaluate
+  from flaxnets.inference.network import Network
 
   channels, config = channel_set(count), config_of(args)
   seconds, variables = _compiled(args, channels, text)

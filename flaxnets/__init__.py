@@ -14,7 +14,7 @@ from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
 
 if TYPE_CHECKING:
-  from flaxnets.network import Network, load
+  from flaxnets.inference.network import Network, load
 
 __all__ = ['ChannelSet', 'InputError', 'Network', 'load']
 
@@ -22,5 +22,5 @@ __all__ = ['ChannelSet', 'InputError', 'Network', 'load']
 def __getattr__(name: str) -> Any:
   # A network takes JAX and Orbax, seconds of import that `--help` and the channel grammar need not pay for.
   if name in ('Network', 'load'):
-    return getattr(importlib.import_module('flaxnets.network'), name)
+    return getattr(importlib.import_module('flaxnets.inference.network'), name)
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

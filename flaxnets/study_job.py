@@ -74,8 +74,9 @@ def do(job: Mapping[str, Any]) -> int:
   """
   import jax
 
-  from flaxnets import evaluate, experiment, train
-  from flaxnets.network import Network, load
+  from flaxnets import experiment, train
+  from flaxnets.evaluation import judge
+  from flaxnets.inference.network import Network, load
 
   config, workdir = experiment.from_json(job['config']), pathlib.Path(job['workdir'])
   before = read_json(workdir / RECORD).get('commits', [])
@@ -89,8 +90,8 @@ def do(job: Mapping[str, Any]) -> int:
     if code := train.run(config, str(workdir)):
       return code
     net = load(workdir)
-  scores, arrays = evaluate.evaluate(net, subsets=job['subsets'], split=job['split'], root=job['root'])
-  evaluate.write(scores, arrays, workdir, job['file'])
+  scores, arrays = judge.evaluate(net, subsets=job['subsets'], split=job['split'], root=job['root'])
+  judge.write(scores, arrays, workdir, job['file'])
   return 0
 
 

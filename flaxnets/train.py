@@ -15,11 +15,12 @@ import numpy as np
 from absl import logging
 from clu import parameter_overview
 
-from flaxnets import experiment, optim, recalibrate
+from flaxnets import experiment, optim
 from flaxnets.augment.geometry import presence
 from flaxnets.data import batches, statistics
 from flaxnets.errors import InputError
-from flaxnets.evaluator import Evaluator
+from flaxnets.evaluation import recalibrate
+from flaxnets.evaluation.evaluator import Evaluator
 from flaxnets.experiment import Knowledge
 from flaxnets.journal import Journal
 from flaxnets.nn.stem import put_statistics

@@ -8,8 +8,9 @@ import pytest
 from small import small_config, train_and_cut
 
 import flaxnets
-from flaxnets import evaluate, experiment, train
+from flaxnets import experiment, train
 from flaxnets.errors import InputError
+from flaxnets.evaluation import judge
 
 BANDS = ('B02', 'B03', 'B04', 'B08', 'B11')
 CLASSES = ('sea', 'wood', 'town')
@@ -68,7 +69,7 @@ def judged(run, name='test'):
 def test_bands_train_with_missing_ones_and_are_judged_by_name(run, net, images):
   assert net.channels.names == BANDS and net.channels.wavelengths == (490, 560, 665, 842, 1610)
   assert net.classes == CLASSES
-  evaluate.run(run, subsets='full;B03,B04;B08')
+  judge.run(run, subsets='full;B03,B04;B08')
   rows, arrays = judged(run)
   assert list(rows) == [','.join(BANDS), 'B03,B04', 'B08']
   np.testing.assert_array_equal(net.predict(images), arrays[f'prediction/{",".join(BANDS)}'])
@@ -77,7 +78,7 @@ def test_bands_train_with_missing_ones_and_are_judged_by_name(run, net, images):
 
 def test_without_a_word_all_31_subsets_are_judged(net):
   source = experiment.open_source(net.config, 'test', classes=net.classes)
-  assert len(evaluate.subsets_in(net, source, '')) == 31
+  assert len(judge.subsets_in(net, source, '')) == 31
 
 
 def test_a_plane_of_nan_is_a_channel_that_an_image_lacks(net, images):
@@ -116,22 +117,22 @@ def test_dark_scenes_are_judged_and_another_scale_is_refused(net, images):
 def test_a_file_on_another_scale_is_not_judged(run, folder):
   other = bands(folder / 'reflectance.npz', scale=1e-4, dtype=np.float32)
   with pytest.raises(InputError, match=r'X_test in .*reflectance\.npz: these images reach 0\.\d+'):
-    evaluate.run(run, subsets='full', root=str(other))
+    judge.run(run, subsets='full', root=str(other))
 
 
 def test_a_sensor_with_fewer_bands_is_judged_on_those(run, folder):
-  evaluate.run(run, subsets='B02,B04')
+  judge.run(run, subsets='B02,B04')
   expected = judged(run)[1]['prediction/B02,B04']
   other = bands(folder / 'fewer.npz', taken=('B04', 'B02'))
   arrays = np.load(other)
   complete = np.load(folder / 'bands.npz')
   np.savez(other, **{**arrays, 'X_test': complete['X_test'][..., [2, 0]]})
-  evaluate.run(run, root=str(other))
+  judge.run(run, root=str(other))
   rows, arrays = judged(run, 'test-fewer')
   assert list(rows) == ['B02,B04', 'B02', 'B04']
   np.testing.assert_array_equal(arrays['prediction/B02,B04'], expected)
   with pytest.raises(InputError, match=r"fewer\.npz: no channel 'B08'; there are B02, B04"):
-    evaluate.run(run, subsets='B08', root=str(other))
+    judge.run(run, subsets='B08', root=str(other))
 
 
 def test_a_network_that_names_its_bands_takes_a_file_that_lacks_some(folder, tmp_path):
@@ -139,20 +140,20 @@ def test_a_network_that_names_its_bands_takes_a_file_that_lacks_some(folder, tmp
                                                  'evaluate.subsets': 'full', 'train.epochs': 1.0})
   train.run(config, tmp_path / 'run')
   other = bands(tmp_path / 'fewer.npz', taken=('B08', 'B04', 'B02'))
-  evaluate.run(tmp_path / 'run', subsets='full', root=str(other))
+  judge.run(tmp_path / 'run', subsets='full', root=str(other))
   assert list(judged(tmp_path / 'run', 'test-fewer')[0]) == ['B02,B08']
 
 
 def test_a_file_without_any_known_band_is_refused(run, folder):
   other = bands(folder / 'other.npz', taken=('B03', 'B08'), bands=np.array(['VV', 'VH']))
   with pytest.raises(InputError, match="has the channels VV, VH, and none of the network's, which are B02, B03"):
-    evaluate.run(run, root=str(other))
+    judge.run(run, root=str(other))
 
 
 def test_a_file_whose_labels_count_other_classes_is_refused(run, folder):
   other = bands(folder / 'turned.npz', classes=('wood', 'sea', 'town'))
   with pytest.raises(InputError, match="class 'wood' is label 0 here, but label 1 of the 3 classes of the network"):
-    evaluate.run(run, root=str(other))
+    judge.run(run, root=str(other))
 
 
 def test_a_run_does_not_go_on_with_other_examples(folder, tmp_path):
@@ -175,12 +176,12 @@ def test_a_network_whose_outputs_are_no_numbers_judges_nothing(run):
   broken = flaxnets.load(run)
   broken.variables['params']['head']['dense']['bias'] = np.full(3, np.nan, np.float32)
   with pytest.raises(InputError, match='the network has outputs on B08 that are not finite'):
-    evaluate.evaluate(broken, subsets='B08')
+    judge.evaluate(broken, subsets='B08')
 
 
 def test_more_images_than_fit_at_once_are_worked_off_in_parts(net, images, monkeypatch):
   whole = net.logits(images)
-  monkeypatch.setattr(flaxnets.network, 'BATCH', 16)
+  monkeypatch.setattr(flaxnets.inference.network, 'BATCH', 16)
   np.testing.assert_allclose(net.logits(images), whole, rtol=1e-3, atol=1e-4)
 
 

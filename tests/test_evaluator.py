@@ -9,7 +9,7 @@ from sklearn import metrics as sklearn_metrics
 from flaxnets.channels import ChannelSet
 from flaxnets.data.batches import evaluation_batches
 from flaxnets.data.source import ArraySource
-from flaxnets.evaluator import TOP, Evaluator, add_to_tally
+from flaxnets.evaluation.evaluator import TOP, Evaluator, add_to_tally
 
 CLASSES = 7
 

@@ -15,11 +15,12 @@ from networks import tiny
 from small import small_config
 
 import flaxnets
-from flaxnets import evaluate, recalibrate, train
+from flaxnets import train
 from flaxnets.channels import ChannelSet
 from flaxnets.data import synthetic
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
+from flaxnets.evaluation import judge, recalibrate
 from flaxnets.nn.dynamic_conv import DynamicConv
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -223,7 +224,7 @@ def test_a_loaded_network_uses_what_is_stored_for_the_right_subsets_only(copied)
 def test_what_is_stored_for_other_weights_is_not_used(copied, monkeypatch):
   put(copied, kept={'RG'})
   warned = []
-  monkeypatch.setattr('flaxnets.network.logging.warning', lambda text, *args: warned.append(text % args))
+  monkeypatch.setattr('flaxnets.inference.network.logging.warning', lambda text, *args: warned.append(text % args))
   path = copied / 'recalibrated'
   net = flaxnets.load(copied, recalibrated=False)
   net.variables['params']['head']['dense']['bias'] = net.variables['params']['head']['dense']['bias'] + 1
@@ -273,7 +274,7 @@ def command(*arguments):
 
 def test_the_command_judges_plain_weights_without_the_flag_and_recalibrated_ones_with_it(copied):
   put(copied, kept={'RG', 'RGB'})
-  assert evaluate.run(copied, subsets='RG') == 0
+  assert judge.run(copied, subsets='RG') == 0
   plain = json.loads((copied / 'eval' / 'test.json').read_text())
   done = command(f'--workdir={copied}', '--recalibrate', '--recalibrate_view=training', '--recalibrate_images=64',
                  '--subsets=RG;R')
@@ -288,6 +289,6 @@ def test_the_command_judges_plain_weights_without_the_flag_and_recalibrated_ones
   assert set(kept) == {'RG', 'R'}  # those of other settings are gone
   assert {row['channels']: row['recalibrated'] for row in scores['subsets']} == kept
   assert (copied / 'eval' / 'test-recalibrated.npz').exists()
-  assert evaluate.run(copied, subsets='RG') == 0
+  assert judge.run(copied, subsets='RG') == 0
   again = json.loads((copied / 'eval' / 'test.json').read_text())
   assert {**again, 'date': ''} == {**plain, 'date': ''}

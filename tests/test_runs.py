@@ -14,9 +14,10 @@ from PIL import Image
 from small import small_config, train_and_cut
 
 import flaxnets
-from flaxnets import evaluate, experiment, train
+from flaxnets import experiment, train
 from flaxnets.data import synthetic
 from flaxnets.errors import InputError
+from flaxnets.evaluation import judge
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -106,7 +107,7 @@ def test_a_termination_signal_saves_first_and_says_so(tmp_path):
 
 
 def test_evaluation_judges_every_subset_and_writes_what_the_design_says(run, capsys):
-  assert evaluate.run(run, subsets='all') == 0
+  assert judge.run(run, subsets='all') == 0
   scores = json.loads((run / 'eval' / 'test.json').read_text())
   assert [row['channels'] for row in scores['subsets']] == ['RGB', 'RG', 'RB', 'GB', 'R', 'G', 'B']
   assert scores['channels'] == ['R', 'G', 'B']
@@ -127,7 +128,7 @@ def test_evaluation_judges_every_subset_and_writes_what_the_design_says(run, cap
 
 
 def test_a_loaded_network_predicts_what_evaluation_saw(run):
-  evaluate.run(run, subsets='RG', split='validation')
+  judge.run(run, subsets='RG', split='validation')
   expected = np.load(run / 'eval' / 'validation.npz')['prediction/RG']
   source = synthetic.source('validation[:40]')
   images = np.stack([np.zeros((*source.canvas, 3), np.uint8)] * 40)
@@ -166,7 +167,7 @@ def test_an_expert_knows_its_one_subset(tmp_path):
     'train.subset': 'RB', 'model.stem': 'conv', 'model.completion': 'mean', 'presence.mode': 'none',
     'evaluate.subsets': 'all'})
   train.run(config, tmp_path)
-  evaluate.run(tmp_path)
+  judge.run(tmp_path)
   scores = json.loads((tmp_path / 'eval' / 'test.json').read_text())
   assert [row['channels'] for row in scores['subsets']] == ['RB']
   net = flaxnets.load(tmp_path)
@@ -203,7 +204,7 @@ def test_unreadable_images_stop_a_run_by_name_or_are_skipped_and_counted(tmp_pat
   train.run(list_config(root, **{'data.on_bad_image': 'skip', 'train.epochs': 2.0}), tmp_path / 'goes')
   assert lines(tmp_path / 'goes')[-1]['step'] == 2
   assert max(line.get('replaced_images', 0) for line in lines(tmp_path / 'goes')) >= 1
-  evaluate.run(tmp_path / 'goes', subsets='RGB')
+  judge.run(tmp_path / 'goes', subsets='RGB')
   scores = json.loads((tmp_path / 'goes' / 'eval' / 'test.json').read_text())
   assert (scores['examples'], scores['unreadable']) == (11, 1)
 
@@ -223,7 +224,7 @@ def test_a_network_of_image_files_sees_photos_of_any_size_as_evaluation_does(tmp
   large = np.random.default_rng(1).integers(0, 256, (700, 500, 3), np.uint8)
   Image.fromarray(large).save(root / 'images' / 'test0.JPEG', format='PNG')
   train.run(list_config(root, **{'evaluate.subsets': 'RGB'}), tmp_path / 'run')
-  evaluate.run(tmp_path / 'run', subsets='RGB')
+  judge.run(tmp_path / 'run', subsets='RGB')
   expected = np.load(tmp_path / 'run' / 'eval' / 'test.npz')['prediction/RGB']
   net = flaxnets.load(tmp_path / 'run')
   assert net.predict(large[np.newaxis])[0] == expected[0]

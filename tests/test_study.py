@@ -21,10 +21,11 @@ from small import small_config
 
 from configs.imagenet_mini import tables
 from configs.studies import rgb
-from flaxnets import evaluate, study, study_table
+from flaxnets import study, study_table
 from flaxnets.analysis import comparison
 from flaxnets.analysis.comparison import Judged
 from flaxnets.errors import InputError
+from flaxnets.evaluation import judge
 from flaxnets.nn.norms import NORMS
 from flaxnets.nn.stem import Stem
 from flaxnets.study import Study
@@ -208,7 +209,7 @@ def pretend(job):
   rows = [{'channels': name, 'accuracy': (predicted[f'prediction/{name}'] == label).mean(), 'macs': 1000 * len(name),
            'params': 5} for name in labels]
   scores = {'step': 2, 'recalibrated': False, 'subsets': rows}
-  evaluate.write(scores, {'id': IDS[:40], 'label': label, **predicted}, folder, job['file'])
+  judge.write(scores, {'id': IDS[:40], 'label': label, **predicted}, folder, job['file'])
 
 
 @pytest.fixture

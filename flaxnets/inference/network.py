@@ -42,7 +42,7 @@ class Network:
     step: the training step that they are from.
     ema: whether they are running averages.
     recalibrated: for the subsets that have some of their own, the 'batch_stats' to use in place of the variables';
-      see `flaxnets.recalibrate`.
+      see `flaxnets.evaluation.recalibrate`.
     model: the Linen module.
   """
 
@@ -259,7 +259,7 @@ def restore_recalibrated(
 
   Returns:
     The statistics by the subset's label, also those that did not help; and what is told of them, see
-    `flaxnets.recalibrate.run`. None where there are none, or only those of another step or other weights.
+    `flaxnets.evaluation.recalibrate.run`. None where there are none, or only those of another step or other weights.
 
   Raises:
     InputError: where they are damaged.

@@ -29,9 +29,9 @@ from flaxnets.channels import Subset
 from flaxnets.data import batches
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
-from flaxnets.evaluate import evaluator_of, placed
+from flaxnets.evaluation.judge import evaluator_of, placed
+from flaxnets.inference.network import Network, load, restore_recalibrated, weights_digest
 from flaxnets.models import cost
-from flaxnets.network import Network, load, restore_recalibrated, weights_digest
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import Checkpoints
 from flaxnets.train_step import Batch, View

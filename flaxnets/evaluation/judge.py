@@ -17,9 +17,9 @@ from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data import batches
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
-from flaxnets.evaluator import Evaluator
+from flaxnets.evaluation.evaluator import Evaluator
+from flaxnets.inference.network import Network, first_kernel, load
 from flaxnets.models import cost
-from flaxnets.network import Network, first_kernel, load
 from flaxnets.runtime import atomic, devices, provenance
 
 
@@ -179,7 +179,7 @@ def run(
   workdir: str, *, subsets: str = '', split: str = 'test', root: str = '', step: str = 'best', batch_size: int = 0,
   recalibrated: bool = False,
 ) -> int:
-  """What eval_main.py does, after `flaxnets.recalibrate.run` where `recalibrated`; returns the exit code."""
+  """What eval_main.py does, after `flaxnets.evaluation.recalibrate.run` where `recalibrated`; returns the exit code."""
   net = load(workdir, step, recalibrated=recalibrated)
   scores, arrays = evaluate(net, subsets=subsets, split=split, root=root, batch_size=batch_size)
   scores['recalibrated'] = recalibrated  # also where it helped no subset
