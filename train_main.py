@@ -13,14 +13,14 @@ flags.mark_flags_as_required(['config', 'workdir'])
 
 
 def main() -> int:
-  from flaxnets import train
   from flaxnets.runtime import devices  # not before the flags are read: JAX takes seconds to import
+  from flaxnets.training import loop
 
   devices.start(
     [CONFIG.value.train.batch_size, CONFIG.value.evaluate.batch_size], coordinator=flags.FLAGS.coordinator,
     processes=flags.FLAGS.processes, process=flags.FLAGS.process,
   )
-  return train.run(CONFIG.value, WORKDIR.value)
+  return loop.run(CONFIG.value, WORKDIR.value)
 
 
 if __name__ == '__main__':

@@ -15,11 +15,12 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from flaxnets import experiment, optim
+from flaxnets import experiment
 from flaxnets.evaluation.evaluator import Evaluator
 from flaxnets.nn.stem import put_statistics
 from flaxnets.runtime import devices
-from flaxnets.train_step import initial_state, make_train_step
+from flaxnets.training import optim
+from flaxnets.training.step import initial_state, make_train_step
 
 RATE = 0.01
 MEAN, STD = np.asarray([123.0, 117.0, 104.0], np.float32), np.asarray([58.0, 57.0, 57.0], np.float32)
@@ -77,7 +78,7 @@ class Training:
     learning_rate: of every step.
 
   Attributes:
-    state, metrics: see `flaxnets.train_step`, after the latest step.
+    state, metrics: see `flaxnets.training.step`, after the latest step.
     compile_seconds: that tracing and compiling took; None where the first unit of work compiles.
   """
 

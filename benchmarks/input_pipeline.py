@@ -223,7 +223,7 @@ def train_end_to_end(args: argparse.Namespace, place: Path) -> list[Row]:
 
 def serve_training(args: argparse.Namespace, root: str, workdir: str) -> Callable[[str, float], Any]:
   """For a child process: a run whose loop has no log, validation or checkpoint; see `answer`."""
-  from flaxnets.train import Run
+  from flaxnets.training.loop import Run
 
   devices.start([args.batch_size])
   run = Run(_config(args, root), workdir)

@@ -24,12 +24,13 @@ from benchmarks import measure
 from benchmarks.children import Child, in_turns
 from benchmarks.measure import Row, Timing
 from configs import default
-from flaxnets import experiment, models, optim
+from flaxnets import experiment, models
 from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
 from flaxnets.nn.stem import put_statistics
 from flaxnets.runtime import devices
-from flaxnets.train_step import initial_state, make_train_step
+from flaxnets.training import optim
+from flaxnets.training.step import initial_state, make_train_step
 
 CLASSES = 50
 STATISTICS = {'mean': np.float32([124, 116, 104]), 'std': np.float32([58, 57, 57]),

@@ -10,11 +10,12 @@ import pytest
 
 from benchmarks import flax_contenders, layers, train_step
 from benchmarks.measure import Timing
-from flaxnets import models, optim
+from flaxnets import models
 from flaxnets.errors import InputError
 from flaxnets.models.resnet import ResNet
 from flaxnets.nn.blocks import BasicBlock
 from flaxnets.runtime import devices
+from flaxnets.training import optim
 
 TINY = ['--models=tiny', '--width=8', '--image_size=32', '--batch_size=16', '--num_classes=5', '--repeats=2',
         '--seconds=0', '--no_compile']

@@ -20,7 +20,7 @@ from flaxnets.channels import MOST_SUBSETS, ChannelSet, Subset
 from flaxnets.data import source
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
-from flaxnets.train_step import View, make_view
+from flaxnets.training.step import View, make_view
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +128,7 @@ def build_network(config: ml_collections.ConfigDict, channels: ChannelSet, num_c
 def training_view(
   config: ml_collections.ConfigDict, order: Sequence[int], canvas: tuple[int, int], fill: np.ndarray
 ) -> View:
-  """What the config's network sees of a batch in training; see `flaxnets.train_step.make_view`."""
+  """What the config's network sees of a batch in training; see `flaxnets.training.step.make_view`."""
   augmentation = config.augment.to_dict()
   del augmentation['evaluation_resize']
   return make_view(

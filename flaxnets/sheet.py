@@ -16,7 +16,7 @@ from flaxnets.channels import ChannelSet
 from flaxnets.data.batches import evaluation_batches
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
-from flaxnets.train_step import View
+from flaxnets.training.step import View
 
 _ROWS, _TRAINING_VIEWS = 12, 7
 _CELL, _GAP, _TEXT, _HEAD = 96, 4, 150, 40  # pixels: least side of a picture, gaps, label column, head
@@ -29,7 +29,7 @@ def contact_sheet(source: Source, view: View, *, image_size: int, resize: float 
 
   Args:
     source: where they come from.
-    view: what training sees of a batch, from `flaxnets.train_step.make_view`. Absent channels are shown black, and
+    view: what training sees of a batch, from `flaxnets.training.step.make_view`. Absent channels are shown black, and
       the present ones named.
     image_size: side of the network's input, pixels.
     resize: of `evaluation_view`.

@@ -74,9 +74,10 @@ def do(job: Mapping[str, Any]) -> int:
   """
   import jax
 
-  from flaxnets import experiment, train
+  from flaxnets import experiment
   from flaxnets.evaluation import judge
   from flaxnets.inference.network import Network, load
+  from flaxnets.training import loop
 
   config, workdir = experiment.from_json(job['config']), pathlib.Path(job['workdir'])
   before = read_json(workdir / RECORD).get('commits', [])
@@ -87,7 +88,7 @@ def do(job: Mapping[str, Any]) -> int:
     experiment.claim_workdir(workdir, config)
     net = Network(config, trained.knowledge, trained.variables, trained.step, trained.ema)
   else:
-    if code := train.run(config, str(workdir)):
+    if code := loop.run(config, str(workdir)):
       return code
     net = load(workdir)
   scores, arrays = judge.evaluate(net, subsets=job['subsets'], split=job['split'], root=job['root'])

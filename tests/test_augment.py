@@ -19,7 +19,7 @@ from flaxnets.augment.geometry import geometry
 from flaxnets.channels import ChannelSet
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
-from flaxnets.train_step import make_view
+from flaxnets.training.step import make_view
 
 SIDE = 32
 

@@ -8,9 +8,10 @@ import pytest
 from small import small_config, train_and_cut
 
 import flaxnets
-from flaxnets import experiment, train
+from flaxnets import experiment
 from flaxnets.errors import InputError
 from flaxnets.evaluation import judge
+from flaxnets.training import loop
 
 BANDS = ('B02', 'B03', 'B04', 'B08', 'B11')
 CLASSES = ('sea', 'wood', 'town')
@@ -46,8 +47,8 @@ def bands_config(path, **changes):
 @pytest.fixture(scope='module')
 def run(folder):
   workdir, config = folder / 'run', bands_config(bands(folder / 'bands.npz'))
-  assert train.run(config, workdir) == 0
-  assert train.run(config, workdir) == 0  # the same command again finds everything done
+  assert loop.run(config, workdir) == 0
+  assert loop.run(config, workdir) == 0  # the same command again finds everything done
   return workdir
 
 
@@ -138,7 +139,7 @@ def test_a_sensor_with_fewer_bands_is_judged_on_those(run, folder):
 def test_a_network_that_names_its_bands_takes_a_file_that_lacks_some(folder, tmp_path):
   config = bands_config(folder / 'bands.npz', **{'data.channels': 'B02,B03,B08', 'data.wavelengths': (490, 560, 842),
                                                  'evaluate.subsets': 'full', 'train.epochs': 1.0})
-  train.run(config, tmp_path / 'run')
+  loop.run(config, tmp_path / 'run')
   other = bands(tmp_path / 'fewer.npz', taken=('B08', 'B04', 'B02'))
   judge.run(tmp_path / 'run', subsets='full', root=str(other))
   assert list(judged(tmp_path / 'run', 'test-fewer')[0]) == ['B02,B08']
@@ -158,11 +159,11 @@ def test_a_file_whose_labels_count_other_classes_is_refused(run, folder):
 
 def test_a_run_does_not_go_on_with_other_examples(folder, tmp_path):
   path = bands(tmp_path / 'bands.npz')
-  train.run(bands_config(path), tmp_path / 'run')
+  loop.run(bands_config(path), tmp_path / 'run')
   fewer = {key: value[:60] if key.endswith('_train') else value for key, value in np.load(path).items()}
   np.savez(path, **fewer)
   with pytest.raises(InputError, match='X_train in .* has other examples now than when the run began'):
-    train.Run(bands_config(path), tmp_path / 'run')
+    loop.Run(bands_config(path), tmp_path / 'run')
 
 
 def test_kernels_and_features_belong_to_the_logits(net, images):
@@ -189,9 +190,9 @@ def test_a_cut_run_goes_on_to_the_same_weights_with_everything_switched_on(folde
   config = bands_config(folder / 'bands.npz', **{
     'presence.mode': 'hierarchical', 'train.ema': 0.9, 'train.accumulate': 2, 'train.warmup_epochs': 1.0,
     'train.clip_norm': 1.0, 'train.label_smoothing': 0.1, 'evaluate.subsets': 'full'})
-  train.run(config, tmp_path / 'whole')
+  loop.run(config, tmp_path / 'whole')
   train_and_cut(config, tmp_path / 'cut', steps=5)
-  train.run(config, tmp_path / 'cut')
+  loop.run(config, tmp_path / 'cut')
   whole, again = (flaxnets.load(tmp_path / name, 'latest') for name in ('whole', 'cut'))
   assert whole.ema and again.ema
   for ours, theirs in zip(*(jax.tree.leaves(net.variables) for net in (again, whole)), strict=True):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flaxnets.errors import InputError
-from flaxnets.journal import MOST_SKIPPED, Journal
+from flaxnets.training.metric_logger import MOST_SKIPPED, Journal
 
 
 def metrics(loss, accuracy=0.5, skipped=0):

@@ -9,8 +9,8 @@ import optax
 import pytest
 from flax import linen as nn
 
-from flaxnets import optim
 from flaxnets.errors import InputError
+from flaxnets.training import optim
 
 DROPS = (0.5, 0.75, 0.85)
 

@@ -15,13 +15,13 @@ from networks import tiny
 from small import small_config
 
 import flaxnets
-from flaxnets import train
 from flaxnets.channels import ChannelSet
 from flaxnets.data import synthetic
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 from flaxnets.evaluation import judge, recalibrate
 from flaxnets.nn.dynamic_conv import DynamicConv
+from flaxnets.training import loop
 
 ROOT = pathlib.Path(__file__).parents[1]
 SUBSETS = ((0, 1, 2), (0, 2), (1,))
@@ -31,7 +31,7 @@ SUBSETS = ((0, 1, 2), (0, 2), (1,))
 def run(tmp_path_factory):
   """A run that ended with recalibration for RGB and R, of averaged weights."""
   workdir = tmp_path_factory.mktemp('run')
-  assert train.run(small_config(**{'train.recalibrate': True, 'train.ema': 0.5}), workdir) == 0
+  assert loop.run(small_config(**{'train.recalibrate': True, 'train.ema': 0.5}), workdir) == 0
   return workdir
 
 
@@ -148,7 +148,7 @@ def test_settings_that_cannot_be_are_said(mesh8):
 
 def test_a_group_norm_run_that_wants_recalibration_is_refused_before_it_trains(tmp_path):
   with pytest.raises(InputError, match='nothing to recalibrate'):
-    train.Run(small_config(**{'model.norm': 'group', 'train.recalibrate': True}), tmp_path / 'w')
+    loop.Run(small_config(**{'model.norm': 'group', 'train.recalibrate': True}), tmp_path / 'w')
   assert not (tmp_path / 'w').exists()
 
 

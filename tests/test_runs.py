@@ -14,10 +14,11 @@ from PIL import Image
 from small import small_config, train_and_cut
 
 import flaxnets
-from flaxnets import experiment, train
+from flaxnets import experiment
 from flaxnets.data import synthetic
 from flaxnets.errors import InputError
 from flaxnets.evaluation import judge
+from flaxnets.training import loop
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -25,7 +26,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('run')
-  assert train.run(small_config(), workdir) == 0
+  assert loop.run(small_config(), workdir) == 0
   return workdir
 
 
@@ -52,7 +53,7 @@ def test_a_run_leaves_what_the_readme_says(run):
 def test_a_run_cut_in_the_middle_goes_on_to_the_same_weights(run, tmp_path):
   train_and_cut(small_config(), tmp_path, steps=2)
   assert max(line['step'] for line in lines(tmp_path)) == 2
-  assert train.run(small_config(), tmp_path) == 0
+  assert loop.run(small_config(), tmp_path) == 0
   for ours, theirs in zip(weights(tmp_path), weights(run), strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
   for line, expected in zip(lines(tmp_path), lines(run), strict=True):
@@ -63,7 +64,7 @@ def test_a_run_cut_in_the_middle_goes_on_to_the_same_weights(run, tmp_path):
 
 def test_the_same_command_again_has_nothing_left_to_do(run):
   before = weights(run)
-  assert train.run(small_config(), run) == 0
+  assert loop.run(small_config(), run) == 0
   assert all((a == b).all() for a, b in zip(weights(run), before, strict=True))
 
 
@@ -74,7 +75,7 @@ def test_the_same_command_again_has_nothing_left_to_do(run):
 ])
 def test_numbers_out_of_range_are_refused_before_anything_is_written(tmp_path, field, value, allowed):
   with pytest.raises(InputError, match=f'^{field} is {value}; it is {allowed}$'):
-    train.run(small_config(**{field: value}), str(tmp_path / 'w'))
+    loop.run(small_config(**{field: value}), str(tmp_path / 'w'))
   assert not (tmp_path / 'w').exists()
 
 
@@ -87,12 +88,12 @@ def test_scores_of_different_splits_lie_in_different_files(split, name):
 
 
 def test_another_config_in_the_same_folder_is_refused_by_field(run):
-  with pytest.raises(InputError, match='seed is 0 there and 1 here; train.learning_rate is 0.1 there and 0.2 here'):
-    train.Run(small_config(**{'train.learning_rate': 0.2, 'seed': 1}), run)
+  with pytest.raises(InputError, match='seed is 0 there and 1 here; loop.learning_rate is 0.1 there and 0.2 here'):
+    loop.Run(small_config(**{'train.learning_rate': 0.2, 'seed': 1}), run)
 
 
 def test_a_termination_signal_saves_first_and_says_so(tmp_path):
-  stopped = train.Run(small_config(), tmp_path)
+  stopped = loop.Run(small_config(), tmp_path)
   step = stopped.step
 
   def step_and_signal(state, batch):
@@ -100,7 +101,7 @@ def test_a_termination_signal_saves_first_and_says_so(tmp_path):
     return step(state, batch)
 
   stopped.step = step_and_signal
-  with pytest.raises(train.Preempted, match='stopped at step 1 of 3, saved'):
+  with pytest.raises(loop.Preempted, match='stopped at step 1 of 3, saved'):
     stopped.train()
   assert flaxnets.load(tmp_path, 'latest').step == 1
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -166,7 +167,7 @@ def test_an_expert_knows_its_one_subset(tmp_path):
   config = small_config(**{
     'train.subset': 'RB', 'model.stem': 'conv', 'model.completion': 'mean', 'presence.mode': 'none',
     'evaluate.subsets': 'all'})
-  train.run(config, tmp_path)
+  loop.run(config, tmp_path)
   judge.run(tmp_path)
   scores = json.loads((tmp_path / 'eval' / 'test.json').read_text())
   assert [row['channels'] for row in scores['subsets']] == ['RB']
@@ -200,8 +201,8 @@ def test_unreadable_images_stop_a_run_by_name_or_are_skipped_and_counted(tmp_pat
   write_list(root, 'val', 12)
   write_list(root, 'test', 12, bad=(5,))
   with pytest.raises(InputError, match=r'train3\.JPEG .*train\.txt, line 4'):
-    train.run(list_config(root, **{'data.statistics_examples': 40}), tmp_path / 'stops')
-  train.run(list_config(root, **{'data.on_bad_image': 'skip', 'train.epochs': 2.0}), tmp_path / 'goes')
+    loop.run(list_config(root, **{'data.statistics_examples': 40}), tmp_path / 'stops')
+  loop.run(list_config(root, **{'data.on_bad_image': 'skip', 'train.epochs': 2.0}), tmp_path / 'goes')
   assert lines(tmp_path / 'goes')[-1]['step'] == 2
   assert max(line.get('replaced_images', 0) for line in lines(tmp_path / 'goes')) >= 1
   judge.run(tmp_path / 'goes', subsets='RGB')
@@ -214,7 +215,7 @@ def test_a_validation_split_without_a_readable_image_stops_the_run(tmp_path):
   for split, bad in (('train', ()), ('val', range(12)), ('test', ())):
     write_list(root, split, 40 if split == 'train' else 12, bad=bad)
   with pytest.raises(InputError, match=r'val\.txt: none of its 12 examples'):
-    train.run(list_config(root, **{'data.on_bad_image': 'skip'}), tmp_path / 'run')
+    loop.run(list_config(root, **{'data.on_bad_image': 'skip'}), tmp_path / 'run')
 
 
 def test_a_network_of_image_files_sees_photos_of_any_size_as_evaluation_does(tmp_path):
@@ -223,7 +224,7 @@ def test_a_network_of_image_files_sees_photos_of_any_size_as_evaluation_does(tmp
     write_list(root, split, 32)
   large = np.random.default_rng(1).integers(0, 256, (700, 500, 3), np.uint8)
   Image.fromarray(large).save(root / 'images' / 'test0.JPEG', format='PNG')
-  train.run(list_config(root, **{'evaluate.subsets': 'RGB'}), tmp_path / 'run')
+  loop.run(list_config(root, **{'evaluate.subsets': 'RGB'}), tmp_path / 'run')
   judge.run(tmp_path / 'run', subsets='RGB')
   expected = np.load(tmp_path / 'run' / 'eval' / 'test.npz')['prediction/RGB']
   net = flaxnets.load(tmp_path / 'run')

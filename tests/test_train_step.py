@@ -8,9 +8,9 @@ import pytest
 from flax import linen as nn
 from networks import MEAN, tiny
 
-from flaxnets import optim
 from flaxnets.runtime import devices
-from flaxnets.train_step import initial_state, make_train_step, make_view
+from flaxnets.training import optim
+from flaxnets.training.step import initial_state, make_train_step, make_view
 
 AUGMENTATION = {
   'crop_scale': (0.5, 1.0), 'crop_ratio': (3 / 4, 4 / 3), 'flip': 0.5, 'rotation': 10.0, 'perspective': 0.2,

@@ -34,7 +34,7 @@ from flaxnets.inference.network import Network, load, restore_recalibrated, weig
 from flaxnets.models import cost
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import Checkpoints
-from flaxnets.train_step import Batch, View
+from flaxnets.training.step import Batch, View
 
 VIEWS = ('evaluation', 'training')
 IMAGES = 2048

@@ -15,18 +15,19 @@ import numpy as np
 from absl import logging
 from clu import parameter_overview
 
-from flaxnets import experiment, optim
+from flaxnets import experiment
 from flaxnets.augment.geometry import presence
 from flaxnets.data import batches, statistics
 from flaxnets.errors import InputError
 from flaxnets.evaluation import recalibrate
 from flaxnets.evaluation.evaluator import Evaluator
 from flaxnets.experiment import Knowledge
-from flaxnets.journal import Journal
 from flaxnets.nn.stem import put_statistics
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import METRIC, Checkpoints, digests
-from flaxnets.train_step import TrainState, initial_state, make_train_step
+from flaxnets.training import optim
+from flaxnets.training.metric_logger import Journal
+from flaxnets.training.step import TrainState, initial_state, make_train_step
 
 PREEMPTED = 75  # the exit code of a run that saved because it was told to stop: EX_TEMPFAIL, "try again"
 
