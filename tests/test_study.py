@@ -15,21 +15,21 @@ import jax
 import numpy as np
 import pytest
 from flaxnets.augment.geometry.presence import PASSES
+from flaxnets.study.runner.plan import chosen, plan
+from flaxnets.study.runner.runner import Study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import small_config
 
 from configs.imagenet_mini import tables
 from configs.studies import rgb
-from flaxnets import study, study_table
 from flaxnets.analysis import comparison
 from flaxnets.analysis.comparison import Judged
 from flaxnets.errors import InputError
 from flaxnets.evaluation import judge
 from flaxnets.nn.norms import NORMS
 from flaxnets.nn.stem import Stem
-from flaxnets.study import Study
-from flaxnets.study_plan import chosen, plan
+from flaxnets.study.runner import runner, table
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -154,7 +154,7 @@ def test_the_rgb_study_has_every_expert_and_trains_no_network_twice():
   experts = [run for run in runs if run.config.train.subset]
   assert {run.config.train.subset for run in experts} == {'RGB', 'RG', 'RB', 'GB', 'R', 'G', 'B'}
   assert all(run.config.model.stem == 'conv' and run.config.presence.mode == 'none' for run in experts)
-  trained = [json.dumps(study.experiment.as_json(run.config), sort_keys=True) for run in runs if not run.weights]
+  trained = [json.dumps(runner.experiment.as_json(run.config), sort_keys=True) for run in runs if not run.weights]
   assert len(trained) == len(set(trained))
   # Of equal budget, but for those whose names say what more they cost.
   passes = {run.name: run.config.train.epochs / 20 * PASSES[run.config.presence.mode] for run in runs}
@@ -165,7 +165,7 @@ def test_the_rgb_study_has_every_expert_and_trains_no_network_twice():
 
 
 def test_a_table_names_its_split_and_not_where_its_file_lies(tmp_path):
-  found = study_table.make_table(Study(plan(two_steps(), {'a': {}}), tmp_path, '/data/splits/tune.txt'))
+  found = table.make_table(Study(plan(two_steps(), {'a': {}}), tmp_path, '/data/splits/tune.txt'))
   assert found['split'] == 'tune.txt'
 
 
@@ -174,8 +174,8 @@ def test_the_papers_tables_are_the_four_networks_of_their_folder():
   assert [run.name for run in runs] == ['resnet18_dynamic', 'resnet18', 'resattention', 'resnet34']
   for run in runs:
     own = importlib.import_module(f'configs.imagenet_mini.{run.name}').get_config()
-    assert not study.experiment.differences(
-      study.experiment.as_json(own), study.experiment.as_json(run.config)), run.name
+    assert not runner.experiment.differences(
+      runner.experiment.as_json(own), runner.experiment.as_json(run.config)), run.name
 
 
 def test_images_held_out_for_tuning_are_as_many_of_each_class(tmp_path):
@@ -227,9 +227,9 @@ def done(tmp_path, monkeypatch):
     pretend(job)
     return 0, ''
 
-  monkeypatch.setattr(study, 'launch', launch)
+  monkeypatch.setattr(runner, 'launch', launch)
   for _ in range(3):
-    codes.append(study.carry_out(wanted))
+    codes.append(runner.carry_out(wanted))
     jobs.append(None)
   return wanted, codes, jobs
 
@@ -287,13 +287,13 @@ def test_a_folder_with_another_run_is_a_failure_in_its_row_and_not_in_the_others
   other = two_steps()
   other.train.learning_rate = 0.7
   changed = Study([*plan(other, {'whole': {}}), *wanted.runs[2:3]], wanted.out)
-  row = study_table.make_table(changed)['rows'][0]
+  row = table.make_table(changed)['rows'][0]
   assert row['status'] == 'failed' and 'train.learning_rate is 0.1 in its folder and 0.7 here' in row['error']
 
 
 def test_asked_about_other_subsets_a_finished_run_is_judged_again(done):
   wanted, _, jobs = done
-  study.carry_out(Study(wanted.runs, wanted.out, subsets='R'), 'whole,expert-R')
+  runner.carry_out(Study(wanted.runs, wanted.out, subsets='R'), 'whole,expert-R')
   assert jobs[-2:] == ['whole', 'whole-seed1']  # an expert has but its own
 
 
@@ -311,7 +311,7 @@ def test_two_studies_cannot_go_on_in_one_folder(tmp_path):
   with (tmp_path / '.lock').open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX)
     with pytest.raises(InputError, match='another study is going on there'):
-      study.carry_out(wanted)
+      runner.carry_out(wanted)
 
 
 # The command, with processes of its own.
@@ -335,7 +335,7 @@ def get_runs():
 def test_the_command_saves_when_told_to_stop_and_then_goes_on(tmp_path):
   config, out = tmp_path / 'config.py', tmp_path / 'out'
   config.write_text(CONFIG.format(tests=str(ROOT / 'tests')))
-  command = [sys.executable, '-m', 'flaxnets.study', f'--config={config}', f'--out={out}', '--split=test[:8]',
+  command = [sys.executable, '-m', 'flaxnets.study.runner', f'--config={config}', f'--out={out}', '--split=test[:8]',
              '--subsets=R', '--config.train.epochs=50', '--config.train.checkpoint_every=1000']
   environment, pipe = {**os.environ, 'JAX_NUM_CPU_DEVICES': '1'}, subprocess.PIPE
   going = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)

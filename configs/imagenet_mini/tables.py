@@ -1,6 +1,6 @@
 """The paper's tables 1 to 3 in one go: this folder's four networks, and the first once more as the paper trains it.
 
-    python -m flaxnets.study --config=configs/imagenet_mini/tables.py --config.data.root=/data/imagenet-mini \
+    python -m flaxnets.study.runner --config=configs/imagenet_mini/tables.py --config.data.root=/data/imagenet-mini \
         --out=runs/tables
 
 For a GPU, where it goes faster with larger batches and a rate to match:
@@ -21,7 +21,7 @@ def get_config() -> config_dict.ConfigDict:
 
 
 def get_runs() -> dict[str, dict]:
-  """Table 1 and 2 compare the first two and the last, table 3 the others; see `flaxnets.study` for the form."""
+  """Table 1 and 2 compare the first two and the last, table 3 the others; see `flaxnets.study.runner` for the form."""
   return {
     'resnet18_dynamic': {},
     'resnet18': PLAIN,

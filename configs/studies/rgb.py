@@ -1,6 +1,6 @@
 """Protocol S: one network for the seven subsets of RGB beside seven experts, and beside the naive ways. Fits a CPU.
 
-    python -m flaxnets.study --config=configs/studies/rgb.py --config.data.root=/data/miniimagenet50_84px \
+    python -m flaxnets.study.runner --config=configs/studies/rgb.py --config.data.root=/data/miniimagenet50_84px \
         --root=/data/miniimagenet50_84px_test5k --split=test5k.txt --out=runs/rgb
 
 Twenty epochs of ResNet-18, width 32, at 56 pixels. What is chosen (a rate, a recipe) is chosen on 2,000 images held
@@ -8,7 +8,7 @@ out of `train`, 40 a class; the test split is for what was chosen. This writes t
 folder, and the second command tunes with them:
 
     python -m configs.studies.rgb /data/miniimagenet50_84px runs/splits
-    python -m flaxnets.study --config=configs/studies/rgb.py --config.data.root=/data/miniimagenet50_84px \
+    python -m flaxnets.study.runner --config=configs/studies/rgb.py --config.data.root=/data/miniimagenet50_84px \
         --config.data.train=$PWD/runs/splits/train_tune.txt --split=$PWD/runs/splits/tune.txt --out=runs/rgb_tune
 """
 
@@ -51,7 +51,7 @@ def get_config() -> config_dict.ConfigDict:
 
 
 def get_runs() -> dict[str, dict]:
-  """The runs in order of what they tell; see `flaxnets.study` for the form."""
+  """The runs in order of what they tell; see `flaxnets.study.runner` for the form."""
   runs = {
     'hierarchical-linear': {'seed': SEEDS},
     'hierarchical-linear-x2': {'train.epochs': 40.0},  # twice the budget of an expert, two sevenths of seven

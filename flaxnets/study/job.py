@@ -1,4 +1,4 @@
-"""One run of a study in a process of its own: `python -m flaxnets.study_job` with a job, as JSON, on stdin.
+"""One run of a study in a process of its own: `python -m flaxnets.study.job` with a job, as JSON, on stdin.
 
 A run's folder holds RECORD, what the study knows of the run beside its results: `seconds` over all processes that
 ended (one that was killed with its study is not in it), `commits` of flaxnets that trained or judged it, `versions`,
@@ -44,7 +44,7 @@ def launch(job: Mapping[str, Any], log: pathlib.Path, lock: int | None = None) -
   stopped = False
   with log.open('ab') as file:
     # A session of its own: Ctrl-C reaches only us, and the child saves first.
-    child = subprocess.Popen([sys.executable, '-m', 'flaxnets.study_job'], stdin=subprocess.PIPE, stdout=file,
+    child = subprocess.Popen([sys.executable, '-m', 'flaxnets.study.job'], stdin=subprocess.PIPE, stdout=file,
                              stderr=file, start_new_session=True, pass_fds=() if lock is None else (lock,))
 
   def stop(*_: Any) -> None:

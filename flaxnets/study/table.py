@@ -12,11 +12,11 @@ from flaxnets.analysis.comparison import Judged
 from flaxnets.augment.geometry import presence
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
-from flaxnets.study_job import RECORD, read_json
-from flaxnets.study_plan import Run
+from flaxnets.study.runner.job import RECORD, read_json
+from flaxnets.study.runner.plan import Run
 
 if TYPE_CHECKING:
-  from flaxnets.study import Study
+  from flaxnets.study.runner.runner import Study
 
 BACKWARD = 3  # MACs of a training step over those of its forward pass: gradients of weights and activations beside it
 

@@ -1,6 +1,6 @@
 """Several runs, one table.
 
-    python -m flaxnets.study --config=configs/studies/rgb.py --out=DIR [--only=NAME,NAME] [--table] \
+    python -m flaxnets.study.runner --config=configs/studies/rgb.py --out=DIR [--only=NAME,NAME] [--table] \
         [--split=test] [--root=DIR] [--subsets=all] [--against=NAME] [--config.field=value ...]
 
 The config file has two functions. `get_config()` gives what all runs share; `--config.field=value` changes it.
@@ -35,9 +35,9 @@ from ml_collections import config_flags
 
 from flaxnets import entry, experiment
 from flaxnets.errors import InputError
-from flaxnets.study_job import PREEMPTED, RECORD, launch, note, read_json
-from flaxnets.study_plan import Run, chosen, plan
-from flaxnets.study_table import reference_of, write_table
+from flaxnets.study.runner.job import PREEMPTED, RECORD, launch, note, read_json
+from flaxnets.study.runner.plan import Run, chosen, plan
+from flaxnets.study.runner.table import reference_of, write_table
 
 
 @dataclasses.dataclass(frozen=True)
