@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from flaxnets import entry
+from flaxnets.cli import flags
 
 WORKDIR = flags.DEFINE_string('workdir', None, 'the folder of a training run')
 SUBSETS = flags.DEFINE_string('subsets', '', "'all', 'RG', 'B02,B03', 'full', 'singles', 'size>=2', 'sample:64'; "
@@ -19,7 +19,7 @@ RECALIBRATE_VIEW = flags.DEFINE_enum('recalibrate_view', 'evaluation', ['evaluat
                                      'how those images are seen')
 RECALIBRATE_IMAGES = flags.DEFINE_integer('recalibrate_images', 2048, 'how many of them; half as many others decide '
                                           'whether it helps', lower_bound=1)
-entry.define_process_flags()
+flags.define_process_flags()
 flags.adopt_module_key_flags(entry)
 flags.mark_flags_as_required(['workdir'])
 
@@ -44,4 +44,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  entry.run(main)
+  flags.run(main)

@@ -3,11 +3,11 @@
 from absl import flags
 from ml_collections import config_flags
 
-from flaxnets import entry
+from flaxnets.cli import flags
 
 CONFIG = config_flags.DEFINE_config_file('config', None, 'a file of configs/; --config.field=value changes a field')
 WORKDIR = flags.DEFINE_string('workdir', None, 'the folder of this run; a run that lives there goes on')
-entry.define_process_flags()
+flags.define_process_flags()
 flags.adopt_module_key_flags(entry)
 flags.mark_flags_as_required(['config', 'workdir'])
 
@@ -24,4 +24,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-  entry.run(main)
+  flags.run(main)

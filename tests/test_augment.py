@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flaxnets import sheet
 from flaxnets.augment.geometry import geometry
 from flaxnets.channels import ChannelSet
+from flaxnets.cli import views
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 from flaxnets.training.step import make_view
@@ -206,7 +206,7 @@ def test_the_contact_sheet_shows_rows_of_examples_in_false_colour():
   view = make_view(
     seed=0, order=range(5), canvas=(24, 24), image_size=16, fill=np.zeros(5), augmentation=augmentation,
     presence_mode='hierarchical', presence_probability=0.0, presence_fill='absent')
-  page = np.asarray(sheet.contact_sheet(source, view, image_size=16))
+  page = np.asarray(views.contact_sheet(source, view, image_size=16))
   assert page.shape == (40 + 12 * 100, 150 + 8 * 100 + 4, 3)
   cell = page[40:110, 150:246].astype(int)  # above the names of its channels
   assert cell[:, 64:, 0].mean() > cell[:, :32, 0].mean() + 100

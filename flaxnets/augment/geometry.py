@@ -1,6 +1,6 @@
 """Which part of each canvas the network sees: one homography per example, for `warp` to resample once.
 
-    python -m flaxnets.augment.geometry --config=configs/default.py --config.data.root=DIR --out=sheet.png
+    python -m flaxnets.augment.geometry --config=configs/default.py --config.data.root=DIR --out=views.png
 
 writes a contact sheet: examples of the training split as evaluation sees them, then as training does.
 
@@ -204,6 +204,6 @@ def _to_pixels(matrices: jax.Array, canvas: tuple[int, int], image_size: int) ->
 
 
 if __name__ == '__main__':
-  from flaxnets import sheet
+  from flaxnets.cli import views
 
-  sheet.run()
+  views.run()

@@ -33,7 +33,8 @@ from collections.abc import Iterator, Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from flaxnets import entry, experiment
+from flaxnets import experiment
+from flaxnets.cli import flags
 from flaxnets.errors import InputError
 from flaxnets.study.runner.job import PREEMPTED, RECORD, launch, note, read_json
 from flaxnets.study.runner.plan import Run, chosen, plan
@@ -169,7 +170,7 @@ def run() -> None:
     print((study.out / 'table.md').read_text(), end='')
     return 0
 
-  entry.run(main)
+  flags.run(main)
 
 
 if __name__ == '__main__':

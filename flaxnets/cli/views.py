@@ -102,7 +102,8 @@ def _page(
 
 def run() -> None:
   """The command line."""
-  from flaxnets import entry, experiment
+  from flaxnets import experiment
+  from flaxnets.cli import flags
   from flaxnets.data import statistics
 
   config_flag = config_flags.DEFINE_config_file('config', 'configs/default.py', 'whose views to show')
@@ -121,4 +122,4 @@ def run() -> None:
     except OSError as error:
       raise InputError(f'--out={out.value} cannot be written: {error.strerror}') from None
 
-  entry.run(main)
+  flags.run(main)
