@@ -24,8 +24,13 @@ class Child:
     environment: variables that it gets besides this process's own; None takes one away.
   """
 
-  def __init__(self, serve: Callable[..., Callable[..., Any]], *arguments: Any, cores: int = 0,
-               environment: Mapping[str, str | None] | None = None):
+  def __init__(
+    self,
+    serve: Callable[..., Callable[..., Any]],
+    *arguments: Any,
+    cores: int = 0,
+    environment: Mapping[str, str | None] | None = None,
+  ):
     context = multiprocessing.get_context('spawn')
     self._pipe, theirs = context.Pipe()
     # Not a daemon: those may have no processes of their own, such as PyTorch's workers.

@@ -51,7 +51,8 @@ def network_batch(batch_size: int, image_size: int, num_classes: int, seed: int 
   rng = np.random.default_rng(seed)
   return {
     'image': rng.uniform(0, 255, (batch_size, image_size, image_size, len(FULL))).astype(np.float32),
-    'label': rng.integers(0, num_classes, batch_size, np.int32), 'present': np.ones((batch_size, len(FULL)), bool),
+    'label': rng.integers(0, num_classes, batch_size, np.int32),
+    'present': np.ones((batch_size, len(FULL)), bool),
   }
 
 
@@ -60,8 +61,10 @@ def canvas_batch(config: ml_collections.ConfigDict, num_classes: int, seed: int 
   rng, side, count = np.random.default_rng(seed), experiment.canvas_side(config), config.train.batch_size
   return {
     'image': rng.integers(0, 256, (count, side, side, len(FULL)), np.uint8),
-    'size': np.full((count, 2), (375, 500), np.int32), 'label': rng.integers(0, num_classes, count, np.int32),
-    'present': np.ones((count, len(FULL)), bool), 'index': np.arange(count, dtype=np.int32),
+    'size': np.full((count, 2), (375, 500), np.int32),
+    'label': rng.integers(0, num_classes, count, np.int32),
+    'present': np.ones((count, len(FULL)), bool),
+    'index': np.arange(count, dtype=np.int32),
     'mask': np.ones(count, bool),
   }
 
@@ -82,14 +85,30 @@ class Training:
     compile_seconds: that tracing and compiling took; None where the first unit of work compiles.
   """
 
-  def __init__(self, model: nn.Module, variables: Mapping[str, Any], batch: Mapping[str, np.ndarray], mesh: Mesh,
-               config: ml_collections.ConfigDict, *, whole: bool, learning_rate: float = RATE):
+  def __init__(
+    self,
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    batch: Mapping[str, np.ndarray],
+    mesh: Mesh,
+    config: ml_collections.ConfigDict,
+    *,
+    whole: bool,
+    learning_rate: float = RATE,
+  ):
     schedule = optim.schedule('constant', learning_rate=learning_rate, steps=1)
     optimizer = _optimizer(schedule, config)
     view = experiment.training_view(config, FULL, batch['image'].shape[1:3], MEAN) if whole else _as_they_are
     step = make_train_step(
-      model, optimizer, schedule, mesh, view, masked=whole and config.presence.mode != 'none',
-      label_smoothing=config.train.label_smoothing, accumulate=config.train.accumulate, ema=config.train.ema,
+      model,
+      optimizer,
+      schedule,
+      mesh,
+      view,
+      masked=whole and config.presence.mode != 'none',
+      label_smoothing=config.train.label_smoothing,
+      accumulate=config.train.accumulate,
+      ema=config.train.ema,
     )
     self.batch = jax.device_put(dict(batch), devices.sharded(mesh))
     self.state = jax.jit(
@@ -146,11 +165,23 @@ class Evaluation:
 class Judging:
   """The evaluator at work on all channels: host batch to device, warp, network, sums, predictions to the host."""
 
-  def __init__(self, model: nn.Module, variables: Mapping[str, Any], batch: Mapping[str, np.ndarray], mesh: Mesh,
-               config: ml_collections.ConfigDict):
+  def __init__(
+    self,
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    batch: Mapping[str, np.ndarray],
+    mesh: Mesh,
+    config: ml_collections.ConfigDict,
+  ):
     self.evaluator = Evaluator(
-      model, [FULL], order=FULL, image_size=config.image_size, resize=config.augment.evaluation_resize, fill=MEAN,
-      may_lack=False, mesh=mesh,
+      model,
+      [FULL],
+      order=FULL,
+      image_size=config.image_size,
+      resize=config.augment.evaluation_resize,
+      fill=MEAN,
+      may_lack=False,
+      mesh=mesh,
     )
     self.variables = jax.device_put(dict(variables), devices.replicated(mesh))
     self.batch, self.compile_seconds = batch, None
@@ -176,8 +207,12 @@ def _memory(compiled: Any, mesh: Mesh) -> int | None:
   planned = compiled.memory_analysis()
   if planned is None:
     return None
-  return mesh.size * (planned.argument_size_in_bytes + planned.output_size_in_bytes + planned.temp_size_in_bytes
-                      - planned.alias_size_in_bytes)
+  return mesh.size * (
+    planned.argument_size_in_bytes
+    + planned.output_size_in_bytes
+    + planned.temp_size_in_bytes
+    - planned.alias_size_in_bytes
+  )
 
 
 def _bytes_accessed(compiled: Any) -> float | None:

@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks import measure, photos
 from benchmarks.children import Child, in_turns, pace
 from benchmarks.measure import Row, Timing
-from configs import default
+from flaxnets import config as configs
 from flaxnets import experiment
 from flaxnets.data import batches, imagenet_mini
 from flaxnets.errors import InputError
@@ -60,8 +60,12 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
 def _parser() -> argparse.ArgumentParser:
   parser = measure.parser('input_pipeline', 'Speed of the way from image files to the devices.', seconds=1.0)
   parser.add_argument('--parts', type=measure.listed(allowed=('files', 'training')), default=['files', 'training'])
-  parser.add_argument('--sizes', type=measure.listed(), default=['84', '224', '500x375'],
-                      help='width x height of the JPEGs made for this, pixels')
+  parser.add_argument(
+    '--sizes',
+    type=measure.listed(),
+    default=['84', '224', '500x375'],
+    help='width x height of the JPEGs made for this, pixels',
+  )
   parser.add_argument('--root', default='', help='folder of real images with a train.txt, in place of --sizes')
   parser.add_argument('--images', type=int, default=256, help='how many JPEGs of each size')
   parser.add_argument('--cores', type=measure.listed(int), default=None, help='default: 1,2')
@@ -80,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _config(args: argparse.Namespace, root: str, source: str = 'lists') -> ml_collections.ConfigDict:
   """The default recipe on some images, without dropping channels, which no peer does."""
-  config = default.get_config()
+  config = configs.default()
   config.image_size, config.data.canvas = args.image_size, args.canvas
   config.data.source, config.data.root, config.data.name = source, root, f'imagenet_mini/canvas{args.canvas}'
   config.data.train = config.data.validation = 'train.txt'
@@ -94,8 +98,11 @@ def _config(args: argparse.Namespace, root: str, source: str = 'lists') -> ml_co
 
 def read_files(args: argparse.Namespace, cores: Sequence[int], place: Path) -> list[Row]:
   """Rows of every case of images, number of cores and way to read."""
-  cases = {args.root: (args.root, 'lists')} if args.root else {
-    f'{size}px': (str(make_photos(place / size, args.images, size)), 'lists') for size in args.sizes}
+  cases = (
+    {args.root: (args.root, 'lists')}
+    if args.root
+    else {f'{size}px': (str(make_photos(place / size, args.images, size)), 'lists') for size in args.sizes}
+  )
   if args.array_record:
     files = str(make_photos(place / 'small', args.images, str(args.canvas)))
     imagenet_mini.prepare(files, str(place / 'prepared'), canvas=args.canvas)
@@ -117,8 +124,12 @@ def read_files(args: argparse.Namespace, cores: Sequence[int], place: Path) -> l
         for workers in ({count, 0} if count == 1 else {count}) if theirs and source == 'lists' else ():
           contenders[count, _peer(workers)] = functools.partial(theirs[count].ask, root, workers, args.seconds)
       timings = in_turns(contenders, args.repeats)
-      details = {'batch_size': args.batch_size, 'image_size': args.image_size, 'canvas': args.canvas,
-                 'file_bytes': _mean_bytes(root) if source == 'lists' else args.canvas**2 * 3}
+      details = {
+        'batch_size': args.batch_size,
+        'image_size': args.image_size,
+        'canvas': args.canvas,
+        'file_bytes': _mean_bytes(root) if source == 'lists' else args.canvas**2 * 3,
+      }
       rows += _rows(case, timings, args, details)
   return rows
 
@@ -140,17 +151,23 @@ def _mean_bytes(root: str) -> float:
   return statistics.mean(Path(root, path).stat().st_size for path in paths[:256])
 
 
-def _rows(case: str, timings: Mapping[tuple[int, str], Timing], args: argparse.Namespace,
-          details: Mapping[str, Any]) -> list[Row]:
+def _rows(
+  case: str, timings: Mapping[tuple[int, str], Timing], args: argparse.Namespace, details: Mapping[str, Any]
+) -> list[Row]:
   rows = []
   for (cores, mode), timing in timings.items():
     peers = {name: other for (count, name), other in timings.items() if count == cores and name not in MODES}
     best = min(peers, key=lambda name: peers[name].median, default=None)
-    rows.append(Row(
-      f'input/{case}/{cores}core{"s" * (cores > 1)}/{mode}', timing.rate(args.batch_size), 'images/s',
-      peers[best].median / timing.median if best and mode in MODES else None, best if mode in MODES else None,
-      {**details, **timing.spread(args.batch_size), 'cores': cores, 'per_core': timing.rate(args.batch_size) / cores},
-    ))
+    rows.append(
+      Row(
+        f'input/{case}/{cores}core{"s" * (cores > 1)}/{mode}',
+        timing.rate(args.batch_size),
+        'images/s',
+        peers[best].median / timing.median if best and mode in MODES else None,
+        best if mode in MODES else None,
+        {**details, **timing.spread(args.batch_size), 'cores': cores, 'per_core': timing.rate(args.batch_size) / cores},
+      )
+    )
   return rows
 
 
@@ -158,7 +175,7 @@ def serve_peer(args: argparse.Namespace) -> Callable[[str, int, float], float]:
   """For a child process, see `torch_pipeline.serve`; nobody else has to load PyTorch."""
   from benchmarks import torch_pipeline
 
-  return torch_pipeline.serve(args.batch_size, args.image_size, default.get_config().augment.to_dict())
+  return torch_pipeline.serve(args.batch_size, args.image_size, configs.default().augment.to_dict())
 
 
 def serve_ours(args: argparse.Namespace) -> Callable[[str, str, str, float], float]:
@@ -181,8 +198,12 @@ def serve_ours(args: argparse.Namespace) -> Callable[[str, str, str, float], flo
   def run(root: str, kind: str, mode: str, seconds: float) -> float:
     how, _, warped = mode.partition('+')
     stream = batches.train_batches(
-      opened(root, kind), batch_size=args.batch_size, seed=0,
-      threads=readers if how == 'threads' else 0, workers=readers if how == 'workers' else 0)
+      opened(root, kind),
+      batch_size=args.batch_size,
+      seed=0,
+      threads=readers if how == 'threads' else 0,
+      workers=readers if how == 'workers' else 0,
+    )
     with contextlib.closing(stream):
       feed: Iterator[Any] = devices.to_devices(_taken(stream), mesh)
       if warped:
@@ -201,23 +222,36 @@ def train_end_to_end(args: argparse.Namespace, place: Path) -> list[Row]:
   """Rows of the step on a batch that is there, of training from files, and of the memory meanwhile."""
   root = args.root or str(make_photos(place / 'photos', args.images, args.train_size))
   with Child(serve_training, args, root, str(place / 'run')) as child:
-    timings = in_turns({name: functools.partial(child.ask, name, args.seconds) for name in ('step', 'files')},
-                       args.repeats)
+    timings = in_turns(
+      {name: functools.partial(child.ask, name, args.seconds) for name in ('step', 'files')}, args.repeats
+    )
     memory = child.ask('memory', args.epoch)
   name, details = f'{args.model}/train', {'batch_size': args.batch_size, 'image_size': args.image_size}
   step, files = timings['step'], timings['files']
   rows = [
     Row(f'{name}/step alone', step.rate(args.batch_size), 'images/s', details=details | step.spread(args.batch_size)),
-    Row(f'{name}/from files', files.rate(args.batch_size), 'images/s', step.median / files.median, 'the step alone',
-        details | files.spread(args.batch_size) | {'file_bytes': _mean_bytes(root)}),
+    Row(
+      f'{name}/from files',
+      files.rate(args.batch_size),
+      'images/s',
+      step.median / files.median,
+      'the step alone',
+      details | files.spread(args.batch_size) | {'file_bytes': _mean_bytes(root)},
+    ),
   ]
   # A single look hits or misses what a step holds for a moment: each is the median of a tenth of all.
   tenth = max(len(memory) // 10, 1)
   middle = (len(memory) - tenth) // 2
   for when, start in (('start', 0), ('middle', middle), ('end', len(memory) - tenth)):
-    held = statistics.median(memory[start:start + tenth])
-    rows.append(Row(f'{name}/host memory/{when}', held, 'MiB', details={
-      'steps': args.epoch, 'most': max(memory), 'every_step': memory}))
+    held = statistics.median(memory[start : start + tenth])
+    rows.append(
+      Row(
+        f'{name}/host memory/{when}',
+        held,
+        'MiB',
+        details={'steps': args.epoch, 'most': max(memory), 'every_step': memory},
+      )
+    )
   return rows
 
 
@@ -231,8 +265,9 @@ def serve_training(args: argparse.Namespace, root: str, workdir: str) -> Callabl
 
   def batches_on_devices() -> Iterator[dict[str, jax.Array]]:
     start = int(run.state.step)
-    with contextlib.closing(batches.train_batches(
-        run.source, batch_size=args.batch_size, seed=0, start=start, threads=readers)) as stream:
+    with contextlib.closing(
+      batches.train_batches(run.source, batch_size=args.batch_size, seed=0, start=start, threads=readers)
+    ) as stream:
       yield from devices.to_devices(_taken(stream), run.mesh)
 
   def steps(on: Iterator[Mapping[str, jax.Array]]) -> Iterator[Mapping[str, jax.Array]]:

@@ -27,7 +27,7 @@ from jax.sharding import Mesh
 
 from benchmarks import flax_contenders, measure, train_step
 from benchmarks.measure import Row, Timing
-from configs import default
+from flaxnets import config as configs
 from flaxnets import experiment, models
 from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
@@ -87,10 +87,14 @@ def benchmark(args: argparse.Namespace) -> list[Row]:
   devices.check_batch(args.batch_size, mesh, '--batch_size')
   peer = train_step.find_peer()
   device = peer and peer.device_for(jax.devices()[0].platform)
-  config = default.get_config()
+  config = configs.default()
   config.image_size, config.train.batch_size, config.presence.mode = args.image_size, args.batch_size, 'none'
   config.model.name, config.model.width, config.model.stem, config.model.completion = (
-    args.model, args.width, 'conv', 'mean')
+    args.model,
+    args.width,
+    'conv',
+    'mean',
+  )
   model = experiment.build_network(config, ChannelSet.of('RGB'), args.num_classes)
   sides = {'flaxnets': functools.partial(OurConvolution, mesh=mesh)}
   if peer:
@@ -155,13 +159,22 @@ def convolutions(
   for layer, count in layers.items():
     for part in layer.parts:
       timings = measure.interleaved(
-        {side: make(layer, part, args.batch_size) for side, make in sides.items()}, args.repeats,
-        seconds=args.seconds, pause=0.02)
+        {side: make(layer, part, args.batch_size) for side, make in sides.items()},
+        args.repeats,
+        seconds=args.seconds,
+        pause=0.02,
+      )
       for side, timing in timings.items():
         sums[side][part] += count * timing.median
       rate = 2e-9 * args.batch_size * layer.macs
-      rows.append(_row(f'layers/{args.model}/{layer.name} x{count}/{part}', timings, count, {
-        f'{side}_gflops_a_second': round(timing.rate(rate), 1) for side, timing in timings.items()}))
+      rows.append(
+        _row(
+          f'layers/{args.model}/{layer.name} x{count}/{part}',
+          timings,
+          count,
+          {f'{side}_gflops_a_second': round(timing.rate(rate), 1) for side, timing in timings.items()},
+        )
+      )
   for part in (*PARTS, 'all convolutions'):
     summed = {side: Timing(0.0, [of[part] if part in PARTS else of.total()]) for side, of in sums.items()}
     rows.append(_row(f'layers/{args.model}/{part}', summed, 1, {}))
@@ -170,8 +183,14 @@ def convolutions(
 
 def _row(name: str, timings: dict[str, Timing], count: int, details: dict[str, Any]) -> Row:
   ours, theirs = timings['flaxnets'].median, timings['torch'].median if 'torch' in timings else None
-  return Row(name, 1000 * count * ours, 'ms', theirs and theirs / ours, theirs and 'torch_eager',
-             details | {'count': count, 'torch_ms': theirs and 1000 * count * theirs})
+  return Row(
+    name,
+    1000 * count * ours,
+    'ms',
+    theirs and theirs / ours,
+    theirs and 'torch_eager',
+    details | {'count': count, 'torch_ms': theirs and 1000 * count * theirs},
+  )
 
 
 def whole_steps(
@@ -184,8 +203,18 @@ def whole_steps(
   if peer:
     sizes = {'channels': 3, 'num_classes': args.num_classes, 'width': args.width}
     contenders['torch'] = peer.Training(
-      args.model, sizes, variables, batch['image'], batch['label'], device=device, bfloat16=False, compiled=False,
-      learning_rate=flax_contenders.RATE, momentum=config.train.momentum, weight_decay=config.train.weight_decay)
+      args.model,
+      sizes,
+      variables,
+      batch['image'],
+      batch['label'],
+      device=device,
+      bfloat16=False,
+      compiled=False,
+      learning_rate=flax_contenders.RATE,
+      momentum=config.train.momentum,
+      weight_decay=config.train.weight_decay,
+    )
   return measure.interleaved(contenders, args.repeats, seconds=5 * args.seconds)
 
 
@@ -195,8 +224,10 @@ def rest(args: argparse.Namespace, rows: Sequence[Row], steps: dict[str, Timing]
   left = {'flaxnets': whole.value - convolved.value}
   if whole.ratio is not None:
     left['torch'] = whole.details['torch_ms'] - convolved.details['torch_ms']
-  return [whole, _row(f'layers/{args.model}/rest', {
-    side: Timing(0.0, [value / 1000]) for side, value in left.items()}, 1, {})]
+  return [
+    whole,
+    _row(f'layers/{args.model}/rest', {side: Timing(0.0, [value / 1000]) for side, value in left.items()}, 1, {}),
+  ]
 
 
 if __name__ == '__main__':

@@ -157,16 +157,21 @@ def finish(rows: Sequence[Row], path: str = '', distributions: Sequence[str] = D
   Raises:
     InputError: where the file cannot be written.
   """
-  record = {'machine': machine(), 'versions': provenance.versions(distributions),
-            'commit': provenance.commit(),
-            'command': ' '.join([os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
-            'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds')}
+  record = {
+    'machine': machine(),
+    'versions': provenance.versions(distributions),
+    'commit': provenance.commit(),
+    'command': ' '.join([os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
+    'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
+  }
   print(', '.join(f'{key} {value}' for key, value in record['machine'].items()))
   print(', '.join(f'{key} {value}' for key, value in record['versions'].items()) + f', commit {record["commit"]}')
   print(table(rows))
   if _load_at_start > 0.25 * cores():
-    print(f'Other programs kept {_load_at_start:.1f} of {cores()} cores busy before this one began: '
-          'neither rates nor ratios mean much')
+    print(
+      f'Other programs kept {_load_at_start:.1f} of {cores()} cores busy before this one began: '
+      'neither rates nor ratios mean much'
+    )
   if path:
     written = [{**_plain(row), **row.details, **record} for row in rows]
     try:
@@ -181,20 +186,33 @@ def _plain(row: Row) -> dict[str, Any]:
 
 def table(rows: Sequence[Row]) -> str:
   """Rows as text in columns."""
-  return columns([('', 'value', 'unit', 'ratio', 'peer'), *(
-    (row.name, f'{row.value:,.4g}' if abs(row.value) < 1000 else f'{row.value:,.0f}', row.unit,
-     '' if row.ratio is None else f'{row.ratio:.2f}', row.peer or '') for row in rows
-  )])
+  return columns(
+    [
+      ('', 'value', 'unit', 'ratio', 'peer'),
+      *(
+        (
+          row.name,
+          f'{row.value:,.4g}' if abs(row.value) < 1000 else f'{row.value:,.0f}',
+          row.unit,
+          '' if row.ratio is None else f'{row.ratio:.2f}',
+          row.peer or '',
+        )
+        for row in rows
+      ),
+    ]
+  )
 
 
 def machine() -> dict[str, Any]:
   """CPU, cores, memory, system, JAX's devices (which starts it), and the load before this program began."""
   devices = jax.devices()
   return {
-    'cpu': _cpu(), 'cores': cores(),
+    'cpu': _cpu(),
+    'cores': cores(),
     'memory_gib': round(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30, 1),
     'system': f'{platform.system()} {platform.release()}',
-    'devices': f'{len(devices)} x {devices[0].device_kind}', 'load': round(_load_at_start, 2),
+    'devices': f'{len(devices)} x {devices[0].device_kind}',
+    'load': round(_load_at_start, 2),
   }
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks import measure
 from benchmarks.children import Child, in_turns
 from benchmarks.measure import Row, Timing
-from configs import default
+from flaxnets import config as configs
 from flaxnets import experiment, models
 from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
@@ -33,8 +33,11 @@ from flaxnets.training import optim
 from flaxnets.training.step import initial_state, make_train_step
 
 CLASSES = 50
-STATISTICS = {'mean': np.float32([124, 116, 104]), 'std': np.float32([58, 57, 57]),
-              'correlation': np.float32([[1, 0.9, 0.8], [0.9, 1, 0.9], [0.8, 0.9, 1]])}
+STATISTICS = {
+  'mean': np.float32([124, 116, 104]),
+  'std': np.float32([58, 57, 57]),
+  'correlation': np.float32([[1, 0.9, 0.8], [0.9, 1, 0.9], [0.8, 0.9, 1]]),
+}
 # Sums in another order: what rounding does grows to 2e-4 in three steps and past 1e-3 in five, so three are compared.
 LOSS_TOLERANCE = 1e-3
 
@@ -53,11 +56,13 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     first = next(iter(groups.values()))
     if args.processes > 1 and (not first.real or first.there >= args.processes):
       groups[f'{args.processes} processes'] = stack.enter_context(
-        Group(args, args.processes, args.processes, first.real))
+        Group(args, args.processes, args.processes, first.real)
+      )
     groups = {name: group for name, group in groups.items() if group.there >= group.devices}
     losses = {name: group.losses(args.steps) for name, group in groups.items()}
     timings = in_turns(
-      {name: functools.partial(group.step_time, args.seconds) for name, group in groups.items()}, args.repeats)
+      {name: functools.partial(group.step_time, args.seconds) for name, group in groups.items()}, args.repeats
+    )
   rows = _rows(args, groups, timings, losses)
   measure.finish(rows, args.json)
   if not args.weak:
@@ -67,8 +72,12 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
 
 def _parser() -> argparse.ArgumentParser:
   parser = measure.parser('scaling', 'The training step over several devices and processes.', repeats=5, seconds=3.0)
-  parser.add_argument('--devices', type=measure.listed(int), default=[1, 2, 4, 8],
-                      help='numbers of devices, the first for comparison; more than there are is left out')
+  parser.add_argument(
+    '--devices',
+    type=measure.listed(int),
+    default=[1, 2, 4, 8],
+    help='numbers of devices, the first for comparison; more than there are is left out',
+  )
   parser.add_argument('--processes', type=int, default=2, help='on this machine, a device each; 0 to leave them out')
   parser.add_argument('--weak', action='store_true', help='--batch_size for each device, not for all together')
   parser.add_argument('--steps', type=int, default=3, help='whose losses are compared')
@@ -80,8 +89,12 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _rows(args: argparse.Namespace, groups: Mapping[str, Group], timings: Mapping[str, Timing],
-          losses: Mapping[str, Sequence[float]]) -> list[Row]:
+def _rows(
+  args: argparse.Namespace,
+  groups: Mapping[str, Group],
+  timings: Mapping[str, Timing],
+  losses: Mapping[str, Sequence[float]],
+) -> list[Row]:
   """Step times, and efficiency: images a second and a device against the first group's.
 
   Where devices are simulated, all have the same cores, and it is images a second: 1 if splitting costs nothing.
@@ -92,11 +105,25 @@ def _rows(args: argparse.Namespace, groups: Mapping[str, Group], timings: Mappin
     timing = timings[name]
     share = group.devices / first.devices if group.real else 1
     efficiency = timing.rate(group.batch_size) / timings[base].rate(first.batch_size) / share
-    rows.append(Row(f'scaling/{args.model}/{name}', 1000 * timing.median, 'ms/step', efficiency, base, {
-      'low': 1000 * min(timing.each), 'high': 1000 * max(timing.each), 'turns': len(timing.each),
-      'devices': group.devices, 'simulated': not group.real, 'batch_size': group.batch_size,
-      'image_size': args.image_size, 'losses': list(losses[name]),
-    }))
+    rows.append(
+      Row(
+        f'scaling/{args.model}/{name}',
+        1000 * timing.median,
+        'ms/step',
+        efficiency,
+        base,
+        {
+          'low': 1000 * min(timing.each),
+          'high': 1000 * max(timing.each),
+          'turns': len(timing.each),
+          'devices': group.devices,
+          'simulated': not group.real,
+          'batch_size': group.batch_size,
+          'image_size': args.image_size,
+          'losses': list(losses[name]),
+        },
+      )
+    )
   return rows
 
 
@@ -106,8 +133,10 @@ def check_losses(losses: Mapping[str, Sequence[float]]) -> None:
   for name, found in losses.items():
     off = float(np.max(np.abs(np.divide(found, expected) - 1)))
     if not off <= LOSS_TOLERANCE:
-      raise InputError(f'over {name} the losses are {np.round(found, 5)}, over {base} {np.round(expected, 5)}: '
-                       f'{off:.1e} apart, but the same to {LOSS_TOLERANCE} is right')
+      raise InputError(
+        f'over {name} the losses are {np.round(found, 5)}, over {base} {np.round(expected, 5)}: '
+        f'{off:.1e} apart, but the same to {LOSS_TOLERANCE} is right'
+      )
   print(f'losses over {", ".join(losses)} are the same')
 
 
@@ -139,8 +168,9 @@ class Group:
       environment = {'JAX_NUM_CPU_DEVICES': str(devices // processes), 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
       if apart:
         environment['CUDA_VISIBLE_DEVICES'] = str(process)
-      self._children.append(Child(serve, args, devices, self.batch_size, coordinator, processes, process,
-                                  environment=environment))
+      self._children.append(
+        Child(serve, args, devices, self.batch_size, coordinator, processes, process, environment=environment)
+      )
     self.there, self.real = self._ask('devices')[0]
 
   def _ask(self, what: str, amount: int = 0) -> list[Any]:
@@ -178,8 +208,9 @@ def _free_port() -> int:
     return listener.getsockname()[1]
 
 
-def serve(args: argparse.Namespace, devices: int, batch_size: int, coordinator: str, processes: int,
-          process: int) -> Callable[[str, int], Any]:
+def serve(
+  args: argparse.Namespace, devices: int, batch_size: int, coordinator: str, processes: int, process: int
+) -> Callable[[str, int], Any]:
   """For a child process; see `answer`."""
   devices.start([batch_size], coordinator=coordinator, processes=processes, process=process)
   mesh = devices.data_mesh(jax.devices()[:devices])
@@ -209,7 +240,7 @@ def serve(args: argparse.Namespace, devices: int, batch_size: int, coordinator: 
 
 def _training(args: argparse.Namespace, mesh: jax.sharding.Mesh) -> tuple[Callable, Any]:
   """The compiled step of the default recipe, and the first state."""
-  config = default.get_config()
+  config = configs.default()
   config.image_size = args.image_size
   config.model.name, config.model.width, config.model.small_images = args.model, args.width, args.small_images
   model = experiment.build_network(config, ChannelSet.of('RGB'), CLASSES)

@@ -1,11 +1,11 @@
 """What a subset of channels costs in time: to run, against its MACs, to compile, and to judge beside all others.
 
-    python -m benchmarks.subsets [--model=resnet18] [--image_size=96] [--parts=speed,compile,growth,evaluation]
+python -m benchmarks.subsets [--model=resnet18] [--image_size=96] [--parts=speed,compile,growth,evaluation]
 
-    speed: latency of one image and throughput of a batch, for every subset of R, G and B (or --subsets of them).
-    compile: the evaluator's functions for these in fresh processes, without and with the compilation cache.
-    growth: compile time, and the time of all that eval_main.py does, for 3 and for 13 channels.
-    evaluation: these subsets in one pass over image files, beside the sum of their forward passes alone.
+speed: latency of one image and throughput of a batch, for every subset of R, G and B (or --subsets of them).
+compile: the evaluator's functions for these in fresh processes, without and with the compilation cache.
+growth: compile time, and the time of all that eval_main.py does, for 3 and for 13 channels.
+evaluation: these subsets in one pass over image files, beside the sum of their forward passes alone.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ from flax import linen as nn
 from benchmarks import measure, photos
 from benchmarks.children import Child
 from benchmarks.measure import Row, Timing
-from configs import default
+from flaxnets import config as configs
 from flaxnets import experiment, models
 from flaxnets.channels import ChannelSet, Subset
-from flaxnets.data import batches, source
+from flaxnets.data import batches
+from flaxnets.data.open import open_source
+from flaxnets.data.source import ArraySource, DataOptions
 from flaxnets.errors import InputError
 from flaxnets.evaluation.evaluator import Evaluator
 from flaxnets.models import cost
@@ -52,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
   with tempfile.TemporaryDirectory(prefix='flaxnets-benchmark-') as place:
     for part in args.parts:
       rows += {'speed': speed, 'compile': compilation, 'growth': growth, 'evaluation': evaluation}[part](
-        args, Path(place, part))
+        args, Path(place, part)
+      )
   measure.finish(rows, args.json)
   return rows
 
@@ -83,16 +86,36 @@ def speed(args: argparse.Namespace, place: Path) -> list[Row]:
   for (subset, size), timing in timings.items():
     name = f'subsets/{args.model}/{channels.label(subset)}'
     details = counted[subset] | {
-      'batch_size': size, 'image_size': args.image_size,
-      'macs_ratio': counted[first]['macs'] / counted[subset]['macs']}
+      'batch_size': size,
+      'image_size': args.image_size,
+      'macs_ratio': counted[first]['macs'] / counted[subset]['macs'],
+    }
     value = (1000 * timing.median, 'ms') if size == 1 else (timing.rate(size), 'images/s')
-    spread = {key: 1000 / rate for key, rate in timing.spread().items() if key != 'turns'} if size == 1 else (
-      timing.spread(size))
-    rows.append(Row(f'{name}/{"latency" if size == 1 else "throughput"}', *value,
-                    timings[first, size].median / timing.median, channels.label(first), details | spread))
+    spread = (
+      {key: 1000 / rate for key, rate in timing.spread().items() if key != 'turns'}
+      if size == 1
+      else (timing.spread(size))
+    )
+    rows.append(
+      Row(
+        f'{name}/{"latency" if size == 1 else "throughput"}',
+        *value,
+        timings[first, size].median / timing.median,
+        channels.label(first),
+        details | spread,
+      )
+    )
   for subset, counts in counted.items():
-    rows.append(Row(f'subsets/{args.model}/{channels.label(subset)}/MACs', counts['macs'] / 1e6, 'million',
-                    counted[first]['macs'] / counts['macs'], channels.label(first), counts))
+    rows.append(
+      Row(
+        f'subsets/{args.model}/{channels.label(subset)}/MACs',
+        counts['macs'] / 1e6,
+        'million',
+        counted[first]['macs'] / counts['macs'],
+        channels.label(first),
+        counts,
+      )
+    )
   return rows
 
 
@@ -105,24 +128,40 @@ def compilation(args: argparse.Namespace, place: Path) -> list[Row]:
   for way in CACHE:
     seconds = _medians(found[way])
     without = statistics.median(each['compile'] for each in found['without'])
-    rows.append(Row(f'subsets/{args.model}/compile {args.subsets}/{way} cache', seconds['compile'], 's',
-                    without / seconds['compile'], 'without cache', seconds | {'each': found[way]}))
+    rows.append(
+      Row(
+        f'subsets/{args.model}/compile {args.subsets}/{way} cache',
+        seconds['compile'],
+        's',
+        without / seconds['compile'],
+        'without cache',
+        seconds | {'each': found[way]},
+      )
+    )
   return rows
 
 
 def growth(args: argparse.Namespace, place: Path) -> list[Row]:
   rows = []
   found: dict[tuple[str, int], list[dict[str, float]]] = {
-    (text, channels): [] for text in GROWTH for channels in args.channels}
+    (text, channels): [] for text in GROWTH for channels in args.channels
+  }
   for _ in range(args.starts):
     for (text, channels), each in found.items():
       each.append(_fresh(args, None, 'report', channels, text))
   for (text, channels), each in found.items():
     seconds, least = _medians(each), _medians(found[text, args.channels[0]])
     for what in ('compile', 'report'):
-      rows.append(Row(
-        f'subsets/{args.model}/{what} {text} of {channels}', seconds[what], 's', least[what] / seconds[what],
-        f'of {args.channels[0]}', seconds | {'each': each, 'subsets': len(channel_set(channels).subsets(text))}))
+      rows.append(
+        Row(
+          f'subsets/{args.model}/{what} {text} of {channels}',
+          seconds[what],
+          's',
+          least[what] / seconds[what],
+          f'of {args.channels[0]}',
+          seconds | {'each': each, 'subsets': len(channel_set(channels).subsets(text))},
+        )
+      )
   return rows
 
 
@@ -132,8 +171,11 @@ def _medians(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _fresh(args: argparse.Namespace, cache: Path | None, *question: Any) -> Any:
   """The answer of a process that has compiled nothing yet."""
-  environment = {'JAX_ENABLE_COMPILATION_CACHE': 'false'} if cache is None else {
-    'JAX_ENABLE_COMPILATION_CACHE': 'true', 'JAX_COMPILATION_CACHE_DIR': str(cache)}
+  environment = (
+    {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
+    if cache is None
+    else {'JAX_ENABLE_COMPILATION_CACHE': 'true', 'JAX_COMPILATION_CACHE_DIR': str(cache)}
+  )
   with Child(serve, args, environment=environment) as child:
     return child.ask(*question)
 
@@ -144,9 +186,17 @@ def evaluation(args: argparse.Namespace, place: Path) -> list[Row]:
     timings: dict[str, Timing] = child.ask('evaluation', str(place))
   forward = timings['forward passes alone']
   details = {'images': args.images, 'batch_size': args.batch_size, 'image_size': args.image_size}
-  return [Row(f'subsets/{args.model}/evaluate {args.subsets}/{name}', args.images / timing.median, 'images/s',
-              forward.median / timing.median, 'forward passes alone', details | timing.spread(args.images))
-          for name, timing in timings.items()]
+  return [
+    Row(
+      f'subsets/{args.model}/evaluate {args.subsets}/{name}',
+      args.images / timing.median,
+      'images/s',
+      forward.median / timing.median,
+      'forward passes alone',
+      details | timing.spread(args.images),
+    )
+    for name, timing in timings.items()
+  ]
 
 
 def channel_set(count: int) -> ChannelSet:
@@ -154,7 +204,7 @@ def channel_set(count: int) -> ChannelSet:
 
 
 def config_of(args: argparse.Namespace) -> ml_collections.ConfigDict:
-  config = default.get_config()
+  config = configs.default()
   config.image_size, config.evaluate.batch_size = args.image_size, args.batch_size
   config.model.name, config.model.width, config.model.small_images = args.model, args.width, args.small_images
   return config
@@ -167,8 +217,9 @@ def network(args: argparse.Namespace, channels: ChannelSet) -> nn.Module:
 def serve(args: argparse.Namespace) -> Callable[..., Any]:
   """For a child process: a function of the part's name, and of what it is to be done with."""
   devices.start([args.batch_size])
-  return lambda what, *rest: {
-    'speed': _speed, 'compile': _compile, 'report': _report, 'evaluation': _evaluation}[what](args, *rest)
+  return lambda what, *rest: {'speed': _speed, 'compile': _compile, 'report': _report, 'evaluation': _evaluation}[what](
+    args, *rest
+  )
 
 
 def _variables(model: nn.Module, image_size: int) -> dict[str, Any]:
@@ -176,13 +227,17 @@ def _variables(model: nn.Module, image_size: int) -> dict[str, Any]:
   count = model.channels
   images = np.zeros((1, image_size, image_size, count), np.float32)
   correlation = np.full((count, count), 0.8, np.float32) + 0.2 * np.eye(count, dtype=np.float32)
-  return put_statistics(jax.jit(model.init)(jax.random.key(0), images), {
-    'mean': np.full(count, 120, np.float32), 'std': np.full(count, 55, np.float32), 'correlation': correlation})
+  return put_statistics(
+    jax.jit(model.init)(jax.random.key(0), images),
+    {'mean': np.full(count, 120, np.float32), 'std': np.full(count, 55, np.float32), 'correlation': correlation},
+  )
 
 
-def _forward_passes(model: nn.Module, subsets: Sequence[Subset], images: jax.Array, variables: Any
-                    ) -> dict[Subset, Callable[[], jax.Array]]:
+def _forward_passes(
+  model: nn.Module, subsets: Sequence[Subset], images: jax.Array, variables: Any
+) -> dict[Subset, Callable[[], jax.Array]]:
   """The network on each subset of some images: compiled functions, and their inputs cut out before."""
+
   def apply(variables, images, subset):
     return model.apply(variables, images, subset=subset)
 
@@ -211,8 +266,15 @@ def _repeat(run: Callable[[], Any], times: int) -> None:
 
 def _evaluator(args: argparse.Namespace, model: nn.Module, subsets: Sequence[Subset]) -> Evaluator:
   return Evaluator(
-    model, subsets, order=range(model.channels), image_size=args.image_size, resize=1.0,
-    fill=np.full(model.channels, 120, np.float32), may_lack=False, mesh=devices.data_mesh())
+    model,
+    subsets,
+    order=range(model.channels),
+    image_size=args.image_size,
+    resize=1.0,
+    fill=np.full(model.channels, 120, np.float32),
+    may_lack=False,
+    mesh=devices.data_mesh(),
+  )
 
 
 def _compile(args: argparse.Namespace, count: int, text: str) -> dict[str, float]:
@@ -227,7 +289,7 @@ def _compiled(args: argparse.Namespace, channels: ChannelSet, text: str) -> tupl
   variables = jax.device_put(_variables(model, args.image_size), devices.replicated(devices.data_mesh()))
   initialise = time.perf_counter() - begin
   evaluator = _evaluator(args, model, channels.subsets(text))
-  noise = source.ArraySource('noise', *_noise(args, len(channels), args.batch_size), channels, CLASSES)
+  noise = ArraySource('noise', *_noise(args, len(channels), args.batch_size), channels, CLASSES)
   passes = []
   for _ in range(3):
     begin = time.perf_counter()
@@ -239,11 +301,12 @@ def _compiled(args: argparse.Namespace, channels: ChannelSet, text: str) -> tupl
 def _report(args: argparse.Namespace, count: int, text: str) -> dict[str, float]:
   """What `_compile` tells, and how long all that eval_main.py does then takes: compile, judge, count costs."""
   from flaxnets.evaluation.judge import evaluate
+  from flaxnets.inference.metadata import Metadata
   from flaxnets.inference.network import Network
 
   channels, config = channel_set(count), config_of(args)
   seconds, variables = _compiled(args, channels, text)
-  knowledge = experiment.Knowledge(channels, CLASSES, 'uint8', (0.0,) * count, (255.0,) * count)
+  knowledge = Metadata(channels, CLASSES, 'uint8', (0.0,) * count, (255.0,) * count)
   with tempfile.TemporaryDirectory() as place:
     images, labels = _noise(args, count, args.images)
     np.savez(Path(place, 'data.npz'), X_test=images, y_test=labels, bands=channels.names, classes=CLASSES)
@@ -267,8 +330,7 @@ def _evaluation(args: argparse.Namespace, root: str) -> dict[str, Timing]:
   model = network(args, channels)
   variables = jax.device_put(_variables(model, args.image_size), devices.replicated(mesh))
   evaluator = _evaluator(args, model, subsets)
-  source = source.open_source(
-    'lists', 'train.txt', root=root, canvas=round(1.5 * args.image_size), class_names=CLASSES)
+  source = open_source(DataOptions('lists', root, canvas=round(1.5 * args.image_size)), 'train.txt', CLASSES)
   shape = (args.batch_size, args.image_size, args.image_size, len(channels))
   images = jax.device_put(np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32), devices.sharded(mesh))
   forwards = _forward_passes(model, subsets, images, variables)
@@ -287,11 +349,15 @@ def _evaluation(args: argparse.Namespace, root: str) -> dict[str, Timing]:
       jax.block_until_ready(outputs[-2:][0])
     jax.block_until_ready(outputs)
 
-  return measure.interleaved({
-    'one pass over the files': functools.partial(each, run=lambda: evaluator(variables, canvases())),
-    'forward passes alone': functools.partial(each, run=alone),
-    'reading alone': functools.partial(each, run=lambda: list(devices.to_devices(canvases(), mesh))),
-  }, args.repeats, seconds=args.seconds)
+  return measure.interleaved(
+    {
+      'one pass over the files': functools.partial(each, run=lambda: evaluator(variables, canvases())),
+      'forward passes alone': functools.partial(each, run=alone),
+      'reading alone': functools.partial(each, run=lambda: list(devices.to_devices(canvases(), mesh))),
+    },
+    args.repeats,
+    seconds=args.seconds,
+  )
 
 
 if __name__ == '__main__':

@@ -25,9 +25,20 @@ def named(rows):
 
 
 def test_input_is_measured_beside_the_peer_and_written_with_versions_and_machine(tmp_path, capsys):
-  rows = named(input_pipeline.main([
-    *SMALL, '--parts=files', '--sizes=20x16', '--images=8', '--canvas=24', '--cores=1', '--modes=threads,threads+warp',
-    f'--json={tmp_path}/rows.json']))
+  rows = named(
+    input_pipeline.main(
+      [
+        *SMALL,
+        '--parts=files',
+        '--sizes=20x16',
+        '--images=8',
+        '--canvas=24',
+        '--cores=1',
+        '--modes=threads,threads+warp',
+        f'--json={tmp_path}/rows.json',
+      ]
+    )
+  )
   ours = {f'input/{case}/1core/{mode}' for case in ('20x16px', 'array_record') for mode in ('threads', 'threads+warp')}
   peers = {f'input/20x16px/1core/DataLoader {how}' for how in ('without workers', 'of 1 workers')}
   assert rows.keys() == (ours | peers if TORCH else ours)
@@ -44,8 +55,9 @@ def test_input_is_measured_beside_the_peer_and_written_with_versions_and_machine
 
 
 def test_training_from_files_is_measured_beside_its_step_and_memory_over_an_epoch():
-  rows = named(input_pipeline.main([
-    *SMALL, '--parts=training', '--train_size=20', '--images=16', '--canvas=24', '--epoch=3']))
+  rows = named(
+    input_pipeline.main([*SMALL, '--parts=training', '--train_size=20', '--images=16', '--canvas=24', '--epoch=3'])
+  )
   fed, alone = rows['resnet18/train/from files'], rows['resnet18/train/step alone']
   assert fed.ratio == pytest.approx(fed.value / alone.value)
   memory = [rows[f'resnet18/train/host memory/{when}'] for when in ('start', 'middle', 'end')]
@@ -53,25 +65,37 @@ def test_training_from_files_is_measured_beside_its_step_and_memory_over_an_epoc
 
 
 def test_subsets_are_timed_against_their_macs_and_judged_beside_their_forward_passes():
-  rows = named(subsets.main([
-    *SMALL, '--parts=speed,evaluation', '--subsets=RG;R', '--small_images', '--images=16', '--size=24']))
+  rows = named(
+    subsets.main([*SMALL, '--parts=speed,evaluation', '--subsets=RG;R', '--small_images', '--images=16', '--size=24'])
+  )
   assert {name.removeprefix('subsets/resnet18/') for name in rows} == {
     *(f'{subset}/{what}' for subset in ('RG', 'R') for what in ('latency', 'throughput', 'MACs')),
-    *(f'evaluate RG;R/{what}' for what in ('one pass over the files', 'forward passes alone', 'reading alone'))}
+    *(f'evaluate RG;R/{what}' for what in ('one pass over the files', 'forward passes alone', 'reading alone')),
+  }
   fewer, less = rows['subsets/resnet18/R/MACs'], rows['subsets/resnet18/R/throughput']
   assert fewer.ratio == less.details['macs_ratio'] > 1
   assert less.ratio == pytest.approx(less.value / rows['subsets/resnet18/RG/throughput'].value)
   forward, whole = (
-    rows[f'subsets/resnet18/evaluate RG;R/{what}'] for what in ('forward passes alone', 'one pass over the files'))
+    rows[f'subsets/resnet18/evaluate RG;R/{what}'] for what in ('forward passes alone', 'one pass over the files')
+  )
   assert whole.ratio == pytest.approx(whole.value / forward.value)
 
 
 def test_subsets_are_compiled_in_fresh_processes_without_and_with_the_cache():
-  rows = named(subsets.main([
-    *SMALL, '--parts=compile,growth', '--subsets=R', '--small_images', '--images=8', '--starts=1', '--channels=1']))
+  rows = named(
+    subsets.main(
+      [*SMALL, '--parts=compile,growth', '--subsets=R', '--small_images', '--images=8', '--starts=1', '--channels=1']
+    )
+  )
   assert {name.rpartition('/')[2] for name in rows} == {
-    'without cache', 'filling cache', 'with cache', 'compile sample:7 of 1', 'report sample:7 of 1',
-    'compile singles of 1', 'report singles of 1'}
+    'without cache',
+    'filling cache',
+    'with cache',
+    'compile sample:7 of 1',
+    'report sample:7 of 1',
+    'compile singles of 1',
+    'report singles of 1',
+  }
   assert rows['subsets/resnet18/compile singles of 1'].details['subsets'] == 1
 
 

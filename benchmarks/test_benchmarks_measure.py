@@ -12,7 +12,8 @@ from flaxnets.errors import InputError
 def test_contenders_take_turns_after_two_first_calls():
   calls = []
   times = measure.interleaved(
-    {name: lambda units, name=name: calls.append((name, units)) for name in 'ab'}, 3, seconds=0.0, pause=0.0)
+    {name: lambda units, name=name: calls.append((name, units)) for name in 'ab'}, 3, seconds=0.0, pause=0.0
+  )
   assert calls == [('a', 1), ('b', 1)] * 5
   assert list(times) == ['a', 'b'] and all(len(timing.each) == 3 for timing in times.values())
 
@@ -48,7 +49,13 @@ def test_rows_are_printed_and_written_with_machine_and_versions(tmp_path, capsys
   assert re.search(r'a/b +1,23[45] +images/s +0\.91 +torch_eager\na/c +2 +s *\n', capsys.readouterr().out)
   first, second = json.loads(path.read_text())
   assert {key: first[key] for key in ('name', 'value', 'unit', 'ratio', 'peer', 'low')} == {
-    'name': 'a/b', 'value': 1234.5, 'unit': 'images/s', 'ratio': 0.91, 'peer': 'torch_eager', 'low': 1.0}
+    'name': 'a/b',
+    'value': 1234.5,
+    'unit': 'images/s',
+    'ratio': 0.91,
+    'peer': 'torch_eager',
+    'low': 1.0,
+  }
   assert second['ratio'] is None and second['peer'] is None
   assert first['machine']['cores'] >= 1 and {'python', 'jax', 'numpy'} <= set(first['versions'])
   assert {'date', 'command', 'commit'} <= set(first)

@@ -17,8 +17,16 @@ from flaxnets.nn.blocks import BasicBlock
 from flaxnets.runtime import devices
 from flaxnets.training import optim
 
-TINY = ['--models=tiny', '--width=8', '--image_size=32', '--batch_size=16', '--num_classes=5', '--repeats=2',
-        '--seconds=0', '--no_compile']
+TINY = [
+  '--models=tiny',
+  '--width=8',
+  '--image_size=32',
+  '--batch_size=16',
+  '--num_classes=5',
+  '--repeats=2',
+  '--seconds=0',
+  '--no_compile',
+]
 needs_torch = pytest.mark.skipif(importlib.util.find_spec('torch') is None, reason='PyTorch is not installed')
 
 
@@ -29,6 +37,7 @@ def tiny_network(monkeypatch):
   monkeypatch.setitem(models.MODELS, 'tiny', network)
   if importlib.util.find_spec('torch'):
     from benchmarks import torch_networks
+
     monkeypatch.setitem(torch_networks.RESNETS, 'tiny', ((1, 1), torch_networks.basic, 1))
 
 
@@ -118,6 +127,7 @@ def test_the_torch_network_computes_the_same_outputs_losses_and_steps(name, mesh
 @pytest.mark.parametrize('key', ['stem.norm.running_var', 'stage2_block1.shortcut_conv.weight', 'head.dense.bias'])
 def test_a_network_that_computes_something_else_is_not_timed(key, mesh1, monkeypatch):
   from benchmarks import torch_networks
+
   carried = torch_networks.carried
 
   def damaged(variables):
@@ -146,6 +156,7 @@ def test_an_optimizer_that_is_another_is_not_timed(mesh1, monkeypatch):
 @needs_torch
 def test_weights_that_do_not_fit_are_refused(mesh1):
   from benchmarks import torch_networks
+
   network = torch_networks.build('tiny', channels=3, num_classes=5, width=16)
   with pytest.raises(InputError, match='the weights do not fit the PyTorch network'):
     torch_networks.load(network, peerless(mesh1).variables)
@@ -174,8 +185,10 @@ def test_several_steps_of_both_sides_end_in_the_same_weights(mesh8):
     assert np.linalg.norm(moved - expected) < 2e-2 * np.linalg.norm(expected), key
 
 
-@pytest.mark.parametrize('layer', [layers.Layer(6, 6, 5, 4, 3, 1, False), layers.Layer(3, 3, 5, 4, 3, 1, False),
-                                   layers.Layer(6, 6, 5, 4, 1, 2, False)])
+@pytest.mark.parametrize(
+  'layer',
+  [layers.Layer(6, 6, 5, 4, 3, 1, False), layers.Layer(3, 3, 5, 4, 3, 1, False), layers.Layer(6, 6, 5, 4, 1, 2, False)],
+)
 @pytest.mark.parametrize('part', layers.PARTS)
 def test_a_layer_alone_is_the_same_convolution_on_both_sides(layer, part, mesh1):
   torch = pytest.importorskip('torch')

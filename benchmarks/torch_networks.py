@@ -96,8 +96,17 @@ class Head(nn.Module):
 class ResNet(nn.Module):
   """See `flaxnets.models.resnet.ResNet`."""
 
-  def __init__(self, stage_sizes: Sequence[int], block: Any, expansion: int, *, channels: int, num_classes: int,
-               width: int, small_images: bool):
+  def __init__(
+    self,
+    stage_sizes: Sequence[int],
+    block: Any,
+    expansion: int,
+    *,
+    channels: int,
+    num_classes: int,
+    width: int,
+    small_images: bool,
+  ):
     super().__init__()
     self.stem = Stem(channels, width, small_images)
     self.blocks, inputs = [], width
@@ -147,7 +156,9 @@ class ResAttentionNet(nn.Module):
 
 
 RESNETS = {
-  'resnet18': ((2, 2, 2, 2), basic, 1), 'resnet34': ((3, 4, 6, 3), basic, 1), 'resnet50': ((3, 4, 6, 3), bottleneck, 4)
+  'resnet18': ((2, 2, 2, 2), basic, 1),
+  'resnet34': ((3, 4, 6, 3), basic, 1),
+  'resnet50': ((3, 4, 6, 3), bottleneck, 4),
 }
 
 

@@ -29,8 +29,10 @@ def device_for(platform: str) -> torch.device:
     torch.set_num_threads(machine.cores())
     return torch.device('cpu')
   if not torch.cuda.is_available():
-    raise InputError(f'JAX runs on a {platform} that this PyTorch ({torch.__version__}) cannot use; '
-                     'install one with CUDA, or set JAX_PLATFORMS=cpu')
+    raise InputError(
+      f'JAX runs on a {platform} that this PyTorch ({torch.__version__}) cannot use; '
+      'install one with CUDA, or set JAX_PLATFORMS=cpu'
+    )
   torch.backends.cudnn.benchmark = True
   return torch.device('cuda')
 
@@ -50,8 +52,18 @@ def channels_last(images: np.ndarray, device: torch.device) -> torch.Tensor:
 class _Contender:
   """A network on a device with a batch; called with n it works n times and waits for the last."""
 
-  def __init__(self, name: str, sizes: Mapping[str, int], variables: Mapping[str, Any], images: np.ndarray,
-               labels: np.ndarray, *, device: torch.device, bfloat16: bool, compiled: bool):
+  def __init__(
+    self,
+    name: str,
+    sizes: Mapping[str, int],
+    variables: Mapping[str, Any],
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    device: torch.device,
+    bfloat16: bool,
+    compiled: bool,
+  ):
     self.device, self.bfloat16 = device, bfloat16
     self.compile_seconds = None if compiled else 0.0  # None: in the first unit of work
     self.network = network_on(device, name, sizes, variables)
@@ -102,9 +114,14 @@ class Training(_Contender):
     self.network.train()
     parameters = list(self.network.parameters())
     self.optimizer = torch.optim.SGD(
-      [{'params': [p for p in parameters if p.ndim >= 2], 'weight_decay': weight_decay},
-       {'params': [p for p in parameters if p.ndim < 2], 'weight_decay': 0.0}],
-      lr=learning_rate, momentum=momentum, nesterov=False, fused=True,
+      [
+        {'params': [p for p in parameters if p.ndim >= 2], 'weight_decay': weight_decay},
+        {'params': [p for p in parameters if p.ndim < 2], 'weight_decay': 0.0},
+      ],
+      lr=learning_rate,
+      momentum=momentum,
+      nesterov=False,
+      fused=True,
     )
 
   def work(self) -> None:
@@ -153,7 +170,8 @@ class Convolution:
   def backward(self) -> Any:
     which = [self.part == 'input gradient', self.part == 'kernel gradient', False]
     return torch.ops.aten.convolution_backward(
-      self.outputs, self.x, self.kernel, None, self.strides, self.padding, [1, 1], False, [0, 0], 1, which)
+      self.outputs, self.x, self.kernel, None, self.strides, self.padding, [1, 1], False, [0, 0], 1, which
+    )
 
   def __call__(self, units: int) -> None:
     with torch.inference_mode():
@@ -163,9 +181,7 @@ class Convolution:
       torch.cuda.synchronize()
 
 
-def network_on(
-  device: torch.device, name: str, sizes: Mapping[str, int], variables: Mapping[str, Any]
-) -> nn.Module:
+def network_on(device: torch.device, name: str, sizes: Mapping[str, int], variables: Mapping[str, Any]) -> nn.Module:
   """The network of a name and sizes (see `torch_networks.build`) with Flax variables."""
   network = torch_networks.load(torch_networks.build(name, **sizes), variables)
   return network.to(device, memory_format=torch.channels_last)

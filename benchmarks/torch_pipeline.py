@@ -97,7 +97,8 @@ def serve(batch_size: int, image_size: int, augmentation: dict) -> Callable[[str
     # Endless, as our batches are: at the end of an epoch the workers would stand still.
     order = torch.utils.data.RandomSampler(photos, replacement=True, num_samples=2**40)
     loader = torch.utils.data.DataLoader(
-      photos, batch_size, sampler=order, num_workers=workers, pin_memory=cuda, drop_last=True)
+      photos, batch_size, sampler=order, num_workers=workers, pin_memory=cuda, drop_last=True
+    )
     batches = (images.cuda(non_blocking=True) if cuda else images for images, _ in loader)
     return pace(batches, wait, warm=2 * workers + 1, seconds=seconds)
 

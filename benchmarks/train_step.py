@@ -35,7 +35,7 @@ from jax.sharding import Mesh
 
 from benchmarks import flax_contenders, measure
 from benchmarks.measure import Row, Timing
-from configs import default
+from flaxnets import config as configs
 from flaxnets import experiment, models
 from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
@@ -58,8 +58,12 @@ CHECKED = 8  # images that the check takes
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser = measure.parser('train_step', 'Training and evaluation beside PyTorch.')
-  parser.add_argument('--models', type=measure.listed(str, tuple(models.MODELS)), default=['resnet18', 'resattention'],
-                      help=', '.join(models.MODELS))
+  parser.add_argument(
+    '--models',
+    type=measure.listed(str, tuple(models.MODELS)),
+    default=['resnet18', 'resattention'],
+    help=', '.join(models.MODELS),
+  )
   parser.add_argument('--image_size', type=measure.positive, default=96, help='pixels')
   parser.add_argument('--batch_size', type=measure.positive, default=64)
   parser.add_argument('--width', type=measure.positive, default=64)
@@ -67,8 +71,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument('--dtypes', type=measure.listed(str, ('float32', 'bfloat16')), default=['float32', 'bfloat16'])
   parser.add_argument('--modes', type=measure.listed(str, ('train', 'eval')), default=['train', 'eval'])
   parser.add_argument('--no_compile', action='store_true', help='leave torch.compile out')
-  parser.add_argument('--no_tf32', action='store_true', help='float32 products on GPUs in full float32, on both sides; '
-                      'without it they are TensorFloat-32 on both (on CPUs always float32)')
+  parser.add_argument(
+    '--no_tf32',
+    action='store_true',
+    help='float32 products on GPUs in full float32, on both sides; '
+    'without it they are TensorFloat-32 on both (on CPUs always float32)',
+  )
   return parser.parse_args(argv)
 
 
@@ -142,7 +150,7 @@ class Comparison:
 
   def config(self, dtype: str, *, plain: bool) -> ml_collections.ConfigDict:
     """The default recipe with these settings; with plain the stem is the convolution that PyTorch has."""
-    config = default.get_config()
+    config = configs.default()
     config.image_size, config.train.batch_size = self.args.image_size, self.args.batch_size
     config.model.name, config.model.dtype, config.model.width = self.name, dtype, self.args.width
     if plain:
@@ -164,25 +172,30 @@ class Comparison:
     config.train.weight_decay = 0.1
     with _precision('float32', self.on_gpu):
       training = flax_contenders.Training(
-        self.network(config), self.variables, batch, one, config, whole=False, learning_rate=1.0)
+        self.network(config), self.variables, batch, one, config, whole=False, learning_rate=1.0
+      )
       evaluation = flax_contenders.Evaluation(self.network(config), self.variables, batch['image'], one)
     self.peer.set_tf32(False)
     their_training, their_evaluation = (
-      self.their(mode, config, batch, compiled=False, learning_rate=1.0) for mode in ('train', 'eval'))
+      self.their(mode, config, batch, compiled=False, learning_rate=1.0) for mode in ('train', 'eval')
+    )
     for contender in (training, evaluation, their_training, their_evaluation):
       contender(1)
     begin, after = (self.peer.by_key(params) for params in (self.variables['params'], training.state.params))
     apart = {
       'outputs': _apart(evaluation.logits, their_evaluation.logits.cpu().numpy()),
       'losses': _apart(training.metrics['loss'], their_training.loss.item()),
-      'steps': max(_apart(after[key] - begin[key], value - begin[key])
-                   for key, value in their_training.weights().items()),
+      'steps': max(
+        _apart(after[key] - begin[key], value - begin[key]) for key, value in their_training.weights().items()
+      ),
     }
     print(f'{self.name}: apart from PyTorch by ' + ', '.join(f'{value:.1e} ({key})' for key, value in apart.items()))
     for key, value in apart.items():
       if not value <= AGREE[key]:
-        raise InputError(f'{self.name}: flaxnets and PyTorch do not compute the same function: with equal weights '
-                         f'their {key} are {value:.1e} apart, and {AGREE[key]:.0e} is the most; nothing was timed')
+        raise InputError(
+          f'{self.name}: flaxnets and PyTorch do not compute the same function: with equal weights '
+          f'their {key} are {value:.1e} apart, and {AGREE[key]:.0e} is the most; nothing was timed'
+        )
     return apart
 
   def rows(self, dtype: str, mode: str) -> list[Row]:
@@ -233,14 +246,36 @@ class Comparison:
       made['torch_compile'] = self.their(mode, config, batch, compiled=True)
     return made
 
-  def their(self, mode: str, config: ml_collections.ConfigDict, batch: Mapping[str, np.ndarray], *, compiled: bool,
-            learning_rate: float = flax_contenders.RATE) -> Any:
+  def their(
+    self,
+    mode: str,
+    config: ml_collections.ConfigDict,
+    batch: Mapping[str, np.ndarray],
+    *,
+    compiled: bool,
+    learning_rate: float = flax_contenders.RATE,
+  ) -> Any:
     """PyTorch's contender for a config, with its numbers of SGD."""
-    kind = self.peer.Evaluation if mode == 'eval' else functools.partial(
-      self.peer.Training, learning_rate=learning_rate, momentum=config.train.momentum,
-      weight_decay=config.train.weight_decay)
-    return kind(self.name, self.sizes, self.variables, batch['image'], batch['label'], device=self.device,
-                bfloat16=config.model.dtype == 'bfloat16', compiled=compiled)
+    kind = (
+      self.peer.Evaluation
+      if mode == 'eval'
+      else functools.partial(
+        self.peer.Training,
+        learning_rate=learning_rate,
+        momentum=config.train.momentum,
+        weight_decay=config.train.weight_decay,
+      )
+    )
+    return kind(
+      self.name,
+      self.sizes,
+      self.variables,
+      batch['image'],
+      batch['label'],
+      device=self.device,
+      bfloat16=config.model.dtype == 'bfloat16',
+      compiled=compiled,
+    )
 
   def batch(self) -> dict[str, np.ndarray]:
     return flax_contenders.network_batch(self.args.batch_size, self.args.image_size, self.args.num_classes)
@@ -252,10 +287,15 @@ class Comparison:
     peak, bandwidth, touched = peak_of(kind, products), peak_of(kind, 'memory'), contender.bytes_accessed()
     flops = timing.rate(self.args.batch_size) * 2 * self.macs * (3 if mode == 'train' else 1)
     return {
-      **timing.spread(self.args.batch_size), 'batch_size': self.args.batch_size,
-      'image_size': self.args.image_size, **self.sizes, 'products': products, 'devices': self.mesh.size,
+      **timing.spread(self.args.batch_size),
+      'batch_size': self.args.batch_size,
+      'image_size': self.args.image_size,
+      **self.sizes,
+      'products': products,
+      'devices': self.mesh.size,
       'compile_seconds': round(max(timing.first - timing.median, 0.0) if compiling is None else compiling, 2),
-      'memory_mib': None if memory is None else round(memory / 2**20, 1), 'mfu': peak and flops / peak,
+      'memory_mib': None if memory is None else round(memory / 2**20, 1),
+      'mfu': peak and flops / peak,
       'bandwidth_share': bandwidth and touched and touched / timing.median / bandwidth,
     }
 

@@ -1,15 +1,15 @@
 """Shapes and hues that the program draws itself: a network and its judgement in about a minute on two CPU cores.
 
-    make demo        or        python train_main.py --config=configs/demo.py --workdir=runs/demo
+make demo        or        flaxnets train --config=demo --workdir=runs/demo
 """
 
 from ml_collections import config_dict
 
-from configs import default
+from flaxnets.config import default
 
 
 def get_config() -> config_dict.ConfigDict:
-  config = default.get_config()
+  config = default()
   config.image_size = 32
   config.model.width = 16
   config.data.source = 'synthetic'

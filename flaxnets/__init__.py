@@ -1,6 +1,11 @@
 """Image classifiers that keep working when input channels are missing.
 
-    import flaxnets
+The layer, for a network of your own (Flax Linen):
+
+    layer = flaxnets.DynamicConv(64, (7, 7), num_channels=13, strides=2)
+
+A trained network:
+
     net = flaxnets.load('runs/demo')
     net.predict(images, channels='RG')
 """
@@ -10,17 +15,52 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from flaxnets.channels import ChannelSet
-from flaxnets.errors import InputError
-
 if TYPE_CHECKING:
-  from flaxnets.inference.network import Network, load
+  from flaxnets.analysis.covariance import channel_statistics
+  from flaxnets.channels import ChannelSet
+  from flaxnets.errors import InputError
+  from flaxnets.inference.network import Network
+  from flaxnets.inference.restore import load
+  from flaxnets.nn.dynamic_conv import DynamicConv
+  from flaxnets.nn.stem import Standardize, put_statistics
 
-__all__ = ['ChannelSet', 'InputError', 'Network', 'load']
+__version__: str
+
+# A public name: the module that it is imported from when it is first used. JAX takes seconds to import, and `--help` or
+# the grammar of channel subsets do not need it.
+_NAMES = {
+  'DynamicConv': 'flaxnets.nn.dynamic_conv',
+  'Standardize': 'flaxnets.nn.stem',
+  'channel_statistics': 'flaxnets.analysis.covariance',
+  'put_statistics': 'flaxnets.nn.stem',
+  'ChannelSet': 'flaxnets.channels',
+  'InputError': 'flaxnets.errors',
+  'load': 'flaxnets.inference.restore',
+  'Network': 'flaxnets.inference.network',
+}
+
+__all__ = [  # noqa: RUF022  in the order of the documentation
+  'DynamicConv',
+  'Standardize',
+  'channel_statistics',
+  'put_statistics',
+  'ChannelSet',
+  'InputError',
+  'load',
+  'Network',
+  '__version__',
+]
 
 
 def __getattr__(name: str) -> Any:
-  # A network takes JAX and Orbax, seconds of import that `--help` and the channel grammar need not pay for.
-  if name in ('Network', 'load'):
-    return getattr(importlib.import_module('flaxnets.inference.network'), name)
+  if name in _NAMES:
+    return getattr(importlib.import_module(_NAMES[name]), name)
+  if name == '__version__':
+    from importlib.metadata import version
+
+    return version('flaxnets')
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *__all__})

@@ -19,7 +19,12 @@ MOST_SUBSETS = 1024
 
 _SIZE = re.compile(r'size(>=|<=|==|=|>|<)(\d+)')
 _COMPARISONS = {
-  '>=': operator.ge, '<=': operator.le, '==': operator.eq, '=': operator.eq, '>': operator.gt, '<': operator.lt
+  '>=': operator.ge,
+  '<=': operator.le,
+  '==': operator.eq,
+  '=': operator.eq,
+  '>': operator.gt,
+  '<': operator.lt,
 }
 _SAMPLE = re.compile(r'sample:(\d+)')
 GRAMMAR = "channel names ('RG', 'B02,B03'), 'full', 'all', 'singles', 'pairs', 'size>=2' or 'sample:64'"
@@ -130,8 +135,10 @@ class ChannelSet:
     for term in text.split(';'):
       found.update(self._term(term.strip()))
     if len(found) > MOST_SUBSETS:
-      raise InputError(f'{text!r} asks for {len(found):,} subsets, one compiled function each; '
-                       f"the most is {MOST_SUBSETS:,}: try 'sample:64'")
+      raise InputError(
+        f'{text!r} asks for {len(found):,} subsets, one compiled function each; '
+        f"the most is {MOST_SUBSETS:,}: try 'sample:64'"
+      )
     return sorted(found, key=lambda subset: (-len(subset), subset))
 
   def _term(self, term: str) -> Iterator[Subset] | list[Subset]:
@@ -160,8 +167,10 @@ class ChannelSet:
     if total == 0:
       raise InputError(f'{term!r} fits no subset of {len(self)} channels')
     if total > MOST_SUBSETS:
-      raise InputError(f'{term!r} of {len(self)} channels is {total:,} subsets, one compiled function each; '
-                       f"the most is {MOST_SUBSETS:,}: try 'sample:64' or 'size>={len(self) - 1}'")
+      raise InputError(
+        f'{term!r} of {len(self)} channels is {total:,} subsets, one compiled function each; '
+        f"the most is {MOST_SUBSETS:,}: try 'sample:64' or 'size>={len(self) - 1}'"
+      )
     return itertools.chain.from_iterable(itertools.combinations(range(len(self)), size) for size in sizes)
 
   def _sample(self, wanted: int) -> list[Subset]:

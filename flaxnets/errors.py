@@ -2,8 +2,8 @@
 
 
 class InputError(ValueError):
-    """Something given to flaxnets cannot work.
+  """Something given to flaxnets cannot work.
 
-    The message is one line: what was wrong, where, and what would be right. The entry points print it to
-    stderr without a traceback and exit with 1.
-    """
+  The message is one line: what was wrong, where, and what would be right. The entry points print it to
+  stderr without a traceback and exit with 1.
+  """

@@ -18,7 +18,15 @@ CORRELATION = np.asarray([[1, 0.9, 0.5], [0.9, 1, 0.7], [0.5, 0.7, 1]], np.float
 @functools.cache
 def tiny(num_classes=6, norm='batch'):
   """The network and its first variables, with the statistics above."""
-  model = ResNet(stage_sizes=(1, 1), block=BasicBlock, expansion=1, channels=3, num_classes=num_classes, width=8,
-                 small_images=True, norm=NORMS[norm])
+  model = ResNet(
+    stage_sizes=(1, 1),
+    block=BasicBlock,
+    expansion=1,
+    channels=3,
+    num_classes=num_classes,
+    width=8,
+    small_images=True,
+    norm=NORMS[norm],
+  )
   variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
   return model, put_statistics(variables, {'mean': MEAN, 'std': MEAN / 2, 'correlation': CORRELATION})

@@ -6,7 +6,7 @@ import os
 import ml_collections
 import pytest
 
-from configs import demo
+from flaxnets import config as configs
 from flaxnets.training import loop
 
 
@@ -32,7 +32,7 @@ def train_and_cut(config: ml_collections.ConfigDict, workdir: str | os.PathLike[
 
 def small_config(**changes) -> ml_collections.ConfigDict:
   """Three steps of 32 examples, validated on two subsets; `changes` are dotted names and values."""
-  config = demo.get_config()
+  config = configs.named('demo')
   config.image_size = 16
   config.model.width = 8
   config.data.train = 'train[:96]'

@@ -5,13 +5,14 @@ import json
 import jax
 import numpy as np
 import pytest
-from small import small_config, train_and_cut
 
 import flaxnets
 from flaxnets import experiment
+from flaxnets.cli import evaluate
 from flaxnets.errors import InputError
 from flaxnets.evaluation import judge
 from flaxnets.training import loop
+from tests.small import small_config, train_and_cut
 
 BANDS = ('B02', 'B03', 'B04', 'B08', 'B11')
 CLASSES = ('sea', 'wood', 'town')
@@ -38,10 +39,21 @@ def folder(tmp_path_factory):
 
 
 def bands_config(path, **changes):
-  return small_config(**{
-    'data.source': 'arrays', 'data.root': str(path), 'data.channels': '', 'data.train': 'train',
-    'data.validation': 'val', 'data.test': 'test', 'data.wavelengths': (490, 560, 665, 842, 1610),
-    'presence.mode': 'none', 'train.epochs': 4.0, 'evaluate.subsets': 'full;B03,B04;B08', **changes})
+  return small_config(
+    **{
+      'data.source': 'arrays',
+      'data.root': str(path),
+      'data.channels': '',
+      'data.train': 'train',
+      'data.validation': 'val',
+      'data.test': 'test',
+      'data.wavelengths': (490, 560, 665, 842, 1610),
+      'presence.mode': 'none',
+      'train.epochs': 4.0,
+      'evaluate.subsets': 'full;B03,B04;B08',
+      **changes,
+    }
+  )
 
 
 @pytest.fixture(scope='module')
@@ -70,7 +82,7 @@ def judged(run, name='test'):
 def test_bands_train_with_missing_ones_and_are_judged_by_name(run, net, images):
   assert net.channels.names == BANDS and net.channels.wavelengths == (490, 560, 665, 842, 1610)
   assert net.classes == CLASSES
-  judge.run(run, subsets='full;B03,B04;B08')
+  evaluate.run(run, subsets='full;B03,B04;B08')
   rows, arrays = judged(run)
   assert list(rows) == [','.join(BANDS), 'B03,B04', 'B08']
   np.testing.assert_array_equal(net.predict(images), arrays[f'prediction/{",".join(BANDS)}'])
@@ -93,8 +105,9 @@ def test_a_plane_of_nan_is_a_channel_that_an_image_lacks(net, images):
 def test_a_missing_plane_among_channels_in_another_order(net, images):
   lacking = images[..., [4, 1]].astype(np.float32)
   lacking[..., 0] = np.nan
-  np.testing.assert_allclose(net.logits(lacking, ['B11', 'B03']), net.logits(images[..., [1]], 'B03'), rtol=1e-3,
-                             atol=1e-3)
+  np.testing.assert_allclose(
+    net.logits(lacking, ['B11', 'B03']), net.logits(images[..., [1]], 'B03'), rtol=1e-3, atol=1e-3
+  )
 
 
 def test_other_pixels_that_are_no_numbers_are_named(net, images):
@@ -118,43 +131,50 @@ def test_dark_scenes_are_judged_and_another_scale_is_refused(net, images):
 def test_a_file_on_another_scale_is_not_judged(run, folder):
   other = bands(folder / 'reflectance.npz', scale=1e-4, dtype=np.float32)
   with pytest.raises(InputError, match=r'X_test in .*reflectance\.npz: these images reach 0\.\d+'):
-    judge.run(run, subsets='full', root=str(other))
+    evaluate.run(run, subsets='full', root=str(other))
 
 
 def test_a_sensor_with_fewer_bands_is_judged_on_those(run, folder):
-  judge.run(run, subsets='B02,B04')
+  evaluate.run(run, subsets='B02,B04')
   expected = judged(run)[1]['prediction/B02,B04']
   other = bands(folder / 'fewer.npz', taken=('B04', 'B02'))
   arrays = np.load(other)
   complete = np.load(folder / 'bands.npz')
   np.savez(other, **{**arrays, 'X_test': complete['X_test'][..., [2, 0]]})
-  judge.run(run, root=str(other))
+  evaluate.run(run, root=str(other))
   rows, arrays = judged(run, 'test-fewer')
   assert list(rows) == ['B02,B04', 'B02', 'B04']
   np.testing.assert_array_equal(arrays['prediction/B02,B04'], expected)
   with pytest.raises(InputError, match=r"fewer\.npz: no channel 'B08'; there are B02, B04"):
-    judge.run(run, subsets='B08', root=str(other))
+    evaluate.run(run, subsets='B08', root=str(other))
 
 
 def test_a_network_that_names_its_bands_takes_a_file_that_lacks_some(folder, tmp_path):
-  config = bands_config(folder / 'bands.npz', **{'data.channels': 'B02,B03,B08', 'data.wavelengths': (490, 560, 842),
-                                                 'evaluate.subsets': 'full', 'train.epochs': 1.0})
+  config = bands_config(
+    folder / 'bands.npz',
+    **{
+      'data.channels': 'B02,B03,B08',
+      'data.wavelengths': (490, 560, 842),
+      'evaluate.subsets': 'full',
+      'train.epochs': 1.0,
+    },
+  )
   loop.run(config, tmp_path / 'run')
   other = bands(tmp_path / 'fewer.npz', taken=('B08', 'B04', 'B02'))
-  judge.run(tmp_path / 'run', subsets='full', root=str(other))
+  evaluate.run(tmp_path / 'run', subsets='full', root=str(other))
   assert list(judged(tmp_path / 'run', 'test-fewer')[0]) == ['B02,B08']
 
 
 def test_a_file_without_any_known_band_is_refused(run, folder):
   other = bands(folder / 'other.npz', taken=('B03', 'B08'), bands=np.array(['VV', 'VH']))
   with pytest.raises(InputError, match="has the channels VV, VH, and none of the network's, which are B02, B03"):
-    judge.run(run, root=str(other))
+    evaluate.run(run, root=str(other))
 
 
 def test_a_file_whose_labels_count_other_classes_is_refused(run, folder):
   other = bands(folder / 'turned.npz', classes=('wood', 'sea', 'town'))
   with pytest.raises(InputError, match="class 'wood' is label 0 here, but label 1 of the 3 classes of the network"):
-    judge.run(run, root=str(other))
+    evaluate.run(run, root=str(other))
 
 
 def test_a_run_does_not_go_on_with_other_examples(folder, tmp_path):
@@ -168,8 +188,9 @@ def test_a_run_does_not_go_on_with_other_examples(folder, tmp_path):
 
 def test_kernels_and_features_belong_to_the_logits(net, images):
   dense = net.variables['params']['head']['dense']
-  np.testing.assert_allclose(net.features(images) @ dense['kernel'] + dense['bias'], net.logits(images), rtol=1e-3,
-                             atol=1e-4)
+  np.testing.assert_allclose(
+    net.features(images) @ dense['kernel'] + dense['bias'], net.logits(images), rtol=1e-3, atol=1e-4
+  )
   np.testing.assert_array_equal(net.kernels(), net.variables['params']['stem']['conv']['kernel'])
 
 
@@ -187,9 +208,18 @@ def test_more_images_than_fit_at_once_are_worked_off_in_parts(net, images, monke
 
 
 def test_a_cut_run_goes_on_to_the_same_weights_with_everything_switched_on(folder, tmp_path):
-  config = bands_config(folder / 'bands.npz', **{
-    'presence.mode': 'hierarchical', 'train.ema': 0.9, 'train.accumulate': 2, 'train.warmup_epochs': 1.0,
-    'train.clip_norm': 1.0, 'train.label_smoothing': 0.1, 'evaluate.subsets': 'full'})
+  config = bands_config(
+    folder / 'bands.npz',
+    **{
+      'presence.mode': 'hierarchical',
+      'train.ema': 0.9,
+      'train.accumulate': 2,
+      'train.warmup_epochs': 1.0,
+      'train.clip_norm': 1.0,
+      'train.label_smoothing': 0.1,
+      'evaluate.subsets': 'full',
+    },
+  )
   loop.run(config, tmp_path / 'whole')
   train_and_cut(config, tmp_path / 'cut', steps=5)
   loop.run(config, tmp_path / 'cut')
@@ -197,6 +227,8 @@ def test_a_cut_run_goes_on_to_the_same_weights_with_everything_switched_on(folde
   assert whole.ema and again.ema
   for ours, theirs in zip(*(jax.tree.leaves(net.variables) for net in (again, whole)), strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-  steps = [[line['step'] for line in map(json.loads, (tmp_path / name / 'metrics.jsonl').read_text().splitlines())]
-           for name in ('cut', 'whole')]
+  steps = [
+    [line['step'] for line in map(json.loads, (tmp_path / name / 'metrics.jsonl').read_text().splitlines())]
+    for name in ('cut', 'whole')
+  ]
   assert steps[0] == steps[1]  # step 5 was told before the cut, and is told once

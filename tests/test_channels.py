@@ -15,18 +15,21 @@ def labels(channels, text):
   return [channels.label(subset) for subset in channels.subsets(text)]
 
 
-@pytest.mark.parametrize(('text', 'expected'), [
-  ('all', ['RGB', 'RG', 'RB', 'GB', 'R', 'G', 'B']),
-  ('singles', ['R', 'G', 'B']),
-  ('pairs', ['RG', 'RB', 'GB']),
-  ('size>=2', ['RGB', 'RG', 'RB', 'GB']),
-  ('size<2', ['R', 'G', 'B']),
-  ('size==3', ['RGB']),
-  ('full', ['RGB']),
-  ('BR', ['RB']),
-  ('R,G', ['RG']),
-  ('B; RG ;full;RG', ['RGB', 'RG', 'B']),
-])
+@pytest.mark.parametrize(
+  ('text', 'expected'),
+  [
+    ('all', ['RGB', 'RG', 'RB', 'GB', 'R', 'G', 'B']),
+    ('singles', ['R', 'G', 'B']),
+    ('pairs', ['RG', 'RB', 'GB']),
+    ('size>=2', ['RGB', 'RG', 'RB', 'GB']),
+    ('size<2', ['R', 'G', 'B']),
+    ('size==3', ['RGB']),
+    ('full', ['RGB']),
+    ('BR', ['RB']),
+    ('R,G', ['RG']),
+    ('B; RG ;full;RG', ['RGB', 'RG', 'B']),
+  ],
+)
 def test_subsets_are_what_people_write_larger_ones_first_and_none_twice(text, expected):
   assert labels(RGB, text) == expected
 
@@ -43,16 +46,19 @@ def test_a_sample_of_more_than_there_are_is_all():
   assert RGB.subsets('sample:100') == RGB.subsets('all')
 
 
-@pytest.mark.parametrize(('channels', 'text', 'said'), [
-  (RGB, 'RN', "no channel 'N'; there are R, G, B"),
-  (RGB, 'RR', "channel 'R' is given twice"),
-  (RGB, '', "cannot read the subset ''"),
-  (RGB, 'size>>2', "cannot read the subset 'size>>2'"),
-  (RGB, 'size>3', 'fits no subset of 3 channels'),
-  (RGB, 'sample:0', 'asks for no subset'),
-  (SENTINEL, 'all', '8,191 subsets'),
-  (SENTINEL, 'B99', "no channel 'B99'"),
-])
+@pytest.mark.parametrize(
+  ('channels', 'text', 'said'),
+  [
+    (RGB, 'RN', "no channel 'N'; there are R, G, B"),
+    (RGB, 'RR', "channel 'R' is given twice"),
+    (RGB, '', "cannot read the subset ''"),
+    (RGB, 'size>>2', "cannot read the subset 'size>>2'"),
+    (RGB, 'size>3', 'fits no subset of 3 channels'),
+    (RGB, 'sample:0', 'asks for no subset'),
+    (SENTINEL, 'all', '8,191 subsets'),
+    (SENTINEL, 'B99', "no channel 'B99'"),
+  ],
+)
 def test_what_is_no_subset_is_said_in_one_line(channels, text, said):
   with pytest.raises(InputError) as error:
     channels.subsets(text)
@@ -87,8 +93,9 @@ def test_sizes_count_as_combinations_do(count, data):
   assert len(channels.subsets('all')) == 2**count - 1
 
 
-@given(st.integers(1, 13).flatmap(lambda count: st.tuples(
-  st.just(count), st.sets(st.integers(0, count - 1), min_size=1))))
+@given(
+  st.integers(1, 13).flatmap(lambda count: st.tuples(st.just(count), st.sets(st.integers(0, count - 1), min_size=1)))
+)
 def test_a_label_reads_back_as_its_subset(pair):
   count, members = pair
   for names in (tuple('ABCDEFGHIJKLM'[:count]), SENTINEL.names[:count]):

@@ -1,17 +1,17 @@
 """Table 1, and the left side of table 2: ResNet-18 with DynamicConv at 96 pixels.
 
-    python train_main.py --config=configs/imagenet_mini/resnet18_dynamic.py \
+    flaxnets train --config=imagenet_mini/resnet18_dynamic \
         --config.data.root=/data/imagenet-mini --workdir=runs/resnet18_dynamic
-    python eval_main.py --workdir=runs/resnet18_dynamic
+    flaxnets eval --workdir=runs/resnet18_dynamic
 """
 
 from ml_collections import config_dict
 
-from configs import default
+from flaxnets.config import default
 
 
 def get_config() -> config_dict.ConfigDict:
-  config = default.get_config()
+  config = default()
   config.image_size = 96
   config.model.name = 'resnet18'
   config.model.stem = 'dynamic'

@@ -1,6 +1,6 @@
 """The paper's tables 1 to 3 in one go: this folder's four networks, and the first once more as the paper trains it.
 
-    python -m flaxnets.study.runner --config=configs/imagenet_mini/tables.py --config.data.root=/data/imagenet-mini \
+    flaxnets study --config=imagenet_mini/tables --config.data.root=/data/imagenet-mini \
         --out=runs/tables
 
 For a GPU, where it goes faster with larger batches and a rate to match:
@@ -10,14 +10,13 @@ the same command.
 
 from ml_collections import config_dict
 
-from configs.imagenet_mini import resnet18_dynamic
+from flaxnets.config import named
 
-PLAIN = {
-  'model.stem': 'conv', 'model.completion': 'mean', 'presence.mode': 'none', 'evaluate.subsets': 'full'}
+PLAIN = {'model.stem': 'conv', 'model.completion': 'mean', 'presence.mode': 'none', 'evaluate.subsets': 'full'}
 
 
 def get_config() -> config_dict.ConfigDict:
-  return resnet18_dynamic.get_config()
+  return named('imagenet_mini/resnet18_dynamic')
 
 
 def get_runs() -> dict[str, dict]:

@@ -1,25 +1,20 @@
 """Protocol S: one network for the seven subsets of RGB beside seven experts, and beside the naive ways. Fits a CPU.
 
-    python -m flaxnets.study.runner --config=configs/studies/rgb.py --config.data.root=/data/miniimagenet50_84px \
+    flaxnets study --config=studies/rgb --config.data.root=/data/miniimagenet50_84px \
         --root=/data/miniimagenet50_84px_test5k --split=test5k.txt --out=runs/rgb
 
 Twenty epochs of ResNet-18, width 32, at 56 pixels. What is chosen (a rate, a recipe) is chosen on 2,000 images held
 out of `train`, 40 a class; the test split is for what was chosen. This writes train_tune.txt and tune.txt into a
 folder, and the second command tunes with them:
 
-    python -m configs.studies.rgb /data/miniimagenet50_84px runs/splits
-    python -m flaxnets.study.runner --config=configs/studies/rgb.py --config.data.root=/data/miniimagenet50_84px \
+    flaxnets split /data/miniimagenet50_84px runs/splits
+    flaxnets study --config=studies/rgb --config.data.root=/data/miniimagenet50_84px \
         --config.data.train=$PWD/runs/splits/train_tune.txt --split=$PWD/runs/splits/tune.txt --out=runs/rgb_tune
 """
 
-import collections
-import pathlib
-import sys
-
-import numpy as np
 from ml_collections import config_dict
 
-from configs import default
+from flaxnets.config import default
 
 RGB_ONLY = {'presence.mode': 'none'}
 CONV = {'model.stem': 'conv', 'model.completion': 'mean'}
@@ -28,7 +23,7 @@ SEEDS = (0, 1)
 
 def get_config() -> config_dict.ConfigDict:
   """The shared part; with nothing changed it is hierarchical-linear."""
-  config = default.get_config()
+  config = default()
   config.image_size = 56
   config.model.name = 'resnet18'
   config.model.width = 32
@@ -81,22 +76,3 @@ def get_runs() -> dict[str, dict]:
   for name in ('resnet34', 'resattention'):
     runs[f'{name}-rgb'] = {**RGB_ONLY, **CONV, 'model.name': name}
   return runs
-
-
-def hold_out(root: pathlib.Path, out: pathlib.Path, per_class: int = 40, seed: int = 0) -> None:
-  """Splits root/train.txt into out/train_tune.txt and out/tune.txt, which has so many lines of every class."""
-  lines = [line for line in (root / 'train.txt').read_text().splitlines() if line.strip()]
-  of_class = collections.defaultdict(list)
-  for line in lines:
-    of_class[int(line.rsplit(None, 1)[1])].append(line)
-  random = np.random.default_rng(seed)
-  held = {each[i] for _, each in sorted(of_class.items()) for i in random.permutation(len(each))[:per_class]}
-  out.mkdir(parents=True, exist_ok=True)
-  for name, inside in (('tune.txt', True), ('train_tune.txt', False)):
-    (out / name).write_text(''.join(f'{line}\n' for line in lines if (line in held) == inside))
-
-
-if __name__ == '__main__':
-  if len(sys.argv) != 3:
-    sys.exit('usage: python -m configs.studies.rgb ROOT OUT')
-  hold_out(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]))

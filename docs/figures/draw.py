@@ -1,6 +1,6 @@
 """Draws docs/figures/*.svg: what DynamicConv does, and what it is worth. Needs matplotlib (`pip install .[figures]`).
 
-    python docs/figures/draw.py
+python docs/figures/draw.py
 """
 
 import json
@@ -30,7 +30,9 @@ def main() -> None:
   # Text as text, and no date or random name within: the same table draws the same file.
   plt.rcParams.update({'svg.fonttype': 'none', 'svg.hashsalt': 'flaxnets', 'font.family': 'sans-serif', 'font.size': 9})
   for name, draw, size in (
-    ('kernels', kernels, (7.2, 2.5)), ('subsets', subsets, (7.2, 3.6)), ('epochs', epochs, (7.2, 3.0)),
+    ('kernels', kernels, (7.2, 2.5)),
+    ('subsets', subsets, (7.2, 3.6)),
+    ('epochs', epochs, (7.2, 3.0)),
   ):
     figure, axes = plt.subplots(figsize=size, layout='constrained')
     draw(axes)
@@ -48,7 +50,8 @@ def kernels(axes: plt.Axes) -> None:
     'R': {'R': 'RGB'},
   }
   words = {
-    'RGB': ('all channels', 'the bank itself'), 'RG': ('B is absent', "B's kernel, predicted from both"),
+    'RGB': ('all channels', 'the bank itself'),
+    'RG': ('B is absent', "B's kernel, predicted from both"),
     'R': ('G and B are absent', 'R carries all three'),
   }
   for place, (subset, kernel) in enumerate(takes_over.items()):
@@ -65,9 +68,16 @@ def kernels(axes: plt.Axes) -> None:
       for share, source in enumerate(kernel[channel]):
         height = of_own if share == 0 else (2.5 - of_own) / absent
         bottom = 1.3 + (0 if share == 0 else of_own + (share - 1) * height)
-        axes.add_patch(patches.Rectangle(
-          (x, bottom), 1.05, height, facecolor=dict(R=RED, G=GREEN, B=BLUE)[source], edgecolor='white',
-          alpha=1 if share == 0 else 0.7))
+        axes.add_patch(
+          patches.Rectangle(
+            (x, bottom),
+            1.05,
+            height,
+            facecolor=dict(R=RED, G=GREEN, B=BLUE)[source],
+            edgecolor='white',
+            alpha=1 if share == 0 else 0.7,
+          )
+        )
         own = f'$K_{channel}$' if share == 0 else f'$+P_{{{source}{channel}}}K_{source}$'
         axes.text(x + 0.525, bottom + height / 2, own, ha='center', va='center', color='white', fontsize=8)
     axes.text(left, 0.75, words[subset][1], color=INK)
@@ -89,11 +99,14 @@ def subsets(axes: plt.Axes) -> None:
 
 def epochs(axes: plt.Axes) -> None:
   """Accuracy of the one network and of two experts when all are trained for longer; seed 0 of each."""
-  tables = {number: {row['name']: row for row in json.loads(path.read_text())['rows']}
-            for number, path in LONGER.items()}
+  tables = {
+    number: {row['name']: row for row in json.loads(path.read_text())['rows']} for number, path in LONGER.items()
+  }
   for subset, colour in (('RGB', '#5b4a9d'), ('R', RED)):
-    for run, told, line in (('hierarchical-linear', f'one network, on {subset}', 'o-'),
-                            (f'expert-{subset}', f'the expert of {subset}', 's--')):
+    for run, told, line in (
+      ('hierarchical-linear', f'one network, on {subset}', 'o-'),
+      (f'expert-{subset}', f'the expert of {subset}', 's--'),
+    ):
       values = [100 * rows[run]['accuracy'][subset] for rows in tables.values()]
       axes.plot(list(tables), values, line, color=colour, label=told, markersize=5, linewidth=1)
   axes.set(xlabel='epochs', ylabel='accuracy, per cent', xticks=list(tables))

@@ -5,15 +5,13 @@ A confusion matrix is (K, K): rows are the true classes, columns the predicted o
 
 from __future__ import annotations
 
-import math
-import statistics
 from typing import NamedTuple
 
 import numpy as np
 
+from flaxnets.analysis.intervals import CONFIDENCE, wilson
 from flaxnets.errors import InputError
 
-CONFIDENCE = 0.95
 _CELLS_AT_ONCE = 4_000_000  # of resampled matrices, 8 bytes each
 
 
@@ -40,23 +38,6 @@ def per_class(confusion: np.ndarray) -> Scores:
 def macro(confusion: np.ndarray) -> Scores:
   """Means over all K classes, with or without examples: scikit-learn's macro average with labels=range(K)."""
   return Scores(*(float(score.mean()) for score in per_class(confusion)))
-
-
-def wilson(hits: int, trials: int) -> tuple[float, float]:
-  """The 95 % interval of a share: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
-
-  Raises:
-    InputError: unless 0 <= hits <= trials and trials > 0.
-  """
-  if not 0 <= hits <= trials or trials == 0:
-    raise InputError(f'no interval for {hits} hits in {trials} trials; give 1 trial or more, hits among them')
-  z = statistics.NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
-  share = hits / trials
-  centre = share + z * z / (2 * trials)
-  spread = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2)
-  whole = 1 + z * z / trials
-  # At the ends the formula gives 0 and 1, but for rounding.
-  return (centre - spread) / whole if hits else 0.0, (centre + spread) / whole if hits < trials else 1.0
 
 
 def bootstrap_macro(confusion: np.ndarray, *, samples: int = 1000, seed: int = 0) -> tuple[Scores, Scores]:
@@ -111,8 +92,10 @@ def summary(confusion: np.ndarray, *, bootstrap: int = 1000, seed: int = 0) -> d
   confusion = _checked(confusion)
   values = {'accuracy': accuracy(confusion), **macro(confusion)._asdict()}
   low, high = bootstrap_macro(confusion, samples=bootstrap, seed=seed)
-  ends = {'accuracy': wilson(int(np.trace(confusion)), int(confusion.sum())),
-          **{name: (getattr(low, name), getattr(high, name)) for name in Scores._fields}}
+  ends = {
+    'accuracy': wilson(int(np.trace(confusion)), int(confusion.sum())),
+    **{name: (getattr(low, name), getattr(high, name)) for name in Scores._fields},
+  }
   result = {}
   for name, value in values.items():
     result.update({name: value, f'{name}_low': ends[name][0], f'{name}_high': ends[name][1]})

@@ -1,61 +1,29 @@
 """What each channel is worth in accuracy, from a table of all subsets. NumPy only.
 
-    python -m flaxnets.analysis.worth DIR/eval/test.json [--json]
-
-The worth of a channel is its Shapley value (L. S. Shapley, A value for n-person games, 1953): what it adds to the
-accuracy when channels come one after another, averaged over every order. The worths add up to the accuracy with all
-channels minus that with none, which is the share of the largest class. Up to ten channels they are exact; beyond,
-averages over sampled orders (J. Castro, D. Gomez, J. Tejada, Polynomial calculation of the Shapley value based on
-sampling, Computers & Operations Research 36, 2009), whose subsets `--list` names for eval_main.py:
-
-    python eval_main.py --workdir=DIR --subsets="$(python -m flaxnets.analysis.worth DIR/eval/test.json --orders=30 --list)"
+The worth of a channel is its Shapley value (L. S. Shapley, A value for n-person games, 1953): the accuracy that it adds
+when channels arrive one after another, averaged over every order. The worths add up to the accuracy with all channels
+minus the accuracy with none, which is the share of the largest class. They are exact for up to ten channels. For more
+they are averages over sampled orders (J. Castro, D. Gomez, J. Tejada, Polynomial calculation of the Shapley value based
+on sampling, Computers & Operations Research 36, 2009), and `subsets_needed` lists the subsets to evaluate first.
 """
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
-import json
 import math
-import pathlib
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from flaxnets.channels import ChannelSet, Subset
+from flaxnets.analysis.results import AccuracyTable
+from flaxnets.channels import Subset
 from flaxnets.errors import InputError
 
 MOST_EXACT = 10  # channels; 1,023 subsets
 
 Accuracy = Callable[[Subset], float]
-
-
-class Table(NamedTuple):
-  """What eval/<split>.json says of accuracy: of each subset that was judged, and of the empty one."""
-
-  channels: ChannelSet
-  accuracy: dict[Subset, float]
-
-
-def read(path: str | pathlib.Path) -> Table:
-  """Reads a file of eval_main.py's.
-
-  Raises:
-    InputError: if it cannot be read or is no such file.
-  """
-  try:
-    scores = json.loads(pathlib.Path(path).read_text())
-    channels, rows = ChannelSet(tuple(scores['channels'])), scores['subsets']
-    accuracy = {channels.subset(row['channels']): float(row['accuracy']) for row in rows}
-    examples = np.asarray(rows[0]['confusion']).sum(axis=1)
-  except OSError as error:
-    raise InputError(f'{path} cannot be read ({error.strerror}); eval_main.py writes DIR/eval/test.json') from None
-  except (ValueError, KeyError, TypeError, IndexError):
-    raise InputError(f'{path} is not what eval_main.py writes; judge the run again and give that') from None
-  return Table(channels, {(): float(examples.max() / examples.sum()), **accuracy})
 
 
 def shapley(accuracy: Mapping[Subset, float], channels: int) -> np.ndarray:
@@ -72,14 +40,16 @@ def shapley(accuracy: Mapping[Subset, float], channels: int) -> np.ndarray:
     InputError: for more channels, or subsets that are missing.
   """
   if channels > MOST_EXACT:
-    raise InputError(f'{channels} channels have {2 ** channels - 1:,} subsets; exact worths are for up to '
-                     f'{MOST_EXACT}, and sampled_shapley for more')
+    raise InputError(
+      f'{channels} channels have {2**channels - 1:,} subsets; exact worths are for up to '
+      f'{MOST_EXACT}, and sampled_shapley for more'
+    )
   everything = list(_subsets(channels))
   check_complete(accuracy, everything)
-  values = np.empty(2 ** channels)
+  values = np.empty(2**channels)
   for subset in everything:
     values[_bits(subset)] = accuracy[subset]
-  places = np.arange(2 ** channels)
+  places = np.arange(2**channels)
   sizes = np.bitwise_count(places).astype(int)
   # The share of all orders in which just the channels of a subset come before a given other one.
   share = np.array([1 / (channels * math.comb(channels - 1, size)) for size in range(channels)] + [0.0])
@@ -172,7 +142,7 @@ def _prefixes(order: np.ndarray) -> list[Subset]:
   return [tuple(sorted(order[:count].tolist())) for count in range(len(order) + 1)]
 
 
-def worth(table: Table, *, orders: int = 30, seed: int = 0) -> dict[str, Any]:
+def worth(table: AccuracyTable, *, orders: int = 30, seed: int = 0) -> dict[str, Any]:
   """Everything that the command prints; accuracies and worths as fractions.
 
   Raises:
@@ -187,7 +157,10 @@ def worth(table: Table, *, orders: int = 30, seed: int = 0) -> dict[str, Any]:
   else:
     worths, errors = sampled_shapley(accuracy.__getitem__, count, orders=orders, seed=seed)
   return {
-    'exact': exact, 'orders': None if exact else orders, 'none': accuracy[()], 'full': accuracy[channels.full],
+    'exact': exact,
+    'orders': None if exact else orders,
+    'none': accuracy[()],
+    'full': accuracy[channels.full],
     'channels': [
       {'channel': name, 'worth': float(value), 'standard_error': None if error is None else float(error)}
       for name, value, error in zip(channels.names, worths, errors, strict=True)
@@ -203,41 +176,18 @@ def worth(table: Table, *, orders: int = 30, seed: int = 0) -> dict[str, Any]:
 def text(result: Mapping[str, Any]) -> str:
   """`worth` for people, in points of accuracy."""
   how = 'exact' if result['exact'] else f'{result["orders"]} sampled orders'
-  lines = [f'accuracy {result["none"]:.2%} with no channel (largest class), {result["full"]:.2%} with all',
-           f'worth of each channel in points ({how}):']
+  lines = [
+    f'accuracy {result["none"]:.2%} with no channel (largest class), {result["full"]:.2%} with all',
+    f'worth of each channel in points ({how}):',
+  ]
   width = max(len(row['channel']) for row in result['channels'])
   for row in result['channels']:
     error = '' if row['standard_error'] is None else f' +- {100 * row["standard_error"]:.2f}'
     lines.append(f'  {row["channel"]:{width}} {100 * row["worth"]:6.2f}{error}')
-  lines.append('best subset of each size:' if result['exact'] else
-               f'best subset of each size, of the {result["judged"]:,} that were judged:')
+  lines.append(
+    'best subset of each size:'
+    if result['exact']
+    else f'best subset of each size, of the {result["judged"]:,} that were judged:'
+  )
   lines += [f'  {row["size"]:{2}}  {row["accuracy"]:7.2%}  {row["channels"]}' for row in result['best']]
   return '\n'.join(lines)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(prog='python -m flaxnets.analysis.worth', description='What each channel is worth.')
-  parser.add_argument('table', help='DIR/eval/test.json, written by eval_main.py')
-  parser.add_argument('--json', action='store_true', help='print one object and nothing else')
-  parser.add_argument('--orders', type=int, default=30, help=f'sampled, for more than {MOST_EXACT} channels')
-  parser.add_argument('--seed', type=int, default=0, help='of the sampled orders')
-  parser.add_argument('--list', action='store_true', help='print the subsets that are needed, for eval_main.py')
-  args = parser.parse_args(argv)
-  table = read(args.table)
-  count = len(table.channels)
-  if args.list:
-    needed = subsets_needed(count, orders=args.orders, seed=args.seed)
-    print('all' if count <= MOST_EXACT else ';'.join(map(table.channels.label, needed)))
-    return
-  try:
-    result = worth(table, orders=args.orders, seed=args.seed)
-  except InputError as error:
-    raise InputError(f'{args.table}: {error}; --list prints what eval_main.py --subsets=... is to judge') from None
-  print(json.dumps(result, indent=1) if args.json else text(result))
-
-
-if __name__ == '__main__':
-  try:
-    main()
-  except InputError as error:
-    sys.exit(f'flaxnets.analysis.worth: {error}')

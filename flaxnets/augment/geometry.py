@@ -1,8 +1,4 @@
-"""Which part of each canvas the network sees: one homography per example, for `warp` to resample once.
-
-    python -m flaxnets.augment.geometry --config=configs/default.py --config.data.root=DIR --out=views.png
-
-writes a contact sheet: examples of the training split as evaluation sees them, then as training does.
+"""Which part of each canvas the network sees: one homography per example, which `warp` resamples once.
 
 Views are pure functions of (key, original sizes) and return matrices (b, 3, 3) from output to canvas pixels,
 in the coordinates of `warp`. Inside this file a point of the output, or of the crop, is in -1..1 from edge
@@ -14,13 +10,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flaxnets.augment.geometry.warp import check_perspective, subsamples_for, warp
+from flaxnets.augment.warp import check_perspective
 from flaxnets.errors import InputError
 
 _TRIES = 10  # torchvision's, for a crop that fits
@@ -86,9 +81,7 @@ def training_view(
   return _to_pixels(_product(_box_from_square(box), _product(turn, tilt)), canvas, image_size)
 
 
-def evaluation_view(
-  size: jax.Array, *, canvas: tuple[int, int], image_size: int, resize: float = 1.0
-) -> jax.Array:
+def evaluation_view(size: jax.Array, *, canvas: tuple[int, int], image_size: int, resize: float = 1.0) -> jax.Array:
   """Shorter side to image_size x resize, then the centre: torchvision's Resize and CenterCrop, to the pixel.
 
   Args:
@@ -104,27 +97,14 @@ def evaluation_view(
     InputError: for resize below 1.
   """
   if resize < 1:
-    raise InputError(f'augment.evaluation_resize is {resize}; it is at least 1, or the image would not fill '
-                     f'{image_size} pixels')
+    raise InputError(
+      f'augment.evaluation_resize is {resize}; it is at least 1, or the image would not fill {image_size} pixels'
+    )
   size = jnp.asarray(size, jnp.int32)
   resized = round(image_size * resize) * size // size.min(axis=1, keepdims=True)
   start = jnp.round((resized - image_size) / 2)
   box = jnp.concatenate([start, start + image_size], axis=1) / jnp.tile(resized, 2)
   return _to_pixels(_box_from_square(box[:, [1, 0, 3, 2]]), canvas, image_size)
-
-
-def evaluation_images(
-  images: jax.Array, size: jax.Array, *, image_size: int, resize: float, fill: jax.Array
-) -> jax.Array:
-  """What evaluation sees of canvases (b, H, W, C): (b, S, S, C) float32; see `evaluation_view` and `warp`."""
-  canvas = images.shape[1:3]
-  matrices = evaluation_view(size, canvas=canvas, image_size=image_size, resize=resize)
-  return warp(images, matrices, image_size, fill=fill, subsamples=subsamples_for(canvas, image_size, resize=resize))
-
-
-def in_order(planes: jax.Array, order: Sequence[int]) -> jax.Array:
-  """The last axis taken in an order; the array itself where that changes nothing, which XLA would copy."""
-  return planes if tuple(order) == tuple(range(planes.shape[-1])) else planes[..., np.asarray(order)]
 
 
 def _check(crop_scale, crop_ratio, flip, perspective, perspective_probability) -> None:
@@ -154,8 +134,9 @@ def _random_crop(
   found = fits.any(axis=1, keepdims=True)
   first = jnp.take_along_axis(tries, fits.argmax(axis=1)[:, None, None], axis=1)[:, 0]
   nearest = jnp.clip(width / height, ratio[0], ratio[1])
-  largest = jnp.stack([jnp.minimum(height, jnp.round(width / nearest)),
-                       jnp.minimum(width, jnp.round(height * nearest))], axis=-1)
+  largest = jnp.stack(
+    [jnp.minimum(height, jnp.round(width / nearest)), jnp.minimum(width, jnp.round(height * nearest))], axis=-1
+  )
   crop = jnp.where(found, first, largest)
   room = size - crop
   start = jnp.where(found, jnp.floor(draws[:, 2 * _TRIES :] * (room + 1)), jnp.floor(room / 2))
@@ -186,8 +167,7 @@ def _cross(a: jax.Array, b: jax.Array) -> jax.Array:
 def _box_from_square(box: jax.Array) -> jax.Array:
   """Takes -1..1 to boxes, (b, 4): left, top, right, bottom."""
   left, top, right, bottom = box.T
-  return _matrices(((right - left) / 2, 0, (left + right) / 2),
-                   (0, (bottom - top) / 2, (top + bottom) / 2), (0, 0, 1))
+  return _matrices(((right - left) / 2, 0, (left + right) / 2), (0, (bottom - top) / 2, (top + bottom) / 2), (0, 0, 1))
 
 
 def _matrices(*rows: tuple) -> jax.Array:
@@ -201,9 +181,3 @@ def _to_pixels(matrices: jax.Array, canvas: tuple[int, int], image_size: int) ->
   before = np.array([[step, 0, start], [0, step, start], [0, 0, 1]], np.float32)
   after = np.array([[canvas[1], 0, -0.5], [0, canvas[0], -0.5], [0, 0, 1]], np.float32)
   return _product(after, _product(matrices, before))
-
-
-if __name__ == '__main__':
-  from flaxnets.cli import views
-
-  views.run()

@@ -19,9 +19,7 @@ _FAR = -1e6  # pixels: outside any canvas
 MOST_SUBSAMPLES = 16
 
 
-def subsamples_for(
-  canvas: tuple[int, int], image_size: int, *, perspective: float = 0.0, resize: float = 1.0
-) -> int:
+def subsamples_for(canvas: tuple[int, int], image_size: int, *, perspective: float = 0.0, resize: float = 1.0) -> int:
   """The `subsamples` that `warp` needs: the largest shrink that a configuration asks for, rounded up.
 
   The largest crop is the whole canvas. Perspective squeezes it into 1 - perspective of the output (single
@@ -40,9 +38,11 @@ def subsamples_for(
   shrink = max(canvas) / max(1, round(image_size * resize)) / (1 - perspective)
   if shrink > MOST_SUBSAMPLES:
     tilted = f' with augment.perspective {perspective}' if perspective else ''
-    raise InputError(f'a canvas of {canvas[0]} x {canvas[1]} shrinks up to {shrink:.1f} times{tilted}; '
-                     f'{MOST_SUBSAMPLES} is the most: cut or shrink the images, make data.canvas smaller where they '
-                     'come from files, or image_size larger')
+    raise InputError(
+      f'a canvas of {canvas[0]} x {canvas[1]} shrinks up to {shrink:.1f} times{tilted}; '
+      f'{MOST_SUBSAMPLES} is the most: cut or shrink the images, make data.canvas smaller where they '
+      'come from files, or image_size larger'
+    )
   return max(1, math.ceil(shrink - 1e-6))
 
 
@@ -55,9 +55,7 @@ def check_perspective(perspective: float) -> None:
     raise InputError(f'augment.perspective is {perspective}; it is a share of half the side, 0 to below 2/3')
 
 
-def warp(
-  images: jax.Array, matrices: jax.Array, image_size: int, *, fill: jax.Array, subsamples: int
-) -> jax.Array:
+def warp(images: jax.Array, matrices: jax.Array, image_size: int, *, fill: jax.Array, subsamples: int) -> jax.Array:
   """Resamples each canvas once, through its own homography.
 
   An output pixel is a weighted mean of canvas pixels, with triangular weights along rows and columns. The

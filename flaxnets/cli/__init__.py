@@ -1,0 +1,1 @@
+"""The commands of `flaxnets`, a file each. Nothing imports them but `main`."""

@@ -1,129 +1,193 @@
-"""What the two entry points share: flags that explain themselves, and faults that are one line."""
+"""The flags of a command, the config among them, and mistakes as one line for people."""
 
 from __future__ import annotations
 
 import difflib
 import functools
-import os
-import re
+import pathlib
 import runpy
 import sys
+import textwrap
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
 
-from absl import app, flags, logging
-from ml_collections import ConfigDict
+import absl.flags
+from absl import logging
+from ml_collections import ConfigDict, config_flags
 
+from flaxnets import config as configs
 from flaxnets.errors import InputError
 
-
-def define_process_flags() -> None:
-  """Flags for programs of several processes, one a host."""
-  flags.DEFINE_string('coordinator', '', "host:port of process 0 of several; 'auto' takes it from the cluster")
-  flags.DEFINE_integer('processes', 0, 'how many processes there are', lower_bound=0)
-  flags.DEFINE_integer('process', 0, 'which of them this is, from 0', lower_bound=0)
+_CONFIG_HELP = "a name in configs/ such as 'demo', or the path of a file; --config.field=value changes a field"
 
 
-def run(main: Callable[[], int | None]) -> None:
-  """Parses the flags, runs main and exits: with what it returns, or with 1 and one line for a person's mistake."""
-  program = sys.argv[0].rsplit('/', 1)[-1]
+class UsageError(Exception):
+  """A command line that cannot be parsed; the message is one line."""
 
-  def guarded(argv: Sequence[str]) -> int | None:
-    try:
-      if len(argv) > 1:
-        raise InputError(f'{argv[1]!r} is no flag; flags begin with --, as --workdir=DIR')
-      return main()
-    except InputError as error:
-      sys.stderr.write(f'{program}: {error}\n')
-      return 1
 
+def run(program: str, command: ModuleType, arguments: Sequence[str]) -> int:
+  """Parses a command's flags and runs it.
+
+  Args:
+    program: how messages call it, 'flaxnets train'.
+    command: its module, see `flaxnets.cli.main`.
+    arguments: what follows the command on the command line.
+
+  Returns:
+    The exit code: what the command returns, 1 for a mistake in the input, 2 for one in the command line.
+  """
+  logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
-  app.run(guarded, flags_parser=lambda argv: _parse(argv, program))
-
-
-def _parse(argv: Sequence[str], program: str) -> list[str]:
+  # Grain hands absl's global flags to its worker processes, and so wants them parsed. Ours are not among them.
+  absl.flags.FLAGS([program])
+  flags = absl.flags.FlagValues()
   try:
-    rest = flags.FLAGS(argv)
-    if 'config' in flags.FLAGS and flags.FLAGS['config'].present:
-      flags.FLAGS.config.lock()  # a file that could not be read raises only when it is touched
-    return rest
-  # ml_collections lets through whatever goes wrong in a config file or an override.
-  except Exception as error:
-    sys.stderr.write(f'{program}: {_explain(argv, error)}\n')
-    sys.exit(1)
+    command.define(flags)
+    if {'--help', '-help', '-h'} & set(arguments):
+      print(_help(program, command, flags))
+      return 0
+    rest = _parse(flags, list(arguments))
+    _check_arguments(command.ARGUMENTS, rest)
+    return command.main(flags, rest) or 0
+  except UsageError as error:
+    print(f'{program}: {error}', file=sys.stderr)
+    return 2
+  except InputError as error:
+    print(f'{program}: {error}', file=sys.stderr)
+    return 1
 
 
-def _explain(argv: Sequence[str], error: Exception) -> str:
-  """What a person would say of a command line that could not be read."""
-  if 'Configuration is not available' in str(error):  # so ml_collections wraps what a config file raised
-    error = error.__cause__ or error
-  text = ' '.join(str(error).split()) or type(error).__name__
-  if match := re.search(r'Key "(\w+)" does not exist .* is locked', text):
-    meant = re.search(r'Did you mean "(\w+)"', text)
-    text = f'there is no field {match[1]!r}' + (f'; did you mean {meant[1]!r}?' if meant else '')
-  path = _config_path(argv)
-  if 'No such file' in text and path and path in text:
-    return f'there is no config file {path}; those of the project are in configs/, such as configs/demo.py'
-  config = _config_of(path)
-  if config is None:
-    return _place_in(path, error) + text
-  for argument in argv:
-    match = re.match(r'--?config\.([\w.]+)(=|$)', argument)
-    if not match:
-      continue
-    wrong = _unknown(config, match[1])
-    if wrong:
-      return wrong
-    value = functools.reduce(lambda here, part: here[part], match[1].split('.'), config)
-    if isinstance(value, ConfigDict):
-      return f'config.{match[1]} is a group; give one of its fields: {", ".join(value)}'
-    if match[1] in text or 'parse' in text or 'type' in text.lower():
-      return f'{argument}: config.{match[1]} takes a value like {value!r} ({type(value).__name__})'
-  return text
+def define_config(flags: absl.flags.FlagValues, default: str | None = None) -> None:
+  """--config and --config.field; `flags.config` is then the config itself and `flags.config_file` its path."""
+  absl.flags.DEFINE_string('config_file', default, _CONFIG_HELP, flag_values=flags)
 
 
-def _config_path(argv: Sequence[str]) -> str:
-  """What --config names; '' where it is not given."""
-  path = ''
-  for argument, following in zip(argv, [*argv[1:], ''], strict=True):
-    if match := re.fullmatch(r'--?config(=(.*))?', argument):
-      path = (match[2] if match[1] else following).partition(':')[0]
-  return path
+def define_process_flags(flags: absl.flags.FlagValues) -> None:
+  """Flags for programs of several processes, one per host."""
+  absl.flags.DEFINE_string(
+    'coordinator', '', "host:port of process 0 of several; 'auto' takes it from the cluster", flag_values=flags
+  )
+  absl.flags.DEFINE_integer('processes', 0, 'how many processes there are', lower_bound=0, flag_values=flags)
+  absl.flags.DEFINE_integer('process', 0, 'which of them this is, from 0', lower_bound=0, flag_values=flags)
 
 
-def _place_in(path: str, error: Exception) -> str:
-  """'configs/mine.py, line 7: ' where an error was raised in a config file, or by what it calls; '' elsewhere."""
-  lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
-           if path and os.path.realpath(frame.filename) == os.path.realpath(path)]
-  return f'{path}, line {lines[-1]}: ' if lines else ''
-
-
-def _config_of(path: str) -> ConfigDict | None:
-  """A config file's own config, before any overrides; None where there is none or it cannot be run."""
+def _parse(flags: absl.flags.FlagValues, arguments: list[str]) -> list[str]:
+  """Sets the flags; returns what is left of the arguments."""
+  if 'config_file' in flags:
+    arguments = _read_config(flags, arguments)
   try:
-    return runpy.run_path(path)['get_config']()
-  except Exception:
-    return None
+    rest = flags(['', *arguments], known_only=False)[1:]
+  except absl.flags.UnrecognizedFlagError as error:
+    close = difflib.get_close_matches(error.flagname, list(flags), 1)
+    meant = f'; did you mean --{close[0]}?' if close else ''
+    raise UsageError(f'unknown flag --{error.flagname}{meant}') from None
+  except absl.flags.Error as error:
+    raise UsageError(' '.join(str(error).split())) from None
+  missing = [name for name in flags if flags[name].value is None and not name.startswith('config')]
+  if missing:
+    raise UsageError(f'--{missing[0]} is required')
+  return rest
+
+
+def _read_config(flags: absl.flags.FlagValues, arguments: list[str]) -> list[str]:
+  """Loads the config that --config names and defines the flags of its fields; returns the other arguments."""
+  others, name = [], flags['config_file'].value
+  iterator = iter(arguments)
+  for argument in iterator:
+    flag, equals, value = argument.partition('=')
+    if flag in ('--config', '-config'):
+      name = value if equals else next(iterator, '')
+    else:
+      others.append(argument)
+  if not name:
+    raise UsageError('--config is required; it is a name such as demo, or the path of a config file')
+  path = configs.path_of(name)
+  config = _load(path)
+  for argument in others:
+    if argument.startswith(('--config.', '-config.')):
+      field, _, value = argument.lstrip('-').removeprefix('config.').partition('=')
+      _check_override(config, field, value, '=' in argument, argument)
+  config_flags.DEFINE_config_dict('config', config, flag_values=flags, sys_argv=['', *others])
+  flags.config_file = str(path)
+  return others
+
+
+def _load(path: pathlib.Path) -> ConfigDict:
+  try:
+    get_config = runpy.run_path(str(path)).get('get_config')
+    if get_config is None:
+      raise InputError(f'{path} has no get_config(); see configs/demo.py for the form')
+    config = get_config()
+  except InputError:
+    raise
+  except Exception as error:  # a config file is a program and can raise anything
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    place = f', line {lines[-1]}' if lines else ''
+    reason = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+    raise InputError(f'{path}{place}: {" ".join(reason.split()) or type(error).__name__}') from None
+  if not isinstance(config, ConfigDict):
+    raise InputError(f'{path}: get_config() returns a {type(config).__name__}; a ConfigDict is expected')
+  return config.lock()
+
+
+def _check_override(config: ConfigDict, field: str, value: str, has_value: bool, argument: str) -> None:
+  """Raises UsageError for a field that is unknown, is a group, or cannot take the value."""
+  if wrong := _unknown(config, field):
+    raise UsageError(wrong)
+  default = functools.reduce(lambda here, part: here[part], field.split('.'), config)
+  if isinstance(default, ConfigDict):
+    raise UsageError(f'config.{field} is a group; give one of its fields: {", ".join(default)}')
+  if has_value and isinstance(default, int | float) and not isinstance(default, bool):
+    try:
+      type(default)(value)
+    except ValueError:
+      kind = type(default).__name__
+      raise UsageError(f'{argument}: config.{field} takes a value like {default!r} ({kind})') from None
 
 
 def _unknown(config: ConfigDict, name: str) -> str | None:
-  """Why a dotted name is no field of a config, or None where it is one."""
-  here, seen = config, 'config'
+  """Why a dotted name is no field of a config, or None if it is one."""
+  here: Any = config
+  seen = 'config'
   for part in name.split('.'):
     if not isinstance(here, ConfigDict):
       return f'{seen} is a value and has no field {part!r}'
     if part not in here:
       everything = {full.rsplit('.', 1)[-1]: full for full in _fields(config)}
-      close = difflib.get_close_matches(part, list(here), 1) or difflib.get_close_matches(part, list(everything), 1)
-      meant = f'; did you mean {seen}.{close[0]}?' if close and close[0] in here else (
-        f'; did you mean config.{everything[close[0]]}?' if close else f'; it has {", ".join(here)}')
-      return f'{seen} has no field {part!r}{meant}'
+      if close := difflib.get_close_matches(part, list(here), 1):
+        return f'{seen} has no field {part!r}; did you mean {seen}.{close[0]}?'
+      if close := difflib.get_close_matches(part, list(everything), 1):
+        return f'{seen} has no field {part!r}; did you mean config.{everything[close[0]]}?'
+      return f'{seen} has no field {part!r}; it has {", ".join(here)}'
     here, seen = here[part], f'{seen}.{part}'
   return None
 
 
-def _fields(config: ConfigDict, prefix: str = '') -> list[str]:
-  found = []
+def _fields(config: ConfigDict, prefix: str = '') -> Iterator[str]:
   for key, value in config.items():
-    found += _fields(value, f'{prefix}{key}.') if isinstance(value, ConfigDict) else [f'{prefix}{key}']
-  return found
+    if isinstance(value, ConfigDict):
+      yield from _fields(value, f'{prefix}{key}.')
+    else:
+      yield f'{prefix}{key}'
+
+
+def _check_arguments(form: str, rest: Sequence[str]) -> None:
+  """Raises UsageError unless there are as many arguments as the usage line shows."""
+  least = sum(not word.startswith('[') for word in form.split())
+  if len(rest) > least and not form.endswith('...]'):
+    raise UsageError(f'unexpected argument {rest[least]!r}; flags start with --' + (f', then {form}' if form else ''))
+  if len(rest) < least:
+    raise UsageError(f'{form.split()[len(rest)]} is missing; --help shows the usage')
+
+
+def _help(program: str, command: ModuleType, flags: absl.flags.FlagValues) -> str:
+  lines = [f'usage: {program} [--flag=value ...] {command.ARGUMENTS}'.rstrip(), '', (command.__doc__ or '').strip(), '']
+  for name in sorted(flags, key=lambda name: flags[name].default is not None):
+    flag = flags[name]
+    shown = 'config' if name == 'config_file' else name
+    default = '(required)' if flag.default is None else f'(default {flag.default!r})' if flag.default != '' else ''
+    lines.append(f'  --{shown} {default}'.rstrip())
+    lines += textwrap.wrap(flag.help or '', 100, initial_indent=' ' * 6, subsequent_indent=' ' * 6)
+  return '\n'.join(lines)

@@ -1,4 +1,7 @@
-"""The contact sheet of `python -m flaxnets.augment.geometry`: what evaluation and training see of some examples."""
+"""Draws what evaluation and training see of a dozen examples, as a contact sheet.
+
+flaxnets views --config=demo --out=sheet.png
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,18 @@ from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
-from absl import flags
-from ml_collections import config_flags
+from absl import flags as absl_flags
 from PIL import Image, ImageDraw, ImageFont
 
-from flaxnets.augment.geometry import geometry
+from flaxnets.augment import pipeline
+from flaxnets.augment.pipeline import View
 from flaxnets.channels import ChannelSet
+from flaxnets.cli import flags as cli_flags
 from flaxnets.data.batches import evaluation_batches
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
-from flaxnets.training.step import View
+
+ARGUMENTS = ''
 
 _ROWS, _TRAINING_VIEWS = 12, 7
 _CELL, _GAP, _TEXT, _HEAD = 96, 4, 150, 40  # pixels: least side of a picture, gaps, label column, head
@@ -29,8 +34,8 @@ def contact_sheet(source: Source, view: View, *, image_size: int, resize: float 
 
   Args:
     source: where they come from.
-    view: what training sees of a batch, from `flaxnets.training.step.make_view`. Absent channels are shown black, and
-      the present ones named.
+    view: what training sees of a batch, from `flaxnets.augment.pipeline.make_view`. Absent channels are black, and
+      the present ones are named.
     image_size: side of the network's input, pixels.
     resize: of `evaluation_view`.
   """
@@ -38,8 +43,7 @@ def contact_sheet(source: Source, view: View, *, image_size: int, resize: float 
   batch = next(evaluation_batches(source, batch_size=len(indices), examples=indices))
   everything = np.ones_like(batch['present'])
   fill = batch['image'].mean(axis=(0, 1, 2), dtype=np.float32)
-  evaluated = geometry.evaluation_images(
-    batch['image'], batch['size'], image_size=image_size, resize=resize, fill=fill)
+  evaluated = pipeline.evaluation_images(batch['image'], batch['size'], image_size=image_size, resize=resize, fill=fill)
   views = [(evaluated, everything)]
   trained = jax.jit(view)
   for step in range(_TRAINING_VIEWS):
@@ -48,10 +52,14 @@ def contact_sheet(source: Source, view: View, *, image_size: int, resize: float 
   display = _display(batch['image'], source.channels)
   cells = [[display(image, mask) for image, mask in zip(*map(np.asarray, each), strict=True)] for each in views]
   names = [[source.channels.label(np.flatnonzero(mask)) for mask in np.asarray(masks)] for _, masks in views]
-  texts = [(source.classes[label], f'{height} x {width}')
-           for label, (height, width) in zip(batch['label'], batch['size'], strict=True)]
-  title = (f'{source.name}: {source.canvas[0]} x {source.canvas[1]} canvas to {image_size} x {image_size}, '
-           f'outside the canvas the mean, absent channels black')
+  texts = [
+    (source.classes[label], f'{height} x {width}')
+    for label, (height, width) in zip(batch['label'], batch['size'], strict=True)
+  ]
+  title = (
+    f'{source.name}: {source.canvas[0]} x {source.canvas[1]} canvas to {image_size} x {image_size}, '
+    f'outside the canvas the mean, absent channels black'
+  )
   return _page(np.swapaxes(cells, 0, 1), list(zip(*names, strict=True)), texts, title)
 
 
@@ -100,26 +108,27 @@ def _page(
   return page
 
 
-def run() -> None:
-  """The command line."""
+def define(flags: absl_flags.FlagValues) -> None:
+  cli_flags.define_config(flags, 'default')
+  absl_flags.DEFINE_string('out', None, 'the picture to write, such as sheet.png', flag_values=flags)
+
+
+def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
+  del arguments
   from flaxnets import experiment
-  from flaxnets.cli import flags
   from flaxnets.data import statistics
 
-  config_flag = config_flags.DEFINE_config_file('config', 'configs/default.py', 'whose views to show')
-  out = flags.DEFINE_string('out', '', 'the picture to write, such as sheet.png')
-
-  def main() -> None:
-    config = config_flag.value
-    if not out.value.endswith(('.png', '.jpg', '.jpeg', '.webp')):
-      raise InputError(f'--out={out.value} is no picture to write; give a file name such as --out=sheet.png')
-    source = experiment.open_source(config, 'train')
-    measured = statistics.measure(source, examples=200, on_bad_image=config.data.on_bad_image)
-    view = experiment.training_view(config, source.channels.full, source.canvas, measured['mean'])
-    sheet = contact_sheet(source, view, image_size=config.image_size, resize=config.augment.evaluation_resize)
-    try:
-      sheet.save(out.value)
-    except OSError as error:
-      raise InputError(f'--out={out.value} cannot be written: {error.strerror}') from None
-
-  flags.run(main)
+  config = flags.config
+  if not flags.out.endswith(('.png', '.jpg', '.jpeg', '.webp')):
+    raise InputError(f'--out={flags.out} is not a picture; give a file name such as --out=sheet.png')
+  source = experiment.open_source(config, 'train')
+  measured = statistics.measure(
+    source, examples=200, threads=config.data.threads, on_bad_image=config.data.on_bad_image
+  )
+  view = experiment.training_view(config, source.channels.full, source.canvas, measured['mean'])
+  sheet = contact_sheet(source, view, image_size=config.image_size, resize=config.augment.evaluation_resize)
+  try:
+    sheet.save(flags.out)
+  except OSError as error:
+    raise InputError(f'--out={flags.out} cannot be written: {error.strerror}') from None
+  print(f'written to {flags.out}')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import zipfile
 from collections.abc import Callable, Sequence
@@ -11,63 +12,66 @@ import numpy as np
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data.classes import check_labels_mean_the_same, chosen_classes, labels_by_name, numbered_classes
-from flaxnets.data.source import ArraySource
+from flaxnets.data.source import ArraySource, DataOptions
 from flaxnets.errors import InputError
 
 
-def open_arrays(root: str, split: str, *, image_key: str = 'X_{split}', label_key: str = 'y_{split}',
-                channels_key: str = 'bands', classes_key: str = 'classes',
-                present_key: str = 'present_{split}', channels: str = '',
-                wavelengths: Sequence[float | None] = (), classes: str = '',
-                class_names: Sequence[str] | None = None) -> ArraySource:
+def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> ArraySource:
   """Opens one split of arrays.
 
-  Images are (N, C, H, W) or (N, H, W, C), whichever axis has as many entries as there are channel names, or
-  (N, H, W) for one channel. Labels are integers, or class names. A bool array (N, C), if there is one, says
-  which channels each example really has; so do planes of nothing but NaN. Number types: see `ArraySource`.
-  An .npz is read into memory; .npy files are memory-mapped.
+  Images are (N, C, H, W) or (N, H, W, C), whichever axis has as many entries as there are channel names, or (N, H, W)
+  for one channel. Labels are integers, or class names. A bool array (N, C), if there is one, says which channels each
+  example really has; so do planes of nothing but NaN. Number types: see `ArraySource`. An .npz is read into memory;
+  .npy files are memory-mapped.
 
   Args:
-    root: an .npz, a folder of .npy files, or a folder of .npz files of which `split` names one.
+    options: `root` is an .npz, a folder of .npy files, or a folder of .npz files of which `split` names one. The
+      arrays of `channels_key`, `classes_key` and `present_key` may be missing. Where the file names no channels,
+      `channels` names all of them. A file that only has some of `channels` will do for any split but the training
+      one.
     split: what {split} in the keys becomes; of an .npz file that is its name without the ending.
-    image_key, label_key: names of the arrays, or of the .npy files without their ending.
-    channels_key, classes_key, present_key: likewise, and these may be missing.
-    channels: those to take, in order, '' for all; where the file names none, the names of all. A file that only
-      some of them are in will do for any split but the training one.
-    wavelengths, classes, class_names: see `sources.open_source`.
+    class_names: see `flaxnets.data.open.open_source`.
 
   Raises:
     InputError: naming the file and what it lacks, for anything that does not fit.
   """
+  root, channels = options.root, options.channels
   place = Path(root, split) if split.endswith('.npz') and Path(root).is_dir() else Path(root)
   image_key, label_key, present_key = (
-    _key(key, split.removesuffix('.npz')) for key in (image_key, label_key, present_key))
+    _key(key, split.removesuffix('.npz')) for key in (options.image_key, options.label_key, options.present_key)
+  )
   keys, get = _open(place)
   images, labels = get(image_key), get(label_key)
   name = f'{image_key} in {place}'
-  bands = _bands(str(place), channels_key, get(channels_key) if channels_key in keys else None, channels)
+  held = get(options.channels_key) if options.channels_key in keys else None
+  bands = _bands(str(place), options.channels_key, held, channels)
   taken = _taken(bands, channels, str(place), some=class_names is not None)
   present = get(present_key).astype(bool) if present_key in keys else None
-  names = chosen_classes(place if place.is_dir() else place.parent, classes, class_names)
-  own = _texts(get(classes_key)) if classes_key in keys else None
+  names = chosen_classes(place if place.is_dir() else place.parent, options.classes, class_names)
+  own = _texts(get(options.classes_key)) if options.classes_key in keys else None
   if own is not None and labels.dtype.kind in 'iu':
-    check_labels_mean_the_same(own, class_names, f'{classes_key} in {place}')
+    check_labels_mean_the_same(own, class_names, f'{options.classes_key} in {place}')
   names = names or own
   labels, names = _labels(labels, names, f'{label_key} in {place}')
-  reopen = functools.partial(
-    open_arrays, root, split, image_key=image_key, label_key=label_key, channels_key=channels_key,
-    present_key=present_key, channels=channels, wavelengths=wavelengths, class_names=names)
-  return ArraySource(name, _channels_last(images, len(bands), name), labels,
-                     ChannelSet([bands.names[index] for index in taken], wavelengths), names, present,
-                     take=taken, reopen=reopen)
+  return ArraySource(
+    name,
+    _channels_last(images, len(bands), name),
+    labels,
+    ChannelSet(tuple(bands.names[index] for index in taken), options.wavelengths),
+    names,
+    present,
+    take=taken,
+    reopen=functools.partial(open_arrays, dataclasses.replace(options, classes=''), split, names),
+  )
 
 
 def _key(pattern: str, split: str) -> str:
   try:
     return pattern.format(split=split)
   except (KeyError, IndexError, ValueError):
-    raise InputError(f'cannot read the array name {pattern!r}; only {{split}} is filled in, as in '
-                     "'X_{split}'") from None
+    raise InputError(
+      f"cannot read the array name {pattern!r}; only {{split}} is filled in, as in 'X_{{split}}'"
+    ) from None
 
 
 def _open(place: Path) -> tuple[list[str], Callable[[str], np.ndarray]]:
@@ -108,8 +112,10 @@ def _bands(place: str, channels_key: str, held: np.ndarray | None, channels: str
   if held is not None:
     return ChannelSet(_texts(held))
   if not channels:
-    raise InputError(f'no channel names: {place} has no array {channels_key!r} and data.channels is empty; '
-                     "give data.channels='B02,B03', say, all in their order, or save them under that name")
+    raise InputError(
+      f'no channel names: {place} has no array {channels_key!r} and data.channels is empty; '
+      "give data.channels='B02,B03', say, all in their order, or save them under that name"
+    )
   return ChannelSet.of(channels)
 
 
@@ -121,8 +127,9 @@ def _taken(bands: ChannelSet, channels: str, place: str, some: bool) -> tuple[in
   names = (channels.strip(),) if alone or channels in bands.names else ChannelSet.of(channels).names
   unknown = [name for name in names if name not in bands.names]
   if unknown and not (some and len(unknown) < len(names)):
-    raise InputError(f"no channel {unknown[0]!r} in {place}; it holds {','.join(bands.names)} "
-                     "(data.channels='' takes them all)")
+    raise InputError(
+      f"no channel {unknown[0]!r} in {place}; it holds {','.join(bands.names)} (data.channels='' takes them all)"
+    )
   return tuple(bands.names.index(name) for name in names if name in bands.names)
 
 
@@ -134,16 +141,18 @@ def _channels_last(images: np.ndarray, channels: int, name: str) -> np.ndarray:
     raise InputError(f'{name} is {images.shape}, but images are (N, C, H, W) or (N, H, W, C)')
   first, last = images.shape[1] == channels, images.shape[3] == channels
   if first and last:
-    raise InputError(f'{name} is {images.shape}: with {channels} channels that may be (N, C, H, W) or '
-                     '(N, H, W, C); save images of another height and width')
+    raise InputError(
+      f'{name} is {images.shape}: with {channels} channels that may be (N, C, H, W) or '
+      '(N, H, W, C); save images of another height and width'
+    )
   if not first and not last:
-    raise InputError(f'{name} is {images.shape}, and neither axis 1 nor axis 3 has the {channels} channels '
-                     'that are named')
+    raise InputError(
+      f'{name} is {images.shape}, and neither axis 1 nor axis 3 has the {channels} channels that are named'
+    )
   return np.moveaxis(images, 1, 3) if first else images
 
 
-def _labels(labels: np.ndarray, names: tuple[str, ...] | None,
-            where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _labels(labels: np.ndarray, names: tuple[str, ...] | None, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
   """Labels as integers, whether they were or were class names, and the names of the classes."""
   if labels.dtype.kind in 'iu':
     if names is None:

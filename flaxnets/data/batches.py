@@ -39,9 +39,19 @@ _ENDLESS = 2**40  # steps
 _SHARED = 2**16  # bytes from which an array comes from a worker through shared memory and not through a pipe
 
 
-def train_batches(source: Source, *, batch_size: int, seed: int, start: int = 0, host: int = 0,
-                  hosts: int = 1, threads: int = 0, workers: int = 0, prefetch: int = 2,
-                  on_bad_image: str = 'error') -> Batches:
+def train_batches(
+  source: Source,
+  *,
+  batch_size: int,
+  seed: int,
+  start: int = 0,
+  host: int = 0,
+  hosts: int = 1,
+  threads: int = 0,
+  workers: int = 0,
+  prefetch: int = 2,
+  on_bad_image: str = 'error',
+) -> Batches:
   """This host's shares of the global batches start, start + 1, ... without end.
 
   Every epoch goes once through all examples, in an order that depends on seed, epoch and the number of
@@ -74,9 +84,18 @@ def train_batches(source: Source, *, batch_size: int, seed: int, start: int = 0,
   return _deliver(grain.MapDataset.range(start, _ENDLESS), read, threads, workers, prefetch)
 
 
-def evaluation_batches(source: Source, *, batch_size: int, host: int = 0, hosts: int = 1, threads: int = 0,
-                       workers: int = 0, prefetch: int = 2, on_bad_image: str = 'error',
-                       examples: Sequence[int] | None = None) -> Batches:
+def evaluation_batches(
+  source: Source,
+  *,
+  batch_size: int,
+  host: int = 0,
+  hosts: int = 1,
+  threads: int = 0,
+  workers: int = 0,
+  prefetch: int = 2,
+  on_bad_image: str = 'error',
+  examples: Sequence[int] | None = None,
+) -> Batches:
   """Every example exactly once over all hosts, in order; each host gets as many batches, of equal size.
 
   Where examples run out, rows are padding: index -1, label 0. With 'skip' an unreadable example keeps its
@@ -109,8 +128,10 @@ class _Share:
     if not 0 <= self.host < self.hosts:
       raise InputError(f'host {self.host} of {self.hosts}: hosts are numbered 0 to {self.hosts - 1}')
     if self.batch_size < 1 or self.batch_size % self.hosts:
-      raise InputError(f'a batch of {self.batch_size} cannot be shared equally by {self.hosts} hosts; '
-                       f'choose a multiple of {self.hosts}')
+      raise InputError(
+        f'a batch of {self.batch_size} cannot be shared equally by {self.hosts} hosts; '
+        f'choose a multiple of {self.hosts}'
+      )
 
   def positions(self, step: int) -> np.ndarray:
     size = self.batch_size // self.hosts
@@ -164,8 +185,7 @@ def _read(source: Source, index: int, batch: Batch, row: int) -> None:
     batch['present'][row] = present
 
 
-def _read_next(source: Source, index: int, batch: Batch, row: int, unreadable: dict[int, str],
-               skip: bool) -> int:
+def _read_next(source: Source, index: int, batch: Batch, row: int, unreadable: dict[int, str], skip: bool) -> int:
   """Reads the first readable example from `index` on into a row; returns which it was."""
   for candidate in range(index, index + len(source)):
     candidate %= len(source)
@@ -197,8 +217,9 @@ def _permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
   return np.argsort(bits, kind='stable').astype(np.int32)
 
 
-def _deliver(steps: grain.MapDataset, read: Callable[[int], Result], threads: int, workers: int,
-             prefetch: int) -> Batches:
+def _deliver(
+  steps: grain.MapDataset, read: Callable[[int], Result], threads: int, workers: int, prefetch: int
+) -> Batches:
   if min(threads, workers, prefetch) < 0:
     raise InputError(f'{threads} threads, {workers} workers, {prefetch} batches ahead: none can be negative')
   results = steps.map(functools.partial(_caught, read))

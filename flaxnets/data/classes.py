@@ -20,9 +20,10 @@ def read_text(path: Path, what: str) -> str:
   try:
     return path.read_text('utf-8-sig')
   except UnicodeDecodeError as error:
-    line = error.object[:error.start].count(b'\n') + 1
-    raise InputError(f'{what} {path} is not UTF-8 text (byte 0x{error.object[error.start]:02x} '
-                     f'in line {line})') from None
+    line = error.object[: error.start].count(b'\n') + 1
+    raise InputError(
+      f'{what} {path} is not UTF-8 text (byte 0x{error.object[error.start]:02x} in line {line})'
+    ) from None
   except (OSError, ValueError) as error:
     raise InputError(f'cannot read {what} {path}: {getattr(error, "strerror", None) or error}') from None
 
@@ -63,8 +64,10 @@ def check_labels_mean_the_same(own: Sequence[str], class_names: Sequence[str] | 
   by_name = labels_by_name(class_names or ())
   for label, name in enumerate(own):
     if by_name.get(name, label) != label:
-      raise InputError(f'{where}: class {name!r} is label {label} here, but label {by_name[name]} of the '
-                       f'{len(class_names)} classes of the network; put them in the same order')
+      raise InputError(
+        f'{where}: class {name!r} is label {label} here, but label {by_name[name]} of the '
+        f'{len(class_names)} classes of the network; put them in the same order'
+      )
 
 
 def numbered_classes(highest: int, where: str) -> tuple[str, ...]:

@@ -49,8 +49,10 @@ def image_planes(channels: ChannelSet) -> tuple[int, ...]:
   if set(names) <= set('RGB'):
     return tuple('RGB'.index(name) for name in names)
   if set(names) & set('RGB') or len(names) not in (1, 3):
-    raise InputError(f"image files hold R, G and B (or one gray channel, 'L'), not {', '.join(names)}; "
-                     'other channels come from data.source=arrays')
+    raise InputError(
+      f"image files hold R, G and B (or one gray channel, 'L'), not {', '.join(names)}; "
+      'other channels come from data.source=arrays'
+    )
   return (0, 1, 2) if len(names) == 3 else ()
 
 
@@ -108,8 +110,12 @@ def _jpeg(data: bytes, shape: tuple[int, ...], name: str) -> tuple[np.ndarray, t
   _check_size(height, width, name)
   orientation = _jpeg_orientation(data)
   least = shape[:2] if orientation < 5 else (shape[1], shape[0])
-  options = {'colorspace': 'GRAY' if shape[2] == 1 else 'RGB', 'min_height': least[0], 'min_width': least[1],
-             'min_factor': 2}
+  options = {
+    'colorspace': 'GRAY' if shape[2] == 1 else 'RGB',
+    'min_height': least[0],
+    'min_width': least[1],
+    'min_factor': 2,
+  }
   try:
     pixels = simplejpeg.decode_jpeg(data, **options)
   except ValueError as error:
@@ -166,8 +172,9 @@ def squash(pixels: np.ndarray, out: np.ndarray) -> None:
   if max(shrinks) >= 2:
     pixels = _resize(pixels, least, cv2.INTER_AREA, out)
   elif max(shrinks) > 1:
-    pixels = cv2.sepFilter2D(
-      pixels, -1, _blur(shrinks[1]), _blur(shrinks[0]), borderType=cv2.BORDER_REPLICATE).reshape(pixels.shape)
+    pixels = cv2.sepFilter2D(pixels, -1, _blur(shrinks[1]), _blur(shrinks[0]), borderType=cv2.BORDER_REPLICATE).reshape(
+      pixels.shape
+    )
   if pixels.shape[:2] != size:
     pixels = _resize(pixels, size, cv2.INTER_LINEAR, out)
   if pixels is not out:
@@ -188,7 +195,7 @@ def _resize(pixels: np.ndarray, size: tuple[int, int], how: int, out: np.ndarray
 
 def _jpeg_orientation(data: bytes) -> int:
   start = data.find(b'Exif\0\0', 0, 1 << 16)  # a segment has at most 64 KiB, and EXIF comes first
-  return 1 if start < 0 else _orientation(data[start + 6:])
+  return 1 if start < 0 else _orientation(data[start + 6 :])
 
 
 def _orientation(exif: bytes) -> int:
@@ -197,8 +204,8 @@ def _orientation(exif: bytes) -> int:
   if order is None:
     return 1
   try:
-    start, = struct.unpack_from(order + 'I', exif, 4)
-    entries, = struct.unpack_from(order + 'H', exif, start)
+    (start,) = struct.unpack_from(order + 'I', exif, 4)
+    (entries,) = struct.unpack_from(order + 'H', exif, start)
     for place in range(start + 2, start + 2 + 12 * entries, 12):
       tag, _, _, value = struct.unpack_from(order + 'HHIH', exif, place)
       if tag == _ORIENTATION:

@@ -20,11 +20,25 @@ from flaxnets.data.classes import (
   read_text,
 )
 from flaxnets.data.decode import decode_planes, image_planes
-from flaxnets.data.source import BadImage, Reading
+from flaxnets.data.source import BadImage, DataOptions, Reading
 from flaxnets.errors import InputError
 
-SUFFIXES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm',
-            '.pgm', '.jp2', '.avif')
+SUFFIXES = (
+  '.jpg',
+  '.jpeg',
+  '.jpe',
+  '.jfif',
+  '.png',
+  '.webp',
+  '.bmp',
+  '.gif',
+  '.tif',
+  '.tiff',
+  '.ppm',
+  '.pgm',
+  '.jp2',
+  '.avif',
+)
 
 
 class ImageFiles:
@@ -41,8 +55,17 @@ class ImageFiles:
     lines: the line of `name` that each path stands in; None where there is no list.
   """
 
-  def __init__(self, name: str, root: str, paths: Sequence[str], labels: Sequence[int], channels: ChannelSet,
-               classes: Sequence[str], canvas: int, lines: Sequence[int] | None = None):
+  def __init__(
+    self,
+    name: str,
+    root: str,
+    paths: Sequence[str],
+    labels: Sequence[int],
+    channels: ChannelSet,
+    classes: Sequence[str],
+    canvas: int,
+    lines: Sequence[int] | None = None,
+  ):
     if canvas < 1:
       raise InputError(f'a canvas of {canvas} pixels holds nothing; give data.canvas or image_size')
     self.name, self.channels, self.classes = name, channels, tuple(classes)
@@ -76,27 +99,26 @@ class ImageFiles:
       raise BadImage(f'{self.where(index)}: cannot be read ({reason})') from None
 
 
-def open_list(root: str, split: str, *, canvas: int, channels: str = 'RGB',
-              wavelengths: Sequence[float | None] = (), classes: str = '',
-              class_names: Sequence[str] | None = None, check_files: bool = True) -> ImageFiles:
-  """ImageNet-mini's layout: a split file of `path label` lines, paths relative to `root`.
+def open_list(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> ImageFiles:
+  """ImageNet-mini's layout: a split file of `path label` lines, paths relative to `options.root`.
 
-  A path may hold spaces; blank lines, spaces at a line's end and Windows line ends do no harm. Links are
-  followed as long as they stay in `root`, or in what its first folder (say `root/images`) is a link to.
-  Where neither `class_names` nor `classes` says otherwise, class names come from `root/classes.txt` if there
-  is one, else from the folders if each label has its own, else they are numbers up to the highest label.
+  A path may hold spaces; blank lines, spaces at a line's end and Windows line ends do no harm. Links are followed as
+  long as they stay in the root, or in what its first folder (say `root/images`) is a link to. Where neither
+  `class_names` nor `options.classes` says otherwise, class names come from `root/classes.txt` if there is one, else
+  from the folders if each label has its own, else they are numbers up to the highest label. Unless
+  `options.on_bad_image` is 'skip', every file is looked for now.
 
   Args:
-    root, split, canvas, channels, wavelengths, classes, class_names: see `sources.open_source`.
-    check_files: look now whether every file is there.
+    options, split, class_names: see `flaxnets.data.open.open_source`.
 
   Raises:
-    InputError: naming the split file and the line, for a malformed line, a label out of range, a path that
-      leaves the root, or a missing file; and for a missing or empty split file.
+    InputError: naming the split file and the line, for a malformed line, a label out of range, a path that leaves the
+      root, or a missing file; and for a missing or empty split file.
   """
+  root = options.root
   home = _folder(root, 'data.root')
-  names = chosen_classes(home, classes, class_names)
-  of_all = home / (classes or 'classes.txt')
+  names = chosen_classes(home, options.classes, class_names)
+  of_all = home / (options.classes or 'classes.txt')
   if names is None and of_all.is_file():
     names = class_file(of_all)
   elif names is not None and of_all.is_file():
@@ -104,9 +126,10 @@ def open_list(root: str, split: str, *, canvas: int, channels: str = 'RGB',
   name = str(home / split)
   text = read_text(home / split, 'the split file')
   lines, paths, labels = _parse(name, text, len(names) if names else None)
-  _check_paths(name, root, lines, paths, check_files)
-  return ImageFiles(name, root, paths, labels, ChannelSet.of(channels or 'RGB', wavelengths),
-                    names or _classes_from_folders(name, paths, labels), canvas, lines)
+  _check_paths(name, root, lines, paths, options.on_bad_image != 'skip')
+  channels = ChannelSet.of(options.channels or 'RGB', options.wavelengths)
+  classes = names or _classes_from_folders(name, paths, labels)
+  return ImageFiles(name, root, paths, labels, channels, classes, options.canvas, lines)
 
 
 def _parse(name: str, text: str, classes: int | None) -> tuple[list[int], list[str], list[int]]:
@@ -150,8 +173,10 @@ def _check_paths(name: str, root: str, lines: Sequence[int], paths: Sequence[str
       missing.append((line, path))
   if missing and check_files:
     others = f' (and {len(missing) - 1:,} more are missing)' if len(missing) > 1 else ''
-    raise InputError(f'{name}, line {missing[0][0]}: there is no file '
-                     f'{os.path.join(root, missing[0][1])}{others}; data.on_bad_image=skip goes on without')
+    raise InputError(
+      f'{name}, line {missing[0][0]}: there is no file '
+      f'{os.path.join(root, missing[0][1])}{others}; data.on_bad_image=skip goes on without'
+    )
 
 
 def _listing(folder: str) -> tuple[set[str], set[str]]:
@@ -184,27 +209,25 @@ def _classes_from_folders(name: str, paths: Sequence[str], labels: Sequence[int]
   return numbers
 
 
-def open_folders(root: str, split: str, *, canvas: int, channels: str = 'RGB',
-                 wavelengths: Sequence[float | None] = (), classes: str = '',
-                 class_names: Sequence[str] | None = None) -> ImageFiles:
-  """One folder a class: root/split/<class>/, and every image file in or below it.
+def open_folders(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> ImageFiles:
+  """One folder per class: root/split/<class>/, and every image file in or below it.
 
-  Without `class_names` or `classes` the classes are the folders, sorted by name. With them a folder is a
-  class's name or its first word; classes may lack a folder, but not the other way round. Hidden files, and
-  those whose ending is no image's, are left out.
+  Without `class_names` or `options.classes` the classes are the folders, sorted by name. With them a folder is a
+  class's name or its first word; classes may lack a folder, but not the other way round. Hidden files, and those whose
+  ending is no image's, are left out.
 
   Args:
-    root, split, canvas, channels, wavelengths, classes, class_names: see `sources.open_source`.
+    options, split, class_names: see `flaxnets.data.open.open_source`.
 
   Raises:
     InputError: for a missing split, one without class folders or images, or a folder that is no class.
   """
-  home = _folder(root, 'data.root')
+  home = _folder(options.root, 'data.root')
   top = _folder(str(home / split), 'the split')
   folders = sorted(path.name for path in top.iterdir() if path.is_dir() and not path.name.startswith('.'))
   if not folders:
     raise InputError(f'{top} has no folders; it needs one a class, with images in it')
-  names = chosen_classes(home, classes, class_names) or tuple(folders)
+  names = chosen_classes(home, options.classes, class_names) or tuple(folders)
   by_name = labels_by_name(names)
   paths, labels = [], []
   for folder in folders:
@@ -215,8 +238,8 @@ def open_folders(root: str, split: str, *, canvas: int, channels: str = 'RGB',
     labels += [by_name[folder]] * len(found)
   if not paths:
     raise InputError(f'{top} has no images in its folders; files end in {", ".join(SUFFIXES)}')
-  return ImageFiles(str(top), str(top), paths, labels, ChannelSet.of(channels or 'RGB', wavelengths), names,
-                    canvas)
+  channels = ChannelSet.of(options.channels or 'RGB', options.wavelengths)
+  return ImageFiles(str(top), str(top), paths, labels, channels, names, options.canvas)
 
 
 def _images_below(top: str, folder: str) -> list[str]:
@@ -224,8 +247,7 @@ def _images_below(top: str, folder: str) -> list[str]:
   for place, inner, files in os.walk(os.path.join(top, folder)):
     inner[:] = [name for name in inner if not name.startswith('.')]
     below = Path(place).relative_to(top).as_posix()
-    found += [f'{below}/{file}' for file in files
-              if file.lower().endswith(SUFFIXES) and not file.startswith('.')]
+    found += [f'{below}/{file}' for file in files if file.lower().endswith(SUFFIXES) and not file.startswith('.')]
   return sorted(found)
 
 

@@ -1,7 +1,5 @@
 """Prepares ImageNet-mini's layout, or any images in that layout, as a TFDS data set in array_record files.
 
-    python -m flaxnets.data.imagenet_mini --root=IMAGES --data_dir=DIR [--canvas=128]
-
 Then train with data.source=tfds, data.root=DIR. Without a canvas the original bytes are kept. With one every
 image is squashed to canvas x canvas raw RGB pixels, so that training decodes nothing; its original height and
 width are kept beside it. TensorFlow is not needed.
@@ -9,7 +7,6 @@ width are kept beside it. TensorFlow is not needed.
 
 from __future__ import annotations
 
-import argparse
 import concurrent.futures
 import contextlib
 import io
@@ -23,15 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 from array_record.python import array_record_module
 from tensorflow_datasets.core import writer
 from tqdm import tqdm
 
-from flaxnets.data import tfds
 from flaxnets.data.decode import decode
 from flaxnets.data.files import ImageFiles, open_list
-from flaxnets.data.source import BadImage
+from flaxnets.data.source import BadImage, DataOptions
+from flaxnets.data.tfds import label_table
 from flaxnets.errors import InputError
 
 
@@ -63,8 +59,7 @@ class ImagenetMini(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version('1.0.0')
   code_path = None  # nothing is downloaded, so there are no checksums beside the code for TFDS to look for
 
-  def __init__(self, *, sources: dict[str, ImageFiles], canvas: int = 0, on_bad_image: str = 'error',
-               **options):
+  def __init__(self, *, sources: dict[str, ImageFiles], canvas: int = 0, on_bad_image: str = 'error', **options):
     self._sources, self._canvas, self._on_bad_image = sources, canvas, on_bad_image
     self.skipped = 0
     name = f'canvas{canvas}' if canvas else 'encoded'
@@ -72,15 +67,27 @@ class ImagenetMini(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     side = self._canvas
-    image = tfds.features.Tensor(shape=(side, side, 3), dtype=np.uint8, encoding='bytes') if side else (
-      tfds.features.Image(shape=(None, None, 3)))
+    image = (
+      tfds.features.Tensor(shape=(side, side, 3), dtype=np.uint8, encoding='bytes')
+      if side
+      else (tfds.features.Image(shape=(None, None, 3)))
+    )
     classes = next(iter(self._sources.values())).classes
     return tfds.core.DatasetInfo(
-      builder=self, description='Images from split files of `path label` lines.',
-      features=tfds.features.FeaturesDict({
-        'image': image, 'label': tfds.features.ClassLabel(names=classes), 'height': np.int32,
-        'width': np.int32, 'path': tfds.features.Text()}),
-      supervised_keys=('image', 'label'), disable_shuffling=True)
+      builder=self,
+      description='Images from split files of `path label` lines.',
+      features=tfds.features.FeaturesDict(
+        {
+          'image': image,
+          'label': tfds.features.ClassLabel(names=classes),
+          'height': np.int32,
+          'width': np.int32,
+          'path': tfds.features.Text(),
+        }
+      ),
+      supervised_keys=('image', 'label'),
+      disable_shuffling=True,
+    )
 
   def _example_writer(self):
     return _Uncompressed(self.info.file_format)
@@ -92,8 +99,10 @@ class ImagenetMini(tfds.core.GeneratorBasedBuilder):
     source = self._sources[split]
     written = 0
     # TFDS writes from this thread; others decode a little ahead of it.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(
-        total=len(source), desc=split, unit=' images') as progress:
+    with (
+      concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+      tqdm(total=len(source), desc=split, unit=' images') as progress,
+    ):
       for start in range(0, len(source), 256):
         places = range(start, min(start + 256, len(source)))
         examples = pool.map(self._example, itertools.repeat(source), places)
@@ -118,12 +127,24 @@ class ImagenetMini(tfds.core.GeneratorBasedBuilder):
       if self._on_bad_image == 'skip':
         return error
       raise
-    return {'image': pixels if self._canvas else data, 'label': int(source.labels[place]), 'height': height,
-            'width': width, 'path': source.ids[place]}
+    return {
+      'image': pixels if self._canvas else data,
+      'label': int(source.labels[place]),
+      'height': height,
+      'width': width,
+      'path': source.ids[place],
+    }
 
 
-def prepare(root: str, data_dir: str, *, canvas: int = 0, splits: Sequence[str] = (), classes: str = '',
-            on_bad_image: str = 'error') -> ImagenetMini:
+def prepare(
+  root: str,
+  data_dir: str,
+  *,
+  canvas: int = 0,
+  splits: Sequence[str] = (),
+  classes: str = '',
+  on_bad_image: str = 'error',
+) -> ImagenetMini:
   """Writes DIR/imagenet_mini/<encoded or canvasN>/1.0.0; a failure leaves nothing there.
 
   Args:
@@ -146,10 +167,11 @@ def prepare(root: str, data_dir: str, *, canvas: int = 0, splits: Sequence[str] 
   for file in sorted(files, key=lambda file: Path(file).stem != 'train'):
     split = Path(file).stem
     if not re.fullmatch(r'\w+', split) or split == 'all' or split in sources:
-      raise InputError(f'{file} cannot become a split {split!r}: a name has letters, digits and _, comes '
-                       "once, and is not 'all'")
-    sources[split] = open_list(root, file, canvas=canvas or 8, classes=classes, class_names=names,
-                               check_files=on_bad_image != 'skip')
+      raise InputError(
+        f"{file} cannot become a split {split!r}: a name has letters, digits and _, comes once, and is not 'all'"
+      )
+    options = DataOptions('lists', root, classes=classes, canvas=canvas or 8, on_bad_image=on_bad_image)
+    sources[split] = open_list(options, file, names)
     names = sources[split].classes
   builder = ImagenetMini(sources=sources, canvas=canvas, on_bad_image=on_bad_image, data_dir=data_dir)
   if builder.data_path.exists():
@@ -157,34 +179,9 @@ def prepare(root: str, data_dir: str, *, canvas: int = 0, splits: Sequence[str] 
   tfds.disable_progress_bar()
   # TFDS wants a folder for downloads, and talks of them on stdout; there are none.
   with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
-    builder.download_and_prepare(download_dir=downloads,
-                                 download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    builder.download_and_prepare(
+      download_dir=downloads, download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+    )
   for split in sources:
-    tfds.label_table(builder, 'label', split)
+    label_table(builder, 'label', split)
   return builder
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-  parser = argparse.ArgumentParser(prog='python -m flaxnets.data.imagenet_mini', description=(
-    'Prepares images in lists of `path label` lines for data.source=tfds.'))
-  parser.add_argument('--root', required=True, help='folder with the split files and the images')
-  parser.add_argument('--data_dir', required=True, help='folder of TFDS data sets, written to')
-  parser.add_argument('--canvas', type=int, default=0, help='side of raw pixels; 0 keeps the encoded bytes')
-  parser.add_argument('--splits', default='', help='FILE,FILE; default: every .txt in root but classes.txt')
-  parser.add_argument('--classes', default='', help='file of class names; default: classes.txt, if it exists')
-  parser.add_argument('--on_bad_image', choices=('error', 'skip'), default='error')
-  options = vars(parser.parse_args(arguments))
-  options['splits'] = [file for file in options['splits'].split(',') if file]
-  logging.set_verbosity(logging.ERROR)  # TFDS warns of a config that it does not know
-  try:
-    builder = prepare(**options)
-  except InputError as error:
-    print(error, file=sys.stderr)
-    return 1
-  counts = ', '.join(f'{split.num_examples:,} {split.name}' for split in builder.info.splits.values())
-  print(f'{builder.data_path}: {counts}' + (f' ({builder.skipped:,} skipped)' if builder.skipped else ''))
-  return 0
-
-
-if __name__ == '__main__':
-  sys.exit(main())

@@ -1,7 +1,8 @@
-"""What a source of examples is, examples held in arrays, and the way from names in a config to a source."""
+"""The protocol of a source of examples, and the source that holds its examples in an array."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -11,6 +12,38 @@ from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
 
 DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))  # those that a canvas may have
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+  """Which data set, and how it is read; not which split of it.
+
+  Attributes:
+    kind: one of `flaxnets.data.open.OPENERS`.
+    root: folder that all paths are relative to; arrays: an .npz, or a folder of .npy or .npz files; tfds: its data_dir.
+    name: tfds: name[/config][:version].
+    channels: 'RGB' or 'B02,B03'; arrays: those to take, in order, '' for all. For images see `decode.image_planes`.
+    wavelengths: centre wavelengths in nanometres, one per channel, or empty.
+    classes: a file of class names relative to `root` (see `classes.class_file`); '' takes those of the source.
+    image_key, label_key, channels_key, classes_key, present_key: names of the arrays in the file; {split} becomes the
+      split.
+    canvas: side in pixels that images are squashed to; arrays and prepared canvases keep their own size.
+    on_bad_image: 'error': files that a list names and that do not exist are an error at opening; 'skip': in `read`.
+  """
+
+  kind: str
+  root: str = ''
+  name: str = ''
+  channels: str = 'RGB'
+  wavelengths: tuple[float | None, ...] = ()
+  classes: str = ''
+  image_key: str = 'X_{split}'
+  label_key: str = 'y_{split}'
+  channels_key: str = 'bands'
+  classes_key: str = 'classes'
+  present_key: str = 'present_{split}'
+  canvas: int = 144
+  on_bad_image: str = 'error'
 
 
 class BadImage(InputError):
@@ -84,9 +117,19 @@ class ArraySource:
     InputError: if the shapes do not fit each other, there are no examples, or a label is out of range.
   """
 
-  def __init__(self, name: str, images: np.ndarray, labels: np.ndarray, channels: ChannelSet,
-               classes: Sequence[str], present: np.ndarray | None = None, ids: Sequence[str] | None = None, *,
-               take: Sequence[int] | None = None, reopen: Callable[[], ArraySource] | None = None):
+  def __init__(
+    self,
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    channels: ChannelSet,
+    classes: Sequence[str],
+    present: np.ndarray | None = None,
+    ids: Sequence[str] | None = None,
+    *,
+    take: Sequence[int] | None = None,
+    reopen: Callable[[], ArraySource] | None = None,
+  ):
     if images.ndim != 4:
       raise InputError(f'{name}: images are (N, H, W, C), but the array is {images.shape}')
     if images.dtype.kind not in 'biuf':
@@ -95,8 +138,10 @@ class ArraySource:
     if take is None and len(channels) != planes:
       raise InputError(f'{name}: {len(channels)} channels are named for {planes} planes')
     if present is not None and (present.shape != (len(images), planes) or present.dtype != bool):
-      raise InputError(f'{name}: presence is a bool array {(len(images), planes)}, one value for each '
-                       f'example and channel, but it is {present.dtype} {present.shape}')
+      raise InputError(
+        f'{name}: presence is a bool array {(len(images), planes)}, one value for each '
+        f'example and channel, but it is {present.dtype} {present.shape}'
+      )
     self.name, self.channels, self.classes = name, channels, tuple(classes)
     self.labels = checked_labels(name, labels, len(images), len(self.classes))
     self.ids = [str(index) for index in range(len(images))] if ids is None else ids
@@ -105,7 +150,8 @@ class ArraySource:
     self.dtype = native if native in DTYPES else np.dtype(np.float32)
     # An absent plane is NaN throughout: one pixel of each tells.
     self.may_lack = (present is not None and not present.all()) or (
-      images.dtype.kind == 'f' and bool(np.isnan(images[:, 0, 0]).any()))
+      images.dtype.kind == 'f' and bool(np.isnan(images[:, 0, 0]).any())
+    )
     self._images, self._present, self._reopen = images, present, reopen
     self._take = None if take is None or list(take) == list(range(planes)) else list(take)
 
@@ -126,11 +172,14 @@ class ArraySource:
       present &= ~missing
       bad = ~np.isfinite(out).all(axis=(0, 1)) & present
       if bad.any():
-        raise BadImage(f'{self.name}: example {self.ids[index]} has NaN or infinite pixels in channel '
-                       f'{self.channels.names[int(bad.argmax())]}; a channel is NaN throughout or not at all')
+        raise BadImage(
+          f'{self.name}: example {self.ids[index]} has NaN or infinite pixels in channel '
+          f'{self.channels.names[int(bad.argmax())]}; a channel is NaN throughout or not at all'
+        )
     if not present.any():
-      raise BadImage(f'{self.name}: example {self.ids[index]} has none of the channels '
-                     f'{", ".join(self.channels.names)}')
+      raise BadImage(
+        f'{self.name}: example {self.ids[index]} has none of the channels {", ".join(self.channels.names)}'
+      )
     out[:, :, ~present] = 0
     return Reading(self.canvas, None if present.all() else present)
 
@@ -155,61 +204,7 @@ def checked_labels(name: str, labels: np.ndarray, examples: int, classes: int) -
   wrong = (labels < 0) | (labels >= classes)
   if wrong.any():
     first = int(wrong.argmax())
-    raise InputError(f'{name}: example {first} has label {labels[first]}, but {classes} classes have '
-                     f'labels 0 to {classes - 1}')
+    raise InputError(
+      f'{name}: example {first} has label {labels[first]}, but {classes} classes have labels 0 to {classes - 1}'
+    )
   return labels.astype(np.int32)
-
-
-def open_source(
-    source: str, split: str, *, root: str = '', name: str = '', channels: str = 'RGB',
-    wavelengths: Sequence[float | None] = (), classes: str = '', image_key: str = 'X_{split}',
-    label_key: str = 'y_{split}', channels_key: str = 'bands', classes_key: str = 'classes',
-    present_key: str = 'present_{split}', canvas: int = 144, on_bad_image: str = 'error',
-    class_names: Sequence[str] | None = None) -> Source:
-  """Opens one split of a data set; the arguments are the fields of `config.data`.
-
-  Args:
-    source: lists, folders, arrays, tfds or synthetic.
-    split: lists: a file of `path label` lines; folders: a folder with one folder a class; arrays: what
-      {split} in the keys becomes, or an .npz in the folder `root`; tfds: a split such as train[:90%];
-      synthetic: see there. Except for lists a final .txt is dropped, so that the config's defaults serve.
-    root: folder that all paths are relative to; arrays: an .npz, or a folder of .npy or .npz files; tfds: its
-      data_dir.
-    name: tfds: name[/config][:version].
-    channels: 'RGB' or 'B02,B03'; arrays: those to take, in order, '' for all. For images see `image_planes`.
-    wavelengths: centre wavelengths in nanometres, one a channel, or nothing.
-    classes: a file of class names relative to `root` (see `classes.class_file`); '' takes what there is.
-    image_key, label_key, channels_key, classes_key, present_key: names of the arrays in the file.
-    canvas: side in pixels that images are squashed to; arrays and prepared canvases keep their own size.
-    on_bad_image: error: files that a list names and that do not exist are an error here; skip: in `read`.
-    class_names: the classes of the training source, for the other splits: labels then mean the same in all.
-
-  Raises:
-    InputError: for what cannot work: a path, a label, a key, or an empty split.
-  """
-  if source == 'synthetic':
-    from flaxnets.data import synthetic
-    made = synthetic.source(split)
-    if channels and ChannelSet.of(channels).names != made.channels.names:
-      raise InputError(f"synthetic images have channels {made.channels.label(made.channels.full)}, "
-                       f'not {channels}')
-    return made
-  if source not in ('lists', 'folders', 'arrays', 'tfds'):
-    raise InputError(f'data.source {source!r} is not known; it is lists, folders, arrays, tfds or synthetic')
-  if not root:
-    raise InputError(f'data.root is empty; with data.source={source} it says where the data is')
-  common = {'channels': channels, 'wavelengths': wavelengths, 'classes': classes, 'class_names': class_names}
-  if source == 'lists':
-    from flaxnets.data import files
-    return files.open_list(root, split, canvas=canvas, check_files=on_bad_image != 'skip', **common)
-  split = split.removesuffix('.txt')
-  if source == 'folders':
-    from flaxnets.data import files
-    return files.open_folders(root, split, canvas=canvas, **common)
-  if source == 'arrays':
-    from flaxnets.data import arrays
-    return arrays.open_arrays(
-      root, split, image_key=image_key, label_key=label_key, channels_key=channels_key,
-      classes_key=classes_key, present_key=present_key, **common)
-  from flaxnets.data import tfds
-  return tfds.open_tfds(root, name, split, canvas=canvas, **common)

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from flaxnets.channels import ChannelSet
-from flaxnets.data.source import ArraySource
+from flaxnets.data.source import ArraySource, DataOptions
 from flaxnets.errors import InputError
 
 SHAPES = ('disc', 'ring', 'cross', 'triangle')
@@ -48,8 +49,9 @@ def source(split: str, *, size: int = 48) -> ArraySource:
   """
   match = _SPLIT.fullmatch(split.strip())
   if not match or match[1] not in STREAMS:
-    raise InputError(f"cannot read the synthetic split {split!r}; write 'train[:4000]', say "
-                     f'(streams: {", ".join(STREAMS)})')
+    raise InputError(
+      f"cannot read the synthetic split {split!r}; write 'train[:4000]', say (streams: {', '.join(STREAMS)})"
+    )
   start, stop = int(match[2] or 0), int(match[3])
   if start >= stop:
     raise InputError(f"the synthetic split {split!r} holds no example; write 'train[:4000]', say")
@@ -59,11 +61,27 @@ def source(split: str, *, size: int = 48) -> ArraySource:
   for block in range(start // _BLOCK, (stop - 1) // _BLOCK + 1):
     first = block * _BLOCK
     low, high = max(start, first), min(stop, first + _BLOCK)
-    images[low - start:high - start] = _block(STREAMS.index(match[1]), block, size)[low - first:high - first]
+    images[low - start : high - start] = _block(STREAMS.index(match[1]), block, size)[low - first : high - first]
   labels = np.arange(start, stop) % len(CLASSES)
   ids = [f'{match[1]}[{place}]' for place in range(start, stop)]
-  return ArraySource(f'synthetic {split}', images, labels, ChannelSet.of('RGB'), CLASSES, ids=ids,
-                     reopen=functools.partial(source, split, size=size))
+  return ArraySource(
+    f'synthetic {split}',
+    images,
+    labels,
+    ChannelSet.of('RGB'),
+    CLASSES,
+    ids=ids,
+    reopen=functools.partial(source, split, size=size),
+  )
+
+
+def open_synthetic(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> ArraySource:
+  """`source` for `flaxnets.data.open`; InputError where other channels than R, G, B are asked for."""
+  del class_names  # always CLASSES
+  made = source(split)
+  if options.channels and ChannelSet.of(options.channels).names != made.channels.names:
+    raise InputError(f'synthetic images have the channels RGB, not {options.channels}')
+  return made
 
 
 def _block(stream: int, block: int, size: int) -> np.ndarray:
@@ -85,8 +103,7 @@ def _block(stream: int, block: int, size: int) -> np.ndarray:
   return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def _coverage(shape: np.ndarray, size: int, centre: np.ndarray, radius: np.ndarray,
-              angle: np.ndarray) -> np.ndarray:
+def _coverage(shape: np.ndarray, size: int, centre: np.ndarray, radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
   """How much of each pixel a shape covers, 0 to 1: (n, size, size). Centre and radius: shares of the size."""
   middle = (np.arange(size, dtype=np.float32) + 0.5) / size
   right, down = middle - centre[:, 0], middle[:, None] - centre[:, 1]

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from flaxnets.channels import ChannelSet
 from flaxnets.data.classes import check_labels_mean_the_same, chosen_classes
 from flaxnets.data.decode import decode_planes, image_planes
-from flaxnets.data.source import BadImage, Reading, checked_labels
+from flaxnets.data.source import BadImage, DataOptions, Reading, checked_labels
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
 
@@ -38,9 +38,18 @@ class TfdsImages:
     labels, ids, channels, classes, canvas: as in `sources.Source`.
   """
 
-  def __init__(self, name: str, records: Sequence[bytes], image_key: str,
-               shape: tuple[int, int, int] | None, labels: np.ndarray, ids: Sequence[str],
-               channels: ChannelSet, classes: Sequence[str], canvas: tuple[int, int]):
+  def __init__(
+    self,
+    name: str,
+    records: Sequence[bytes],
+    image_key: str,
+    shape: tuple[int, int, int] | None,
+    labels: np.ndarray,
+    ids: Sequence[str],
+    channels: ChannelSet,
+    classes: Sequence[str],
+    canvas: tuple[int, int],
+  ):
     self.name, self.labels, self.ids = name, labels, ids
     self.channels, self.classes = channels, tuple(classes)
     self.canvas, self.dtype, self.may_lack = canvas, np.dtype(np.uint8), False
@@ -72,24 +81,20 @@ class TfdsImages:
       out[:, :, 0] = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
 
 
-def open_tfds(root: str, name: str, split: str, *, canvas: int, channels: str = 'RGB',
-              wavelengths: Sequence[float | None] = (), classes: str = '',
-              class_names: Sequence[str] | None = None) -> TfdsImages:
+def open_tfds(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> TfdsImages:
   """One split of a prepared data set, with an image and a label in every example.
 
-  Labels are read once from all records and kept beside them in `flaxnets_labels_<split>.npz`, if that folder
-  can be written to.
+  Labels are read once from all records and kept beside them in `flaxnets_labels_<split>.npz`, if that folder can be
+  written to. Raw pixels (prepared with a canvas) keep their own size.
 
   Args:
-    root: TFDS's data_dir.
-    name: name[/config][:version]; without a version the newest, without a config the only one.
-    split: such as 'train' or 'train[:90%]'.
-    canvas, channels, wavelengths, classes, class_names: see `sources.open_source`. Raw pixels (prepared with
-      a canvas) keep their own size.
+    options, split, class_names: see `flaxnets.data.open.open_source`. Without a version in `options.name` the newest is
+      taken, without a config the only one.
 
   Raises:
     InputError: if it is not prepared here, or not as array_record, or has no such split, image or label.
   """
+  root, name = options.root, options.name
   place = _prepared(root, name)
   try:
     builder = tfds.builder_from_directory(place)
@@ -97,24 +102,35 @@ def open_tfds(root: str, name: str, split: str, *, canvas: int, channels: str = 
     raise InputError(f'cannot read the data set in {place}: {_one_line(error)}') from None
   where = f'{name}, {split} in {root}'
   if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
-    raise InputError(f'{name} in {root} is prepared as {builder.info.file_format.value}, which cannot be '
-                     f'read by number; prepare it elsewhere: {_command(name, "DIR")}')
+    raise InputError(
+      f'{name} in {root} is prepared as {builder.info.file_format.value}, which cannot be '
+      f'read by number; prepare it elsewhere: {_command(name, "DIR")}'
+    )
   try:
     instructions = builder.info.splits[split].file_instructions
   except Exception as error:  # KeyError, ValueError, AssertionError: TFDS parses splits in several places
-    raise InputError(f'no split {split!r} in {name}, which has {", ".join(builder.info.splits)} '
-                     f'({_one_line(error).split(". ")[0]})') from None
+    raise InputError(
+      f'no split {split!r} in {name}, which has {", ".join(builder.info.splits)} ({_one_line(error).split(". ")[0]})'
+    ) from None
   image_key, label_key = _keys(builder.info, name)
   image = builder.info.features[image_key]
   raw = not isinstance(image, tfds.features.Image)
   own = tuple(builder.info.features[label_key].names)
   check_labels_mean_the_same(own, class_names, where)
-  names = chosen_classes(Path(root), classes, class_names) or own
+  names = chosen_classes(Path(root), options.classes, class_names) or own
   labels, ids = _labels(builder, label_key, instructions)
   labels = checked_labels(where, labels, len(ids), len(names))
   return TfdsImages(
-    where, _records(builder, split), image_key, image.shape if raw else None, labels, ids,
-    ChannelSet.of(channels or 'RGB', wavelengths), names, image.shape[:2] if raw else (canvas, canvas))
+    where,
+    _records(builder, split),
+    image_key,
+    image.shape if raw else None,
+    labels,
+    ids,
+    ChannelSet.of(options.channels or 'RGB', options.wavelengths),
+    names,
+    image.shape[:2] if raw else (options.canvas, options.canvas),
+  )
 
 
 def _records(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[bytes]:
@@ -129,34 +145,43 @@ def _prepared(root: str, name: str) -> Path:
     raise InputError(f'cannot read the data set name {name!r}; write name[/config][:version]')
   base, config, version = parts.groups()
   place = Path(root, base, config or '')
-  found = [path.parent for pattern in ('*', '*/*') for path in place.glob(f'{pattern}/dataset_info.json')
-           if version is None or path.parent.name == version]
+  found = [
+    path.parent
+    for pattern in ('*', '*/*')
+    for path in place.glob(f'{pattern}/dataset_info.json')
+    if version is None or path.parent.name == version
+  ]
   if not found:
     raise InputError(f'{name} is not prepared in {root}; prepare it: {_command(name, root)}')
   configs = sorted({path.parent for path in found})
   if len(configs) > 1:
-    raise InputError(f'{name} has several configs in {root}; data.name says which: '
-                     + ', '.join(f'{base}/{path.name}' for path in configs))
+    raise InputError(
+      f'{name} has several configs in {root}; data.name says which: '
+      + ', '.join(f'{base}/{path.name}' for path in configs)
+    )
   return max(found, key=lambda path: tuple(int(number) for number in re.findall(r'\d+', path.name)))
 
 
 def _command(name: str, root: str) -> str:
   if name.split('/')[0].split(':')[0] == 'imagenet_mini':
-    return f'python -m flaxnets.data.imagenet_mini --root=IMAGES --data_dir={root}'
+    return f'flaxnets prepare --root=IMAGES --data_dir={root}'
   return f"pip install 'flaxnets[prepare]' && tfds build {name} --data_dir={root} --file_format=array_record"
 
 
 def _keys(info: tfds.core.DatasetInfo, name: str) -> tuple[str, str]:
   """The features that hold the image and the label."""
   features = dict(info.features)
-  images = [key for key, feature in features.items()
-            if feature.np_dtype == np.uint8 and len(feature.shape) == 3
-            and (isinstance(feature, tfds.features.Image) or feature.shape[2] == 3)]
+  images = [
+    key
+    for key, feature in features.items()
+    if feature.np_dtype == np.uint8
+    and len(feature.shape) == 3
+    and (isinstance(feature, tfds.features.Image) or feature.shape[2] == 3)
+  ]
   labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
   chosen = info.supervised_keys or (images[:1] + labels[:1])
   if len(chosen) != 2 or chosen[0] not in images or chosen[1] not in labels:
-    raise InputError(f'{name} is no set of eight-bit images with a class each; its features are '
-                     f'{", ".join(features)}')
+    raise InputError(f'{name} is no set of eight-bit images with a class each; its features are {", ".join(features)}')
   return chosen[0], chosen[1]
 
 
@@ -174,13 +199,15 @@ def _labels(builder: tfds.core.DatasetBuilder, label_key: str, instructions) -> 
     all_labels, all_ids = label_table(builder, label_key, split)
     taken = slice(start + file.skip, start + file.skip + file.take)
     labels.append(all_labels[taken])
-    ids += [f'{split}[{place}]' for place in range(taken.start, taken.stop)] if all_ids is None else [
-      entry.decode() for entry in all_ids[taken]]
+    ids += (
+      [f'{split}[{place}]' for place in range(taken.start, taken.stop)]
+      if all_ids is None
+      else [entry.decode() for entry in all_ids[taken]]
+    )
   return np.concatenate([np.zeros(0, np.int64), *labels]), ids
 
 
-def label_table(builder: tfds.core.DatasetBuilder, label_key: str,
-                split: str) -> tuple[np.ndarray, np.ndarray | None]:
+def label_table(builder: tfds.core.DatasetBuilder, label_key: str, split: str) -> tuple[np.ndarray, np.ndarray | None]:
   """Labels of a whole split, and each example's `path` as bytes if it has one.
 
   The first call reads every record, and leaves the table beside the data for the next.
@@ -202,8 +229,7 @@ def label_table(builder: tfds.core.DatasetBuilder, label_key: str,
       if 'path' in features:
         paths.append(features['path'].bytes_list.value[0])
   except Exception as error:  # array_record and protobuf have no common class of errors for damaged files
-    raise InputError(f'cannot read the labels of {split} in {builder.data_path}: '
-                     f'{_one_line(error)}') from None
+    raise InputError(f'cannot read the labels of {split} in {builder.data_path}: {_one_line(error)}') from None
   paths = np.array(paths) if len(paths) == len(labels) else None
   _keep(file, {'labels': labels} if paths is None else {'labels': labels, 'paths': paths})
   return labels, paths

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax.sharding import Mesh
 
 from flaxnets.analysis import metrics
-from flaxnets.augment.geometry import geometry
+from flaxnets.augment import pipeline
 from flaxnets.channels import Subset
 from flaxnets.runtime import devices
 
@@ -62,17 +62,26 @@ class Evaluator:
   """
 
   def __init__(
-    self, model: nn.Module, subsets: Sequence[Subset], *, order: Sequence[int], image_size: int, resize: float,
-    fill: np.ndarray, may_lack: bool, mesh: Mesh,
+    self,
+    model: nn.Module,
+    subsets: Sequence[Subset],
+    *,
+    order: Sequence[int],
+    image_size: int,
+    resize: float,
+    fill: np.ndarray,
+    may_lack: bool,
+    mesh: Mesh,
   ):
     self.subsets = list(subsets)
     self._mesh, self._classes = mesh, model.num_classes
     there, places = np.asarray(order) >= 0, np.maximum(order, 0)
 
     def view(batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-      images = geometry.evaluation_images(
-        geometry.in_order(batch['image'], places), batch['size'], image_size=image_size, resize=resize, fill=fill)
-      return images, geometry.in_order(batch['present'], places) & there
+      images = pipeline.evaluation_images(
+        pipeline.in_order(batch['image'], places), batch['size'], image_size=image_size, resize=resize, fill=fill
+      )
+      return images, pipeline.in_order(batch['present'], places) & there
 
     def judge(subset: Subset, variables, tally, images, present, label, mask):
       if may_lack:
@@ -90,8 +99,10 @@ class Evaluator:
     self._view = jax.jit(view, in_shardings=batch, out_shardings=batch)
     self._judges = {
       subset: jax.jit(
-        lambda *args, subset=subset: judge(subset, *args), donate_argnums=1,
-        in_shardings=(whole, batch, batch, batch, batch, batch), out_shardings=batch,
+        lambda *args, subset=subset: judge(subset, *args),
+        donate_argnums=1,
+        in_shardings=(whole, batch, batch, batch, batch, batch),
+        out_shardings=batch,
       )
       for subset in self.subsets
     }

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
-import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,14 +11,15 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flaxnets import experiment
+from flaxnets.analysis.text import columns
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data import batches
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
 from flaxnets.evaluation.evaluator import Evaluator
-from flaxnets.inference.network import Network, first_kernel, load
+from flaxnets.inference.network import Network, first_kernel
 from flaxnets.models import cost
-from flaxnets.runtime import atomic, devices, provenance
+from flaxnets.runtime import devices, provenance
 
 
 def evaluate(
@@ -49,32 +48,59 @@ def evaluate(
   batch_size = batch_size or config.evaluate.batch_size
   devices.check_batch(batch_size, mesh, '--batch_size')
   evaluator, variables = evaluator_of(net, source, wanted, mesh), placed(net, wanted, net.recalibrated, mesh)
-  judged, indices = evaluator(variables, on_the_scale(net, source, batches.evaluation_batches(
-    source, batch_size=batch_size, host=jax.process_index(), hosts=jax.process_count(),
-    threads=config.data.threads, on_bad_image=config.data.on_bad_image,
-  )))
+  judged, indices = evaluator(
+    variables,
+    on_the_scale(
+      net,
+      source,
+      batches.evaluation_batches(
+        source,
+        batch_size=batch_size,
+        host=jax.process_index(),
+        hosts=jax.process_count(),
+        threads=config.data.threads,
+        on_bad_image=config.data.on_bad_image,
+      ),
+    ),
+  )
   if not len(indices):
     raise InputError(f'{source.name}: none of its {len(source)} examples can be read')
   for subset, judgement in judged.items():
     if not np.isfinite(judgement.loss):
-      raise InputError(f'the network has outputs on {net.channels.label(subset)} that are not finite: it judges '
-                       'nothing. Take another --step, or train with a lower train.learning_rate')
+      raise InputError(
+        f'the network has outputs on {net.channels.label(subset)} that are not finite: it judges '
+        'nothing. Take another --step, or train with a lower train.learning_rate'
+      )
   rows, arrays = [], {'id': np.asarray([source.ids[i] for i in indices]), 'label': source.labels[indices]}
   for subset, judgement in judged.items():
     label = net.channels.label(subset)
     counted = cost.of_subset(net.model, subset, config.image_size)
-    rows.append({
-      'channels': label, 'recalibrated': subset in net.recalibrated, **judgement.summary(), **counted,
-      'confusion': judgement.confusion.tolist(),
-    })
+    rows.append(
+      {
+        'channels': label,
+        'recalibrated': subset in net.recalibrated,
+        **judgement.summary(),
+        **counted,
+        'confusion': judgement.confusion.tolist(),
+      }
+    )
     arrays[f'prediction/{label}'] = judgement.predictions
     arrays[f'kernel/{label}'] = first_kernel(net.model, net.variables, subset)
   scores = {
-    'model': config.model.name, 'step': net.step, 'split': split, 'recalibrated': bool(net.recalibrated),
-    'ema': net.ema, 'seed': config.seed, 'examples': len(indices), 'unreadable': len(source) - len(indices),
-    'commit': provenance.commit(), 'versions': provenance.versions(),
+    'model': config.model.name,
+    'step': net.step,
+    'split': split,
+    'recalibrated': bool(net.recalibrated),
+    'ema': net.ema,
+    'seed': config.seed,
+    'examples': len(indices),
+    'unreadable': len(source) - len(indices),
+    'commit': provenance.commit(),
+    'versions': provenance.versions(),
     'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
-    'classes': list(net.classes), 'channels': list(net.channels.names), 'subsets': rows,
+    'classes': list(net.classes),
+    'channels': list(net.channels.names),
+    'subsets': rows,
   }
   return scores, arrays
 
@@ -95,8 +121,10 @@ def subsets_in(net: Network, source: Source, text: str) -> list[Subset]:
   if len(there) == len(net.channels):
     return experiment.subsets(net.config, net.channels, text)
   if not there:
-    raise InputError(f'{source.name} has the channels {", ".join(source.channels.names)}, and none of the network\'s, '
-                     f'which are {", ".join(net.channels.names)}')
+    raise InputError(
+      f"{source.name} has the channels {', '.join(source.channels.names)}, and none of the network's, "
+      f'which are {", ".join(net.channels.names)}'
+    )
   known = ChannelSet(tuple(net.channels.names[place] for place in there))
   try:
     found = experiment.subsets(net.config, known, text)
@@ -124,8 +152,14 @@ def on_the_scale(
 def evaluator_of(net: Network, source: Source, subsets: Sequence[Subset], mesh: Mesh) -> Evaluator:
   """The compiled functions that judge a restored network on some subsets of a source."""
   return Evaluator(
-    net.model, subsets, order=places_in(net, source), image_size=net.config.image_size,
-    resize=net.config.augment.evaluation_resize, fill=net.fill, may_lack=source.may_lack, mesh=mesh,
+    net.model,
+    subsets,
+    order=places_in(net, source),
+    image_size=net.config.image_size,
+    resize=net.config.augment.evaluation_resize,
+    fill=net.fill,
+    may_lack=source.may_lack,
+    mesh=mesh,
   )
 
 
@@ -136,9 +170,7 @@ def placed(
   whole = devices.replicated(mesh)
   variables = jax.device_put(net.variables, whole)
   own = jax.device_put({subset: statistics[subset] for subset in subsets if subset in statistics}, whole)
-  return {
-    subset: {**variables, 'batch_stats': own.get(subset, variables['batch_stats'])} for subset in subsets
-  }
+  return {subset: {**variables, 'batch_stats': own.get(subset, variables['batch_stats'])} for subset in subsets}
 
 
 def table(scores: dict[str, Any]) -> str:
@@ -146,53 +178,15 @@ def table(scores: dict[str, Any]) -> str:
   header = ['channels', 'accuracy', '95 %', 'precision', 'recall', 'F1', 'top-5', 'loss', 'MACs', 'FLOPs (XLA)']
   lines = [header]
   for row in scores['subsets']:
-    lines.append([
-      row['channels'] + ('*' if row['recalibrated'] else ''),
-      f'{row["accuracy"]:.2%}', f'{row["accuracy_low"]:.1%}-{row["accuracy_high"]:.1%}',
-      *(f'{row[key]:.2%}' for key in ('precision', 'recall', 'f1')),
-      '' if row['top5'] is None else f'{row["top5"]:.2%}', f'{row["loss"]:.3f}', *(
-        f'{row[key]:,}' for key in ('macs', 'flops')),
-    ])
-  return cost.columns(lines)
-
-
-def write(scores: dict[str, Any], arrays: dict[str, np.ndarray], folder: pathlib.Path, name: str) -> pathlib.Path:
-  """Writes eval/<name>.json and .npz into a run's folder, whole or not at all; returns the JSON's path."""
-  folder = folder / 'eval'
-  folder.mkdir(exist_ok=True)
-  path = folder / f'{name}.json'
-  with atomic.replacing(folder / f'{name}.npz') as beside:
-    np.savez_compressed(beside, **arrays)
-  atomic.write_text(path, json.dumps(scores) + '\n')
-  return path
-
-
-def configured_batch_size(workdir: str) -> int:
-  """Examples at a time as a run's config.json says; 1 where there is none, which `run` will complain of."""
-  try:
-    return json.loads(pathlib.Path(workdir, 'config.json').read_text())['evaluate']['batch_size']
-  except (OSError, ValueError, KeyError):
-    return 1
-
-
-def run(
-  workdir: str, *, subsets: str = '', split: str = 'test', root: str = '', step: str = 'best', batch_size: int = 0,
-  recalibrated: bool = False,
-) -> int:
-  """What eval_main.py does, after `flaxnets.evaluation.recalibrate.run` where `recalibrated`; returns the exit code."""
-  net = load(workdir, step, recalibrated=recalibrated)
-  scores, arrays = evaluate(net, subsets=subsets, split=split, root=root, batch_size=batch_size)
-  scores['recalibrated'] = recalibrated  # also where it helped no subset
-  if jax.process_index() == 0:
-    parts = [split, *([pathlib.Path(root).resolve().name] if root else [])]
-    name = '-'.join(map(experiment.scores_name, parts)) + ('' if step == 'best' else f'-step{net.step}')
-    print(f'{scores["model"]}, step {scores["step"]}, {scores["examples"]:,} examples of {split!r}'
-          + (', recalibrated where that helps (*)' if recalibrated else '')
-          + (f', {scores["unreadable"]} unreadable ones left out' if scores['unreadable'] else ''))
-    print(table(scores))
-    try:
-      path = write(scores, arrays, pathlib.Path(workdir), name + ('-recalibrated' if recalibrated else ''))
-    except OSError as error:
-      raise InputError(f'{workdir}/eval cannot be written: {error.strerror}') from None
-    print(f'written to {path}')
-  return 0
+    lines.append(
+      [
+        row['channels'] + ('*' if row['recalibrated'] else ''),
+        f'{row["accuracy"]:.2%}',
+        f'{row["accuracy_low"]:.1%}-{row["accuracy_high"]:.1%}',
+        *(f'{row[key]:.2%}' for key in ('precision', 'recall', 'f1')),
+        '' if row['top5'] is None else f'{row["top5"]:.2%}',
+        f'{row["loss"]:.3f}',
+        *(f'{row[key]:,}' for key in ('macs', 'flops')),
+      ]
+    )
+  return columns(lines)

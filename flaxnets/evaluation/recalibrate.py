@@ -23,26 +23,33 @@ from flax import linen as nn
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from flaxnets import config as configs
 from flaxnets import experiment
-from flaxnets.augment.geometry import geometry
+from flaxnets.analysis.text import columns
+from flaxnets.augment import pipeline
+from flaxnets.augment.pipeline import Batch, View
 from flaxnets.channels import Subset
 from flaxnets.data import batches
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
 from flaxnets.evaluation.judge import evaluator_of, placed
-from flaxnets.inference.network import Network, load, restore_recalibrated, weights_digest
-from flaxnets.models import cost
+from flaxnets.inference.network import Network
+from flaxnets.inference.restore import load, restore_recalibrated, weights_digest
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import Checkpoints
-from flaxnets.training.step import Batch, View
 
 VIEWS = ('evaluation', 'training')
 IMAGES = 2048
 
 
 def run(
-  workdir: str | os.PathLike[str], *, subsets: str = 'all', step: int | str = 'best', view: str = 'evaluation',
-  images: int = IMAGES, batch_size: int = 0,
+  workdir: str | os.PathLike[str],
+  *,
+  subsets: str = 'all',
+  step: int | str = 'best',
+  view: str = 'evaluation',
+  images: int = IMAGES,
+  batch_size: int = 0,
 ) -> dict[str, Any]:
   """Recalibrates a trained network for some subsets, and stores the result in DIR/recalibrated.
 
@@ -87,8 +94,9 @@ def run(
 def check_norm(norm: str) -> None:
   """InputError for a norm without statistics to recalibrate."""
   if norm != 'batch':
-    raise InputError(f"a network with model.norm={norm!r} keeps no statistics, so there is nothing to recalibrate; "
-                     "only 'batch' does")
+    raise InputError(
+      f"a network with model.norm={norm!r} keeps no statistics, so there is nothing to recalibrate; only 'batch' does"
+    )
 
 
 def plan(examples: int, images: int, batch_size: int, view: str, mesh: Mesh) -> dict[str, Any]:
@@ -99,8 +107,10 @@ def plan(examples: int, images: int, batch_size: int, view: str, mesh: Mesh) -> 
   images = min(images, examples - held_out)
   batch_size = min(batch_size, images) // mesh.size * mesh.size
   if not batch_size or not held_out:
-    raise InputError(f'{images} training images to recalibrate on and {held_out} others to decide are too few for '
-                     f'{mesh.size} devices; it takes {mesh.size} and 1 at least')
+    raise InputError(
+      f'{images} training images to recalibrate on and {held_out} others to decide are too few for '
+      f'{mesh.size} devices; it takes {mesh.size} and 1 at least'
+    )
   return {'view': view, 'images': images // batch_size * batch_size, 'held_out': held_out, 'batch_size': batch_size}
 
 
@@ -121,23 +131,33 @@ def recalibrate(
   """
   config, batch_size = net.config, settings['batch_size']
   chosen = np.random.default_rng(config.seed).choice(
-    len(source), settings['images'] + settings['held_out'], replace=False)
+    len(source), settings['images'] + settings['held_out'], replace=False
+  )
 
   def read(examples: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
     return batches.evaluation_batches(
-      source, batch_size=batch_size, host=jax.process_index(), hosts=jax.process_count(),
-      threads=config.data.threads, on_bad_image=config.data.on_bad_image, examples=examples,
+      source,
+      batch_size=batch_size,
+      host=jax.process_index(),
+      hosts=jax.process_count(),
+      threads=config.data.threads,
+      on_bad_image=config.data.on_bad_image,
+      examples=examples,
     )
 
   found = estimate(
-    net.model, net.variables, subsets, stand_ins(read(chosen[:settings['images']]), source.name),
-    view_of(net, source, settings['view']), may_lack=source.may_lack, mesh=mesh,
+    net.model,
+    net.variables,
+    subsets,
+    stand_ins(read(chosen[: settings['images']]), source.name),
+    view_of(net, source, settings['view']),
+    may_lack=source.may_lack,
+    mesh=mesh,
   )
   evaluator = evaluator_of(net, source, subsets, mesh)
 
   def accuracies(statistics: Mapping[Subset, Any]) -> list[float]:
-    judged, indices = evaluator(
-      placed(net, subsets, statistics, mesh), read(np.sort(chosen[settings['images']:])))
+    judged, indices = evaluator(placed(net, subsets, statistics, mesh), read(np.sort(chosen[settings['images'] :])))
     if not len(indices):
       raise InputError(f'{source.name}: none of {settings["held_out"]} examples held out can be read')
     return [judged[subset].accuracy for subset in subsets]
@@ -154,9 +174,9 @@ def view_of(net: Network, source: Source, view: str) -> View:
   """What the network sees of a batch of the source: (number, batch) to raw images (B, S, S, C) and a mask (B, C)."""
   order, config = source.channels.order(net.channels.names), net.config
   if view == 'training':
-    fields = experiment.as_json(config)
+    fields = configs.to_json(config)
     fields['presence'] |= {'mode': 'none', 'fill': 'absent'}
-    seen = experiment.training_view(experiment.from_json(fields), order, source.canvas, net.fill)
+    seen = experiment.training_view(configs.from_json(fields), order, source.canvas, net.fill)
 
     def training(number: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
       images, present = seen(number, batch)
@@ -165,10 +185,14 @@ def view_of(net: Network, source: Source, view: str) -> View:
     return training
 
   def evaluation(number: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    images = geometry.evaluation_images(
-      geometry.in_order(batch['image'], order), batch['size'], image_size=config.image_size,
-      resize=config.augment.evaluation_resize, fill=net.fill)
-    return images, geometry.in_order(batch['present'], order)
+    images = pipeline.evaluation_images(
+      pipeline.in_order(batch['image'], order),
+      batch['size'],
+      image_size=config.image_size,
+      resize=config.augment.evaluation_resize,
+      fill=net.fill,
+    )
+    return images, pipeline.in_order(batch['present'], order)
 
   return evaluation
 
@@ -184,8 +208,14 @@ def stand_ins(read: Iterable[Mapping[str, np.ndarray]], name: str) -> Iterator[d
 
 
 def estimate(
-  model: nn.Module, variables: Mapping[str, Any], subsets: Sequence[Subset],
-  read: Iterable[Mapping[str, np.ndarray]], view: View, *, may_lack: bool, mesh: Mesh,
+  model: nn.Module,
+  variables: Mapping[str, Any],
+  subsets: Sequence[Subset],
+  read: Iterable[Mapping[str, np.ndarray]],
+  view: View,
+  *,
+  may_lack: bool,
+  mesh: Mesh,
 ) -> dict[Subset, Any]:
   """The BatchNorm statistics of a network over some batches, for each subset, from zero.
 
@@ -213,7 +243,8 @@ def estimate(
     else:
       images, given = images[..., jnp.asarray(subset)], {'subset': subset}
     _, changed = forgetful.apply(
-      {**weights, 'batch_stats': pooled}, images, **given, train=True, mutable=['batch_stats'])
+      {**weights, 'batch_stats': pooled}, images, **given, train=True, mutable=['batch_stats']
+    )
     return pool(pooled, changed['batch_stats'], share)
 
   batch, whole = devices.sharded(mesh), devices.replicated(mesh)
@@ -270,5 +301,7 @@ def table(meta: Mapping[str, Any], labels: Sequence[str]) -> str:
   for label in labels:
     row = rows[label]
     lines.append([label, f'{row["before"]:.2%}', f'{row["after"]:.2%}', 'yes' if row['kept'] else 'no'])
-  return (f'recalibrated on {settings["images"]:,} training images ({settings["view"]} view), accuracy on '
-          f'{settings["held_out"]:,} others\n{cost.columns(lines)}\n')
+  return (
+    f'recalibrated on {settings["images"]:,} training images ({settings["view"]} view), accuracy on '
+    f'{settings["held_out"]:,} others\n{columns(lines)}\n'
+  )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,16 +11,15 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from absl import logging
 from flax import linen as nn
 
 from flaxnets import experiment
-from flaxnets.augment.geometry import geometry
+from flaxnets.augment import pipeline
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.errors import InputError
+from flaxnets.inference.metadata import Metadata
 from flaxnets.nn.blocks import GlobalAveragePool
 from flaxnets.nn.dynamic_conv import subset_kernel
-from flaxnets.runtime.checkpoint import Checkpoints, DamagedCheckpoint, digests, text_digest
 
 BATCH = 256
 ENCODED = ('lists', 'folders', 'tfds')  # sources whose images are squashed to a canvas before the network's view
@@ -46,12 +43,19 @@ class Network:
     model: the Linen module.
   """
 
-  def __init__(self, config: ml_collections.ConfigDict, knowledge: experiment.Knowledge, variables: dict[str, Any],
-               step: int, ema: bool, recalibrated: Mapping[Subset, Any] | None = None):
-    self.config, self.knowledge, self.variables, self.step, self.ema = config, knowledge, variables, step, ema
+  def __init__(
+    self,
+    config: ml_collections.ConfigDict,
+    metadata: Metadata,
+    variables: dict[str, Any],
+    step: int,
+    ema: bool,
+    recalibrated: Mapping[Subset, Any] | None = None,
+  ):
+    self.config, self.metadata, self.variables, self.step, self.ema = config, metadata, variables, step, ema
     self.recalibrated: dict[Subset, Any] = dict(recalibrated or {})
-    self.channels: ChannelSet = knowledge.channels
-    self.classes: tuple[str, ...] = knowledge.classes
+    self.channels: ChannelSet = metadata.channels
+    self.classes: tuple[str, ...] = metadata.classes
     self.model: nn.Module = experiment.build_network(config, self.channels, len(self.classes))
 
   def predict(self, images: np.ndarray, channels: str | Sequence[str] | None = None) -> np.ndarray:
@@ -96,8 +100,10 @@ class Network:
     images = np.asarray(images)
     order = self.channels.full if channels is None else self.channels.order(channels)
     if images.ndim != 4 or images.shape[-1] != len(order):
-      raise InputError(f'images are (n, height, width, {len(order)}) for the channels {self.channels.label(order)}, '
-                       f'but these are {images.shape}')
+      raise InputError(
+        f'images are (n, height, width, {len(order)}) for the channels {self.channels.label(order)}, '
+        f'but these are {images.shape}'
+      )
     subset, size = tuple(sorted(order)), images.shape[1:3]
     if subset != tuple(order):
       images = images[..., np.argsort(order)]
@@ -107,13 +113,13 @@ class Network:
     # Rows of equal number, whatever the images: one compilation for each subset and image size.
     parts = []
     for start in range(0, len(images), BATCH):
-      part = self._canvases(images[start:start + BATCH])
+      part = self._canvases(images[start : start + BATCH])
       rows = min(BATCH, 1 << max(len(part) - 1, 0).bit_length())
       padding = (0, rows - len(part))
       padded = np.pad(part, [padding] + [(0, 0)] * 3)
-      mask = None if present is None else np.pad(present[start:start + BATCH], [padding, (0, 0)])
+      mask = None if present is None else np.pad(present[start : start + BATCH], [padding, (0, 0)])
       outputs = self._compiled(variables, padded, np.asarray(size), mask, subset)
-      parts.append([np.asarray(output)[:len(part)] for output in outputs])
+      parts.append([np.asarray(output)[: len(part)] for output in outputs])
     if not parts:
       return np.zeros((0, len(self.classes)), np.float32), np.zeros((0, 0), np.float32)
     logits, features = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -126,14 +132,17 @@ class Network:
     def run(variables, images, size, present, subset: Subset):
       sizes, places = jnp.broadcast_to(size, (images.shape[0], 2)), jnp.asarray(subset)
       fill = variables['channel_stats']['stem']['standardize']['mean'][places]
-      images = geometry.evaluation_images(images, sizes, image_size=image_size, resize=resize, fill=fill)
+      images = pipeline.evaluation_images(images, sizes, image_size=image_size, resize=resize, fill=fill)
       if present is None:
         given = {'subset': subset}
       else:
         images = jnp.zeros((*images.shape[:3], len(self.channels)), images.dtype).at[..., places].set(images)
         given = {'present': jnp.zeros((len(images), len(self.channels)), bool).at[:, places].set(present)}
       logits, kept = self.model.apply(
-        variables, images, **given, mutable=['intermediates'],
+        variables,
+        images,
+        **given,
+        mutable=['intermediates'],
         capture_intermediates=lambda module, _: isinstance(module, GlobalAveragePool) and module.path[0] == 'head',
       )
       return logits, kept['intermediates']['head']['pool']['__call__'][0]
@@ -149,8 +158,10 @@ class Network:
     wrong = ~np.isfinite(images).all(axis=(1, 2))
     if wrong.any():
       image, plane = np.argwhere(wrong)[0]
-      raise InputError(f'image {image} has NaN or infinite pixels in channel {self.channels.names[subset[plane]]}; '
-                       'a channel is NaN throughout, where it is absent, or not at all')
+      raise InputError(
+        f'image {image} has NaN or infinite pixels in channel {self.channels.names[subset[plane]]}; '
+        'a channel is NaN throughout, where it is absent, or not at all'
+      )
     if not present.any(axis=1).all():
       raise InputError(f'image {present.any(axis=1).argmin()} has none of the channels {self.channels.label(subset)}')
     return images, present
@@ -176,7 +187,7 @@ class Network:
       subset: the network's channels that the m planes are.
       present: (n, m) bool, the planes that count; None for all.
     """
-    if str(images.dtype) == self.knowledge.dtype and images.dtype.kind in 'iu':
+    if str(images.dtype) == self.metadata.dtype and images.dtype.kind in 'iu':
       return  # the same integers: a dark scene, and not 0..1
     planes = np.moveaxis(images, 3, 1)
     planes = planes.reshape(-1, *images.shape[1:3]) if present is None else planes[present]
@@ -184,15 +195,17 @@ class Network:
       return
     highest = float(np.abs(planes).max())
     typical = math.sqrt(np.square(planes, dtype=np.float64).mean())
-    low, high = (np.asarray(bounds)[list(subset)] for bounds in (self.knowledge.low, self.knowledge.high))
+    low, high = (np.asarray(bounds)[list(subset)] for bounds in (self.metadata.low, self.metadata.high))
     seen = float(np.max(np.abs([low, high])))
     statistics = self.variables['channel_stats']['stem']['standardize']
     mean, deviation = (np.asarray(statistics[name], np.float64)[list(subset)] for name in ('mean', 'std'))
     usual = math.sqrt(np.mean(mean**2 + deviation**2))
     # A dark image has a low maximum, where training saw bright clouds: too low is what is so on the whole as well.
     if highest > MOST_SCALE * seen or (0 < highest < seen / MOST_SCALE and typical < usual / MOST_SCALE):
-      raise InputError(f'these images reach {highest:.4g}, but the network was trained on {low.min():.4g} to '
-                       f'{high.max():.4g}; give raw pixels on that scale')
+      raise InputError(
+        f'these images reach {highest:.4g}, but the network was trained on {low.min():.4g} to '
+        f'{high.max():.4g}; give raw pixels on that scale'
+      )
 
 
 def first_kernel(model: nn.Module, variables: dict[str, Any], subset: Subset) -> np.ndarray:
@@ -202,86 +215,3 @@ def first_kernel(model: nn.Module, variables: dict[str, Any], subset: Subset) ->
     return np.asarray(bank)[:, :, list(subset)]
   correlation = jnp.asarray(variables['channel_stats']['stem']['conv']['correlation'])
   return np.asarray(subset_kernel(jnp.asarray(bank), model.completion, subset, correlation))
-
-
-def load(workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated: bool = True) -> Network:
-  """Restores a trained network from a run's folder, on any number of devices.
-
-  Args:
-    workdir: as given to train_main.py.
-    step: 'best' (highest mean validation accuracy over the config's subsets), 'latest', or the number of a step
-      that is still kept.
-    recalibrated: whether `eval_main.py --recalibrate` counts, where it was run on this step: the subsets that it
-      helped are then predicted with the statistics that it stored. With False the network is the one that was
-      trained, which is what eval_main.py judges without the flag.
-
-  Raises:
-    InputError: where there is no such run or step, or the checkpoint, or what --recalibrate stored, is damaged.
-  """
-  folder = pathlib.Path(workdir)
-  if not (folder / 'checkpoints').is_dir():
-    raise InputError(f'{folder} holds no trained network; train one with train_main.py --workdir={folder}')
-  checkpoints = Checkpoints(folder / 'checkpoints', writing=False)
-  kept = checkpoints.steps()
-  if not kept:
-    raise InputError(f'{folder}/checkpoints is empty; the run has not saved yet')
-  wanted = {'best': checkpoints.best_step(), 'latest': kept[-1]}.get(str(step), step)
-  if str(wanted) not in map(str, kept):
-    raise InputError(f'{folder} has no checkpoint of step {step}; there are best, latest, '
-                     f'{", ".join(map(str, kept))}')
-  state, meta = checkpoints.restore(int(wanted))
-  checkpoints.close()
-  averaged = bool(state.get('ema'))
-  weights = state['ema'] if averaged else state
-  variables = {
-    'params': weights['params'], 'batch_stats': weights['batch_stats'], 'channel_stats': state['channel_stats']
-  }
-  net = Network(
-    experiment.from_json(meta['config']), experiment.Knowledge.from_json(meta['knowledge']), variables, int(wanted),
-    averaged,
-  )
-  if recalibrated and (found := restore_recalibrated(folder, net)):
-    statistics, meta = found
-    for row in meta['subsets']:
-      if row['kept']:
-        net.recalibrated[net.channels.subset(row['channels'])] = statistics[row['channels']]
-  return net
-
-
-def restore_recalibrated(
-  folder: pathlib.Path, net: Network
-) -> tuple[dict[str, Any], dict[str, Any]] | None:
-  """The statistics that were stored for the very weights of a network.
-
-  Args:
-    folder: the run's.
-    net: the network, with or without them.
-
-  Returns:
-    The statistics by the subset's label, also those that did not help; and what is told of them, see
-    `flaxnets.evaluation.recalibrate.run`. None where there are none, or only those of another step or other weights.
-
-  Raises:
-    InputError: where they are damaged.
-  """
-  path = folder / 'recalibrated'
-  if not path.is_dir():
-    return None
-  store = Checkpoints(path, writing=False)
-  try:
-    if net.step not in store.steps():
-      return None
-    statistics, meta = store.restore(net.step)
-  except DamagedCheckpoint as error:
-    raise InputError(f'{error}; delete {path} and run eval_main.py --recalibrate again') from error
-  finally:
-    store.close()
-  if meta['weights'] != weights_digest(net):
-    logging.warning('%s is of other weights than those of step %d now, and is not used', path, net.step)
-    return None
-  return statistics, meta
-
-
-def weights_digest(net: Network) -> str:
-  """What tells a network's weights from all others."""
-  return text_digest(digests(net.variables['params']))

@@ -23,8 +23,17 @@ MODELS = {
 
 
 def build(
-  name: str, *, channels: int, num_classes: int, stem: str = 'dynamic', completion: str = 'linear', width: int = 64,
-  small_images: bool = False, zero_init: bool = False, mask: str = 'spatial', norm: str = 'batch',
+  name: str,
+  *,
+  channels: int,
+  num_classes: int,
+  stem: str = 'dynamic',
+  completion: str = 'linear',
+  width: int = 64,
+  small_images: bool = False,
+  zero_init: bool = False,
+  mask: str = 'spatial',
+  norm: str = 'batch',
   dtype: str = 'float32',
 ) -> nn.Module:
   """A network from names and numbers, as a config holds them.
@@ -47,7 +56,10 @@ def build(
     InputError: for a name that does not exist.
   """
   for what, given, there in (
-    ('model', name, MODELS), ('mask', mask, MASKS), ('norm', norm, NORMS), ('dtype', dtype, ('float32', 'bfloat16'))
+    ('model', name, MODELS),
+    ('mask', mask, MASKS),
+    ('norm', norm, NORMS),
+    ('dtype', dtype, ('float32', 'bfloat16')),
   ):
     if given not in there:
       raise InputError(f'no {what} {given!r}; there are {", ".join(there)}')
@@ -61,6 +73,14 @@ def build(
     raise InputError(f'a network of {num_classes} classes tells nothing; give 1 or more')
   special = {'mask': mask} if name == 'resattention' else {}
   return MODELS[name](
-    channels=channels, num_classes=num_classes, stem=stem, completion=completion, width=width,
-    small_images=small_images, zero_init=zero_init, norm=NORMS[norm], dtype=dtype, **special,
+    channels=channels,
+    num_classes=num_classes,
+    stem=stem,
+    completion=completion,
+    width=width,
+    small_images=small_images,
+    zero_init=zero_init,
+    norm=NORMS[norm],
+    dtype=dtype,
+    **special,
   )

@@ -36,14 +36,17 @@ class Classifier(nn.Module):
 
   @nn.compact
   def __call__(
-    self, images: jax.Array, subset: tuple[int, ...] | None = None, present: jax.Array | None = None,
+    self,
+    images: jax.Array,
+    subset: tuple[int, ...] | None = None,
+    present: jax.Array | None = None,
     train: bool = False,
   ) -> jax.Array:
     """(b, h, w, m) raw pixels -> (b, num_classes) logits in float32; subset and present as in DynamicConv."""
     norm = functools.partial(self.norm, train=train, dtype=self.dtype)
-    x = Stem(
-      self.channels, self.width, norm, self.stem, self.completion, self.small_images, self.dtype, name='stem'
-    )(images, subset, present)
+    x = Stem(self.channels, self.width, norm, self.stem, self.completion, self.small_images, self.dtype, name='stem')(
+      images, subset, present
+    )
     return Head(self.num_classes, name='head')(self.body(x, norm))
 
   def body(self, x: jax.Array, norm: Norm) -> jax.Array:

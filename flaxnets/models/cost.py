@@ -1,7 +1,5 @@
 """What a network costs on each subset of channels: parameters, MACs (the paper's count) and FLOPs (XLA's).
 
-    python -m flaxnets.models.cost --model=resnet18 --stem=dynamic --image_size=96 --num_classes=50 --subsets=all [--json]
-
 The two counts are different things. MACs: multiply-accumulates of convolutions and matrix products, taps on padding
 included, biases left out, and one for every output element of a norm layer and of global average pooling. FLOPs:
 what XLA's cost analysis says of the lowered program: two for a multiply-accumulate, taps on padding left out, all
@@ -10,21 +8,15 @@ elementwise work included, and so standardising the input and mixing the kernel 
 
 from __future__ import annotations
 
-import argparse
 import collections
-import json
 import math
-import sys
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from flaxnets import models
-from flaxnets.channels import ChannelSet, Subset
-from flaxnets.errors import InputError
+from flaxnets.channels import Subset
 from flaxnets.nn.blocks import GlobalAveragePool
 from flaxnets.nn.norms import BatchNorm
 
@@ -108,54 +100,3 @@ def _count_products(jaxpr: Any, counts: collections.Counter[str], mixing: bool, 
 
 def _is_jaxpr(value: Any) -> bool:
   return hasattr(value, 'eqns') or hasattr(value, 'jaxpr')
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-  """Rows of 'channels' and counts, as text in columns."""
-  keys = ('params', 'macs', 'mixing_macs', 'flops')
-  header = ['channels', 'parameters', 'MACs', 'mixing MACs', 'FLOPs (XLA)']
-  return columns([header, *([row['channels'], *(f'{row[key]:,}' for key in keys)] for row in rows)])
-
-
-def columns(lines: Sequence[Sequence[str]]) -> str:
-  """Rows of cells as text: the first column to the left, the others to the right."""
-  widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-
-  def padded(first: str, *others: str) -> list[str]:
-    return [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
-
-  return '\n'.join('  '.join(padded(*line)) for line in lines)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(prog='python -m flaxnets.models.cost', description='The cost of a network per subset.')
-  parser.add_argument('--model', default='resnet18', help=', '.join(models.MODELS))
-  parser.add_argument('--stem', default='dynamic', help='dynamic or conv')
-  parser.add_argument('--completion', default=None, help='dynamic: none, scale, linear; conv: mean, black, gray')
-  parser.add_argument('--mask', default='spatial', help='of resattention: spatial, self_attention, squeeze_excite')
-  parser.add_argument('--width', type=int, default=64)
-  parser.add_argument('--small_images', action='store_true')
-  parser.add_argument('--image_size', type=int, default=96, help='pixels')
-  parser.add_argument('--num_classes', type=int, default=50)
-  parser.add_argument('--channels', default='RGB', help="'RGB' or 'B02,B03,B08'")
-  parser.add_argument('--subsets', default='all', help="'all', 'RG', 'singles', 'size>=2', 'sample:64'")
-  parser.add_argument('--json', action='store_true', help='print a list of objects and nothing else')
-  args = parser.parse_args(argv)
-  channels = ChannelSet.of(args.channels)
-  model = models.build(
-    args.model, channels=len(channels), num_classes=args.num_classes, stem=args.stem, width=args.width,
-    completion=args.completion or ('linear' if args.stem == 'dynamic' else 'mean'), mask=args.mask,
-    small_images=args.small_images,
-  )
-  rows = [
-    {'channels': channels.label(subset), **of_subset(model, subset, args.image_size)}
-    for subset in channels.subsets(args.subsets)
-  ]
-  print(json.dumps(rows, indent=1) if args.json else table(rows))
-
-
-if __name__ == '__main__':
-  try:
-    main()
-  except InputError as error:
-    sys.exit(f'flaxnets.models.cost: {error}')

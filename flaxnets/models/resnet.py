@@ -32,7 +32,11 @@ class ResNet(Classifier):
     for stage, blocks in enumerate(self.stage_sizes):
       for index in range(blocks):
         x = self.block(
-          self.width * 2**stage * self.expansion, norm, strides=2 if stage > 0 and index == 0 else 1,
-          zero_init=self.zero_init, dtype=self.dtype, name=f'stage{stage + 1}_block{index + 1}',
+          self.width * 2**stage * self.expansion,
+          norm,
+          strides=2 if stage > 0 and index == 0 else 1,
+          zero_init=self.zero_init,
+          dtype=self.dtype,
+          name=f'stage{stage + 1}_block{index + 1}',
         )(x)
     return x

@@ -38,7 +38,7 @@ class Conv(nn.Module):
     kernel = self.param('kernel', conv_init, (self.size, self.size, x.shape[-1], self.features), jnp.float32)
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     if self.size == 1:
-      return convolve_pointwise(x[:, ::self.strides, ::self.strides], kernel[0, 0])
+      return convolve_pointwise(x[:, :: self.strides, :: self.strides], kernel[0, 0])
     if jax.default_backend() == 'cpu' and max(x.shape[1:3]) <= BY_TAPS_UP_TO * self.strides:
       return convolve_small(x, kernel, self.strides)
     return convolve(x, kernel, self.strides)
@@ -47,8 +47,7 @@ class Conv(nn.Module):
 def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
   """(b, h, w, inputs), (size, size, inputs, features) -> (b, ceil(h / strides), ceil(w / strides), features)."""
   padding = [((kernel.shape[0] - 1) // 2,) * 2] * 2
-  return jax.lax.conv_general_dilated(
-    x, kernel, (strides,) * 2, padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  return jax.lax.conv_general_dilated(x, kernel, (strides,) * 2, padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
 @jax.custom_vjp
@@ -121,7 +120,8 @@ def by_taps(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
     if rows[i] and columns[j]:
       (from_rows, pad_rows), (from_columns, pad_columns) = rows[i], columns[j]
       product = jax.lax.dot_general(
-        x[:, from_rows, from_columns], kernel[i, j], (((3,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+        x[:, from_rows, from_columns], kernel[i, j], (((3,), (0,)), ((), ())), preferred_element_type=jnp.float32
+      )
       outputs.append(jnp.pad(product, ((0, 0), pad_rows, pad_columns, (0, 0))))
   return sum(outputs).astype(x.dtype)
 

@@ -81,15 +81,21 @@ class DynamicConv(nn.Module):
     if self.use_bias:
       weights['bias'] = self.param('bias', nn.initializers.zeros, (self.features,), self.param_dtype)
     convolution = nn.Conv(
-      self.features, kernel_size, self.strides, self.padding, kernel_dilation=self.kernel_dilation,
-      use_bias=self.use_bias, dtype=self.dtype, param_dtype=self.param_dtype, precision=self.precision, parent=None,
+      self.features,
+      kernel_size,
+      self.strides,
+      self.padding,
+      kernel_dilation=self.kernel_dilation,
+      use_bias=self.use_bias,
+      dtype=self.dtype,
+      param_dtype=self.param_dtype,
+      precision=self.precision,
+      parent=None,
     )
     return convolution.apply({'params': weights}, x)
 
 
-def subset_kernel(
-  bank: jax.Array, completion: str, subset: tuple[int, ...], correlation: jax.Array
-) -> jax.Array:
+def subset_kernel(bank: jax.Array, completion: str, subset: tuple[int, ...], correlation: jax.Array) -> jax.Array:
   """The kernel (height, width, m, features) that a bank (height, width, C, features) becomes on a subset of m."""
   if len(subset) == bank.shape[2]:
     return bank

@@ -70,8 +70,15 @@ class Stem(nn.Module):
       x = jnp.where(present[:, None, None, :], x, 0.0)
     if self.kind == 'dynamic':
       x = DynamicConv(
-        self.width, size, self.channels, strides, (size - 1) // 2, completion=self.completion, kernel_init=conv_init,
-        dtype=self.dtype, name='conv',
+        self.width,
+        size,
+        self.channels,
+        strides,
+        (size - 1) // 2,
+        completion=self.completion,
+        kernel_init=conv_init,
+        dtype=self.dtype,
+        name='conv',
       )(x, subset if present is None else None, present)
     elif self.kind == 'conv':
       x = fill(x, self.completion, self.channels, subset, present, black=standardize.black())

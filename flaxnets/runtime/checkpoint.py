@@ -48,7 +48,10 @@ class Checkpoints:
     self._manager = ocp.CheckpointManager(
       self.directory,
       options=ocp.CheckpointManagerOptions(
-        create=writing, best_fn=metric, best_mode='max', preservation_policy=keep,
+        create=writing,
+        best_fn=metric,
+        best_mode='max',
+        preservation_policy=keep,
       ),
       item_handlers={'state': ocp.PyTreeCheckpointHandler(), 'meta': ocp.JsonCheckpointHandler()},
     )
@@ -84,9 +87,9 @@ class Checkpoints:
       meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
       shapes = self._manager.item_metadata(step)['state'].tree
       as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
-      state = self._manager.restore(
-        step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(restore_args=as_numpy))
-      )['state']
+      state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(restore_args=as_numpy)))[
+        'state'
+      ]
       expected = meta.pop('digests')
       found = digests(state) | {'meta': text_digest(meta)}
     except MemoryError:
@@ -97,8 +100,10 @@ class Checkpoints:
       raise (InputError if passing else DamagedCheckpoint)(f'checkpoint {where} cannot be read: {reason}') from error
     changed = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
     if changed:
-      raise DamagedCheckpoint(f'checkpoint {where} is damaged: not what was saved: {", ".join(changed[:3])}'
-                              + (f' and {len(changed) - 3} others' if len(changed) > 3 else ''))
+      raise DamagedCheckpoint(
+        f'checkpoint {where} is damaged: not what was saved: {", ".join(changed[:3])}'
+        + (f' and {len(changed) - 3} others' if len(changed) > 3 else '')
+      )
     return state, meta
 
   def restore_latest(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
@@ -123,8 +128,10 @@ class Checkpoints:
         self._move_aside(newer)
       return restored
     if damaged:
-      raise DamagedCheckpoint(f'no checkpoint in {self.directory} is whole ({next(iter(damaged.values()))}); '
-                              'to train anew choose another --workdir')
+      raise DamagedCheckpoint(
+        f'no checkpoint in {self.directory} is whole ({next(iter(damaged.values()))}); '
+        'to train anew choose another --workdir'
+      )
     return None
 
   def _move_aside(self, step: int) -> None:

@@ -64,8 +64,10 @@ def _check_processes(coordinator: str, processes: int, process: int) -> None:
     if not re.fullmatch(r'.+:\d+', coordinator):
       raise InputError(f"--coordinator={coordinator} is not host:port, nor 'auto'")
     if not 0 <= process < processes:
-      raise InputError(f'--processes={processes} --process={process}: give how many there are, and which this is, '
-                       f'from 0 to {max(processes - 1, 0)}')
+      raise InputError(
+        f'--processes={processes} --process={process}: give how many there are, and which this is, '
+        f'from 0 to {max(processes - 1, 0)}'
+      )
 
 
 def cpu_devices(batch_sizes: Sequence[int], most: int) -> int:
@@ -96,8 +98,9 @@ def check_batch(batch_size: int, mesh: Mesh, what: str) -> None:
   """InputError where the devices do not divide a batch."""
   if batch_size <= 0 or batch_size % mesh.size:
     below = batch_size // mesh.size * mesh.size
-    raise InputError(f'{what} of {batch_size} cannot be spread over {mesh.size} devices; '
-                     f'give a multiple, such as {below or mesh.size}')
+    raise InputError(
+      f'{what} of {batch_size} cannot be spread over {mesh.size} devices; give a multiple, such as {below or mesh.size}'
+    )
 
 
 def to_devices(batches: Iterable[Mapping[str, Any]], mesh: Mesh, ahead: int = 2) -> Iterator[dict[str, jax.Array]]:
@@ -115,5 +118,6 @@ def to_host(tree: Any) -> Any:
   """Global arrays as NumPy arrays, whole on every host."""
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
+
     return multihost_utils.process_allgather(tree, tiled=True)
   return jax.tree.map(np.asarray, jax.device_get(tree))

@@ -1,9 +1,4 @@
-"""One run of a study in a process of its own: `python -m flaxnets.study.job` with a job, as JSON, on stdin.
-
-A run's folder holds RECORD, what the study knows of the run beside its results: `seconds` over all processes that
-ended (one that was killed with its study is not in it), `commits` of flaxnets that trained or judged it, `versions`,
-`device`, `error` ('' for none) and `judged`, what it was last judged on.
-"""
+"""One run of a study in a process of its own: `python -m flaxnets.study.job` with a job, as JSON, on stdin."""
 
 from __future__ import annotations
 
@@ -15,24 +10,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from flaxnets import config as configs
+from flaxnets.analysis import results
 from flaxnets.errors import InputError
-from flaxnets.runtime import atomic, provenance
-
-PREEMPTED = 75  # the exit code of a run that saved because it was told to stop, as of train_main.py
-RECORD = 'study.json'
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """What a file holds; nothing where there is none, or no whole one."""
-  try:
-    return json.loads(path.read_text())
-  except (OSError, ValueError):
-    return {}
-
-
-def note(folder: pathlib.Path, **fields: Any) -> None:
-  """Writes some fields of a run's RECORD; the others stay."""
-  atomic.write_text(folder / RECORD, json.dumps({**read_json(folder / RECORD), **fields}, indent=1) + '\n')
+from flaxnets.runtime import provenance
+from flaxnets.runtime.workdir import claim_workdir
+from flaxnets.study.folder import RECORD, note, read_json
+from flaxnets.training.preemption import PREEMPTED
 
 
 def launch(job: Mapping[str, Any], log: pathlib.Path, lock: int | None = None) -> tuple[int, str]:
@@ -44,8 +28,14 @@ def launch(job: Mapping[str, Any], log: pathlib.Path, lock: int | None = None) -
   stopped = False
   with log.open('ab') as file:
     # A session of its own: Ctrl-C reaches only us, and the child saves first.
-    child = subprocess.Popen([sys.executable, '-m', 'flaxnets.study.job'], stdin=subprocess.PIPE, stdout=file,
-                             stderr=file, start_new_session=True, pass_fds=() if lock is None else (lock,))
+    child = subprocess.Popen(
+      [sys.executable, '-m', 'flaxnets.study.job'],
+      stdin=subprocess.PIPE,
+      stdout=file,
+      stderr=file,
+      start_new_session=True,
+      pass_fds=() if lock is None else (lock,),
+    )
 
   def stop(*_: Any) -> None:
     nonlocal stopped
@@ -74,25 +64,29 @@ def do(job: Mapping[str, Any]) -> int:
   """
   import jax
 
-  from flaxnets import experiment
   from flaxnets.evaluation import judge
-  from flaxnets.inference.network import Network, load
+  from flaxnets.inference.network import Network
+  from flaxnets.inference.restore import load
   from flaxnets.training import loop
 
-  config, workdir = experiment.from_json(job['config']), pathlib.Path(job['workdir'])
+  config, workdir = configs.from_json(job['config']), pathlib.Path(job['workdir'])
   before = read_json(workdir / RECORD).get('commits', [])
-  note(workdir, commits=list(dict.fromkeys([*before, provenance.commit()])), versions=provenance.versions(),
-       device=f'{jax.device_count()} x {jax.devices()[0].device_kind}')
+  note(
+    workdir,
+    commits=list(dict.fromkeys([*before, provenance.commit()])),
+    versions=provenance.versions(),
+    device=f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+  )
   if job['weights']:
     trained = load(job['weights'])
-    experiment.claim_workdir(workdir, config)
-    net = Network(config, trained.knowledge, trained.variables, trained.step, trained.ema)
+    claim_workdir(workdir, job['config'])
+    net = Network(config, trained.metadata, trained.variables, trained.step, trained.ema)
   else:
     if code := loop.run(config, str(workdir)):
       return code
     net = load(workdir)
   scores, arrays = judge.evaluate(net, subsets=job['subsets'], split=job['split'], root=job['root'])
-  judge.write(scores, arrays, workdir, job['file'])
+  results.write(scores, arrays, workdir, job['file'])
   return 0
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flaxnets.analysis import comparison
-from flaxnets.analysis.comparison import Judged
-from flaxnets.augment.geometry import presence
+from flaxnets.analysis.results import Hits, read_hits
+from flaxnets.analysis.text import markdown_grid
+from flaxnets.augment import presence
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
-from flaxnets.study.runner.job import RECORD, read_json
-from flaxnets.study.runner.plan import Run
-
-if TYPE_CHECKING:
-  from flaxnets.study.runner.runner import Study
+from flaxnets.study.folder import RECORD, Study, read_json
+from flaxnets.study.plan import Run
 
 BACKWARD = 3  # MACs of a training step over those of its forward pass: gradients of weights and activations beside it
 
@@ -33,8 +31,8 @@ def make_table(study: Study, against: str = '') -> dict[str, Any]:
     seed), 'seed', 'changes', 'status' (done, failed, cut or waiting), 'error', what it cost ('epochs', 'batch_size',
     'passes' a step, 'images_seen', 'forward_macs' of one image with all channels, 'training_macs' = 3 x forward_macs
     x images_seen x passes, 'seconds', 'commits', 'versions', 'device'), and for runs that are done 'params', 'step',
-    'recalibrated' and everything of `flaxnets.analysis.comparison.compared`; 'means', the same of all seeds that are done as
-    one. An accuracy is a fraction, of all experts' seeds the mean.
+    'recalibrated' and everything of `flaxnets.analysis.comparison.compared`; 'means', the same of all seeds that are
+    done as one. An accuracy is a fraction, of all experts' seeds the mean.
 
   Raises:
     InputError: for an unknown `against`, or runs that were judged on different images.
@@ -57,10 +55,14 @@ def make_table(study: Study, against: str = '') -> dict[str, Any]:
     if run.stem not in {mean['run'] for mean in means}:
       seeds = [each.config.seed for each in study.runs if each.stem == run.stem and each.name in judged]
       shared = ('epochs', 'batch_size', 'passes', 'images_seen', 'forward_macs', 'training_macs', 'params')
-      means.append({
-        'run': run.stem, 'seeds': seeds, **{key: row[key] for key in shared},
-        **comparison.compared(_of_stem(study.runs, judged, run.stem), theirs, other),
-      })
+      means.append(
+        {
+          'run': run.stem,
+          'seeds': seeds,
+          **{key: row[key] for key in shared},
+          **comparison.compared(_of_stem(study.runs, judged, run.stem), theirs, other),
+        }
+      )
   examples = len(next(iter(judged.values())).ids) if judged else 0
   split = pathlib.PurePath(study.split).name  # not where its file lies: a table is for others too
   return {'split': split, 'examples': examples, 'reference': reference_name, 'rows': rows, 'means': means}
@@ -78,14 +80,22 @@ def reference_of(runs: Sequence[Run], against: str) -> str:
   return against or next((run.stem for run in runs if not run.config.train.subset), '')
 
 
-def _row(study: Study, run: Run) -> tuple[dict[str, Any], Judged | None]:
+def _row(study: Study, run: Run) -> tuple[dict[str, Any], Hits | None]:
   """One run's row without comparisons, and its hits where it is done."""
   config, record = run.config, read_json(study.folder(run) / RECORD)
   row = {
-    'name': run.name, 'run': run.stem, 'seed': config.seed, 'changes': run.changes, 'status': 'waiting',
-    'error': record.get('error', ''), 'epochs': config.train.epochs, 'batch_size': config.train.batch_size,
+    'name': run.name,
+    'run': run.stem,
+    'seed': config.seed,
+    'changes': run.changes,
+    'status': 'waiting',
+    'error': record.get('error', ''),
+    'epochs': config.train.epochs,
+    'batch_size': config.train.batch_size,
     'passes': presence.PASSES.get(config.presence.mode, 1),
-    'seconds': record.get('seconds'), 'commits': record.get('commits', []), 'versions': record.get('versions', {}),
+    'seconds': record.get('seconds'),
+    'commits': record.get('commits', []),
+    'versions': record.get('versions', {}),
     'device': record.get('device', ''),
   }
   if conflict := study.conflict(run):
@@ -94,14 +104,19 @@ def _row(study: Study, run: Run) -> tuple[dict[str, Any], Judged | None]:
     begun = 'cut' if (study.folder(run) / 'config.json').exists() else 'waiting'
     return {**row, 'status': 'failed' if row['error'] else begun}, None
   try:
-    scores, judged = comparison.read(study.scores_file(run))
+    scores, judged = read_hits(study.scores_file(run))
     images = _steps(study, run) * config.train.batch_size
   except InputError as error:
     return {**row, 'status': 'failed', 'error': str(error)}, None
   whole = scores['subsets'][0]  # larger subsets come first
   return {
-    **row, 'status': 'done', 'images_seen': images, 'forward_macs': whole['macs'], 'params': whole['params'],
-    'training_macs': BACKWARD * whole['macs'] * images * row['passes'], 'step': scores['step'],
+    **row,
+    'status': 'done',
+    'images_seen': images,
+    'forward_macs': whole['macs'],
+    'params': whole['params'],
+    'training_macs': BACKWARD * whole['macs'] * images * row['passes'],
+    'step': scores['step'],
     'recalibrated': scores['recalibrated'],
   }, judged
 
@@ -115,9 +130,9 @@ def _steps(study: Study, run: Run) -> int:
     raise InputError(f'{path} does not tell how many steps there were ({error})') from None
 
 
-def _experts(runs: Sequence[Run], judged: Mapping[str, Judged]) -> dict[tuple, dict[str, Judged]]:
+def _experts(runs: Sequence[Run], judged: Mapping[str, Hits]) -> dict[tuple, dict[str, Hits]]:
   """For each network, and each label of a subset, its expert: of several seeds, and of several runs, the mean."""
-  found: dict[tuple, dict[str, list[Judged]]] = {}
+  found: dict[tuple, dict[str, list[Hits]]] = {}
   for run in runs:
     if run.config.train.subset and run.name in judged:
       for label in judged[run.name].hits:
@@ -128,7 +143,7 @@ def _experts(runs: Sequence[Run], judged: Mapping[str, Judged]) -> dict[tuple, d
   }
 
 
-def _of_stem(runs: Sequence[Run], judged: Mapping[str, Judged], stem: str) -> Judged | None:
+def _of_stem(runs: Sequence[Run], judged: Mapping[str, Hits], stem: str) -> Hits | None:
   several = [judged[run.name] for run in runs if run.stem == stem and run.name in judged]
   return comparison.mean_of(several) if several else None
 
@@ -149,32 +164,63 @@ def markdown(table: Mapping[str, Any]) -> str:
   if any(row['mean_regret'] is not None for row in means):
     parts.append(_differences_table('Regret in points: the expert minus this', 'regret', means, labels))
   if any(row['mean_difference'] is not None for row in means):
-    parts.append(_differences_table(f'Difference in points: this minus {table["reference"]}', 'difference', means,
-                                    labels))
-  parts.append(_grid(['run', 'differs in', 'seed', 'hours', 'commit', 'state'], [
-    [row['name'], '; '.join(f'{key}={value}' for key, value in row['changes'].items()), row['seed'],
-     '' if row['seconds'] is None else f'{row["seconds"] / 3600:.2f}', ', '.join(
-       commit[:10] + commit[40:] for commit in row['commits']), row['error'] or row['status']]
-    for row in rows
-  ]))
+    parts.append(
+      _differences_table(f'Difference in points: this minus {table["reference"]}', 'difference', means, labels)
+    )
+  parts.append(
+    markdown_grid(
+      ['run', 'differs in', 'seed', 'hours', 'commit', 'state'],
+      [
+        [
+          row['name'],
+          '; '.join(f'{key}={value}' for key, value in row['changes'].items()),
+          row['seed'],
+          '' if row['seconds'] is None else f'{row["seconds"] / 3600:.2f}',
+          ', '.join(commit[:10] + commit[40:] for commit in row['commits']),
+          row['error'] or row['status'],
+        ]
+        for row in rows
+      ],
+    )
+  )
   return '\n\n'.join(parts) + '\n'
 
 
 def _summary(table: Mapping[str, Any], labels: Sequence[str]) -> str:
   widest = max((high - low for row in table['means'] for low, high in row['interval'].values()), default=0)
-  told = (f'Accuracy in per cent on {table["examples"]:,} examples of {table["split"]!r}; 95 % intervals are at most '
-          f'+- {50 * widest:.1f}. Several seeds are averaged.') if table['means'] else 'No run is finished yet.'
+  told = (
+    (
+      f'Accuracy in per cent on {table["examples"]:,} examples of {table["split"]!r}; 95 % intervals are at most '
+      f'+- {50 * widest:.1f}. Several seeds are averaged.'
+    )
+    if table['means']
+    else 'No run is finished yet.'
+  )
   lines = []
   for row in table['means']:
     worst = row['worst_subset']
-    lines.append([
-      row['run'], len(row['seeds']), row['epochs'], f'{row["images_seen"]:,}', f'{row["training_macs"] / 1e12:,.1f}',
-      *(f'{100 * row["accuracy"][label]:.1f}' if label in row['accuracy'] else '' for label in labels),
-      f'{100 * row["mean_accuracy"]:.1f}', f'{worst} {100 * row["accuracy"][worst]:.1f}',
-      _points(row['mean_regret']), _points(row['max_regret']),
-    ])
-  return told + '\n\n' + _grid(['run', 'seeds', 'epochs', 'images', 'training TMACs', *labels, 'mean', 'worst',
-                                'mean regret', 'max regret'], lines)
+    lines.append(
+      [
+        row['run'],
+        len(row['seeds']),
+        row['epochs'],
+        f'{row["images_seen"]:,}',
+        f'{row["training_macs"] / 1e12:,.1f}',
+        *(f'{100 * row["accuracy"][label]:.1f}' if label in row['accuracy'] else '' for label in labels),
+        f'{100 * row["mean_accuracy"]:.1f}',
+        f'{worst} {100 * row["accuracy"][worst]:.1f}',
+        _points(row['mean_regret']),
+        _points(row['max_regret']),
+      ]
+    )
+  return (
+    told
+    + '\n\n'
+    + markdown_grid(
+      ['run', 'seeds', 'epochs', 'images', 'training TMACs', *labels, 'mean', 'worst', 'mean regret', 'max regret'],
+      lines,
+    )
+  )
 
 
 def _differences_table(title: str, name: str, means: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str:
@@ -182,17 +228,17 @@ def _differences_table(title: str, name: str, means: Sequence[Mapping[str, Any]]
     return '' if interval is None else f'{_points(value)} ({_points(interval[0])} to {_points(interval[1])})'
 
   lines = [
-    [row['run'], *(cell(row[name].get(label), row[f'{name}_interval'].get(label)) for label in labels),
-     cell(row[f'mean_{name}'], row[f'mean_{name}_interval'])]
-    for row in means if row[f'mean_{name}'] is not None
+    [
+      row['run'],
+      *(cell(row[name].get(label), row[f'{name}_interval'].get(label)) for label in labels),
+      cell(row[f'mean_{name}'], row[f'mean_{name}_interval']),
+    ]
+    for row in means
+    if row[f'mean_{name}'] is not None
   ]
-  return f'{title}, paired on the same images, with 95 % intervals.\n\n' + _grid(['run', *labels, 'mean'], lines)
+  grid = markdown_grid(['run', *labels, 'mean'], lines)
+  return f'{title}, paired on the same images, with 95 % intervals.\n\n{grid}'
 
 
 def _points(value: float | None) -> str:
   return '' if value is None else f'{100 * value:.1f}'
-
-
-def _grid(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
-  rows = [header, ['---'] * len(header), *lines]
-  return '\n'.join(f'| {" | ".join(str(cell).replace("|", chr(92) + "|") for cell in row)} |' for row in rows)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -15,25 +14,22 @@ import numpy as np
 from absl import logging
 from clu import parameter_overview
 
+from flaxnets import config as configs
 from flaxnets import experiment
-from flaxnets.augment.geometry import presence
+from flaxnets.augment import presence
 from flaxnets.data import batches, statistics
 from flaxnets.errors import InputError
 from flaxnets.evaluation import recalibrate
 from flaxnets.evaluation.evaluator import Evaluator
-from flaxnets.experiment import Knowledge
+from flaxnets.inference.metadata import Metadata
 from flaxnets.nn.stem import put_statistics
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import METRIC, Checkpoints, digests
+from flaxnets.runtime.workdir import claim_workdir
 from flaxnets.training import optim
 from flaxnets.training.metric_logger import Journal
+from flaxnets.training.preemption import PREEMPTED, Preempted, StopSignal
 from flaxnets.training.step import TrainState, initial_state, make_train_step
-
-PREEMPTED = 75  # the exit code of a run that saved because it was told to stop: EX_TEMPFAIL, "try again"
-
-
-class Preempted(Exception):
-  """The run was told to stop, and saved first."""
 
 
 class Run:
@@ -49,7 +45,7 @@ class Run:
 
   def __init__(self, config: ml_collections.ConfigDict, workdir: str):
     self.config = config
-    experiment.check_numbers(config)
+    configs.check(config)
     self.mesh = devices.data_mesh()
     presence.check(config.presence.mode, config.presence.fill, config.presence.probability)
     if config.train.recalibrate:
@@ -57,8 +53,10 @@ class Run:
     devices.check_batch(config.train.batch_size, self.mesh, 'train.batch_size')
     devices.check_batch(config.evaluate.batch_size, self.mesh, 'evaluate.batch_size')
     if config.train.batch_size % (config.train.accumulate * self.mesh.size):
-      raise InputError(f'train.batch_size {config.train.batch_size} does not divide into {config.train.accumulate} '
-                       f'parts (train.accumulate) over {self.mesh.size} devices; choose a multiple of both')
+      raise InputError(
+        f'train.batch_size {config.train.batch_size} does not divide into {config.train.accumulate} '
+        f'parts (train.accumulate) over {self.mesh.size} devices; choose a multiple of both'
+      )
     self.source = experiment.open_source(config, 'train')
     self.validation = experiment.open_source(config, 'validation', classes=self.source.classes)
     self.channels = experiment.channel_set(config, self.source)
@@ -72,56 +70,82 @@ class Run:
     self.evaluate_every = config.evaluate.every or epoch
     self.save_every = config.train.checkpoint_every or epoch
     self.schedule = optim.schedule(
-      config.train.schedule, learning_rate=config.train.learning_rate, steps=self.steps,
-      warmup_steps=round(config.train.warmup_epochs * examples / batch), drops=config.train.drops,
+      config.train.schedule,
+      learning_rate=config.train.learning_rate,
+      steps=self.steps,
+      warmup_steps=round(config.train.warmup_epochs * examples / batch),
+      drops=config.train.drops,
       drop_factor=config.train.drop_factor,
     )
     self.optimizer = optim.optimizer(
-      self.schedule, momentum=config.train.momentum, nesterov=config.train.nesterov,
-      weight_decay=config.train.weight_decay, clip_norm=config.train.clip_norm,
+      self.schedule,
+      momentum=config.train.momentum,
+      nesterov=config.train.nesterov,
+      weight_decay=config.train.weight_decay,
+      clip_norm=config.train.clip_norm,
     )
 
-    self.workdir = experiment.claim_workdir(workdir, config)
+    self.workdir = claim_workdir(workdir, configs.to_json(config))
     self.checkpoints = Checkpoints(self.workdir / 'checkpoints')
     self.labels = digests({'labels': self.source.labels})['labels']  # what tells that the examples are still the same
     restored = self.checkpoints.restore_latest()
-    self.state, self.knowledge = self._go_on(*restored) if restored else self._begin()
+    self.state, self.metadata = self._go_on(*restored) if restored else self._begin()
     self.fill = np.asarray(jax.device_get(self.state.channel_stats['stem']['standardize']['mean']))
     self.step = make_train_step(
-      self.model, self.optimizer, self.schedule, self.mesh,
+      self.model,
+      self.optimizer,
+      self.schedule,
+      self.mesh,
       experiment.training_view(config, self.order, self.source.canvas, self.fill),
-      masked=config.presence.mode != 'none' or self.source.may_lack, label_smoothing=config.train.label_smoothing,
-      accumulate=config.train.accumulate, ema=config.train.ema,
+      masked=config.presence.mode != 'none' or self.source.may_lack,
+      label_smoothing=config.train.label_smoothing,
+      accumulate=config.train.accumulate,
+      ema=config.train.ema,
     )
     self.evaluator = Evaluator(
-      self.model, self.subsets, order=self.validation.channels.order(self.channels.names),
-      image_size=config.image_size, resize=config.augment.evaluation_resize,
-      fill=self.fill, may_lack=self.validation.may_lack, mesh=self.mesh,
+      self.model,
+      self.subsets,
+      order=self.validation.channels.order(self.channels.names),
+      image_size=config.image_size,
+      resize=config.augment.evaluation_resize,
+      fill=self.fill,
+      may_lack=self.validation.may_lack,
+      mesh=self.mesh,
     )
 
-  def _begin(self) -> tuple[TrainState, Knowledge]:
+  def _begin(self) -> tuple[TrainState, Metadata]:
     """A fresh state, with statistics measured on the training split."""
-    measured = experiment.statistics_of(statistics.measure(
-      self.source, examples=self.config.data.statistics_examples, seed=self.config.seed,
-      on_bad_image=self.config.data.on_bad_image,
-    ), self.order)
-    knowledge = Knowledge(
-      self.channels, tuple(self.source.classes), str(np.dtype(self.source.dtype)),
-      tuple(measured['low'].tolist()), tuple(measured['high'].tolist()),
+    measured = experiment.statistics_of(
+      statistics.measure(
+        self.source,
+        examples=self.config.data.statistics_examples,
+        seed=self.config.seed,
+        on_bad_image=self.config.data.on_bad_image,
+      ),
+      self.order,
+    )
+    metadata = Metadata(
+      self.channels,
+      tuple(self.source.classes),
+      str(np.dtype(self.source.dtype)),
+      tuple(measured['low'].tolist()),
+      tuple(measured['high'].tolist()),
     )
     fresh = functools.partial(self._fresh_state, measured)
-    return jax.jit(fresh, out_shardings=devices.replicated(self.mesh))(), knowledge
+    return jax.jit(fresh, out_shardings=devices.replicated(self.mesh))(), metadata
 
-  def _go_on(self, state: Mapping[str, Any], meta: Mapping[str, Any]) -> tuple[TrainState, Knowledge]:
+  def _go_on(self, state: Mapping[str, Any], meta: Mapping[str, Any]) -> tuple[TrainState, Metadata]:
     """A checkpoint's."""
-    knowledge = Knowledge.from_json(meta['knowledge'])
-    if knowledge.channels != self.channels or knowledge.classes != tuple(self.source.classes):
+    metadata = Metadata.from_saved(meta)
+    if metadata.channels != self.channels or metadata.classes != tuple(self.source.classes):
       raise InputError(f'{self.workdir}: the data have other channels or classes now than when the run began')
     if meta.get('labels', self.labels) != self.labels:
-      raise InputError(f'{self.workdir}: {self.source.name} has other examples now than when the run began, so that '
-                       'their order would not go on; put the data right or choose another --workdir')
+      raise InputError(
+        f'{self.workdir}: {self.source.name} has other examples now than when the run began, so that '
+        'their order would not go on; put the data right or choose another --workdir'
+      )
     state = TrainState.from_saved(jax.eval_shape(self._fresh_state), state)
-    return jax.device_put(state, devices.replicated(self.mesh)), knowledge
+    return jax.device_put(state, devices.replicated(self.mesh)), metadata
 
   def _fresh_state(self, measured: Mapping[str, Any] | None = None) -> TrainState:
     images = np.zeros((1, self.config.image_size, self.config.image_size, len(self.channels)), np.float32)
@@ -144,9 +168,15 @@ class Run:
     logging.info('\n%s', parameter_overview.get_parameter_overview(self.state.params, include_stats=False))
     journal = Journal(self.workdir, start, self.steps, config.train.batch_size, jax.process_index() == 0)
     stream = batches.train_batches(
-      self.source, batch_size=config.train.batch_size, seed=config.seed, start=start,
-      host=jax.process_index(), hosts=jax.process_count(), threads=config.data.threads,
-      workers=config.data.workers, on_bad_image=config.data.on_bad_image,
+      self.source,
+      batch_size=config.train.batch_size,
+      seed=config.seed,
+      start=start,
+      host=jax.process_index(),
+      hosts=jax.process_count(),
+      threads=config.data.threads,
+      workers=config.data.workers,
+      on_bad_image=config.data.on_bad_image,
     )
     with contextlib.ExitStack() as stack:
       for each in (self.checkpoints, journal, stream):
@@ -170,16 +200,24 @@ class Run:
     """Accuracy of every subset and their mean, on the validation split; written down and shown."""
     data = self.config.data
     with journal.pause():
-      judged, indices = self.evaluator(self.state.variables(), batches.evaluation_batches(
-        self.validation, batch_size=self.config.evaluate.batch_size, host=jax.process_index(),
-        hosts=jax.process_count(), threads=data.threads, on_bad_image=data.on_bad_image,
-      ))
+      judged, indices = self.evaluator(
+        self.state.variables(),
+        batches.evaluation_batches(
+          self.validation,
+          batch_size=self.config.evaluate.batch_size,
+          host=jax.process_index(),
+          hosts=jax.process_count(),
+          threads=data.threads,
+          on_bad_image=data.on_bad_image,
+        ),
+      )
     if not len(indices):
       raise InputError(f'{self.validation.name}: none of its {len(self.validation)} examples can be read')
     accuracies = {self.channels.label(subset): judgement.accuracy for subset, judgement in judged.items()}
     loss = float(np.mean([judgement.loss for judgement in judged.values()]))
     measured = {
-      METRIC: float(np.mean(list(accuracies.values()))), 'loss': loss if np.isfinite(loss) else None,
+      METRIC: float(np.mean(list(accuracies.values()))),
+      'loss': loss if np.isfinite(loss) else None,
       **{f'accuracy/{name}': accuracy for name, accuracy in accuracies.items()},
     }
     journal.write(step, 'validation', measured)
@@ -189,8 +227,11 @@ class Run:
 
   def _save(self, step: int, measured: Mapping[str, float] | None, journal: Journal) -> None:
     meta = {
-      'config': experiment.as_json(self.config), 'knowledge': self.knowledge.to_json(),
-      'position': step * self.config.train.batch_size, 'labels': self.labels, 'metrics': dict(measured or {}),
+      'config': configs.to_json(self.config),
+      'metadata': self.metadata.to_json(),
+      'position': step * self.config.train.batch_size,
+      'labels': self.labels,
+      'metrics': dict(measured or {}),
     }
     with journal.pause():
       self.checkpoints.save(step, self.state, meta, measured)
@@ -201,30 +242,6 @@ def _counting(stream: Iterable[dict[str, Any]], journal: Journal) -> Iterator[di
   for batch in stream:
     journal.replaced += int(batch['skipped'].sum())
     yield {key: batch[key] for key in ('image', 'size', 'label', 'present')}
-
-
-class StopSignal:
-  """Within this context SIGTERM only sets `asked`, for the loop to stop at a whole step.
-
-  Of several processes, each would stop at a step of its own. There the signal is left to the service that
-  `jax.distributed.initialize` starts, whose handler this one would replace: it has all of them agree on a step, see
-  `Checkpoints.reached_preemption`.
-  """
-
-  asked = False
-
-  def __enter__(self) -> StopSignal:
-    self._alone = jax.process_count() == 1
-    if self._alone:
-      self._before = signal.signal(signal.SIGTERM, self._note)
-    return self
-
-  def _note(self, *_: Any) -> None:
-    self.asked = True
-
-  def __exit__(self, *_: Any) -> None:
-    if self._alone:
-      signal.signal(signal.SIGTERM, self._before)
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> int:

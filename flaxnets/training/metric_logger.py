@@ -71,8 +71,12 @@ class Journal:
       name: float(np.mean([row[name] for row in finite])) if finite else None
       for name in ('loss', 'accuracy', 'gradient_norm')
     }
-    values |= {'learning_rate': float(rows[-1]['learning_rate']), 'skipped_steps': int(rows[-1]['skipped']),
-               'replaced_images': self.replaced, 'images_per_second': round(rate, 1)}
+    values |= {
+      'learning_rate': float(rows[-1]['learning_rate']),
+      'skipped_steps': int(rows[-1]['skipped']),
+      'replaced_images': self.replaced,
+      'images_per_second': round(rate, 1),
+    }
     self.write(step, 'train', values)
     if self._writing:
       shown = 'not finite' if values['loss'] is None else f'{values["loss"]:.3f}'
@@ -85,8 +89,10 @@ class Journal:
       logging.warning('%d of the %d steps up to %d had no finite loss and changed nothing', skipped, steps, step)
     self._unbroken = self._unbroken + steps if skipped == steps else 0
     if self._unbroken >= MOST_SKIPPED:
-      raise InputError(f'the loss has not been finite for {self._unbroken} steps up to step {step}; '
-                       'try a lower train.learning_rate, train.warmup_epochs or train.clip_norm')
+      raise InputError(
+        f'the loss has not been finite for {self._unbroken} steps up to step {step}; '
+        'try a lower train.learning_rate, train.warmup_epochs or train.clip_norm'
+      )
 
   def write(self, step: int, split: str, values: Mapping[str, float | None]) -> None:
     """One line of metrics.jsonl, and the same for TensorBoard."""

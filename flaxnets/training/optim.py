@@ -109,6 +109,7 @@ def decayed(params: Any) -> Any:
 
   So kernels, not BatchNorm's vectors, and no biases: those of Flax's attention layers have two dimensions.
   """
+
   def kernel(path: tuple, leaf: jax.Array) -> bool:
     return leaf.ndim >= 2 and jax.tree_util.keystr(path[-1:], simple=True) != 'bias'
 

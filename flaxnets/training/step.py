@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen as nn
 from flax import serialization, struct
 from jax.sharding import Mesh
 
-from flaxnets.augment.geometry import geometry, presence
-from flaxnets.augment.geometry.warp import subsamples_for, warp
+from flaxnets.augment.pipeline import Batch, View
 from flaxnets.errors import InputError
 from flaxnets.runtime import devices
 
-Batch = Mapping[str, jax.Array]
-View = Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
 Loss = Callable[..., tuple[jax.Array, tuple[Any, jax.Array]]]
 
 
@@ -52,9 +48,13 @@ class TrainState:
     """
     try:
       state = serialization.from_state_dict(shapes, saved)
-      wrong = [path for path, equal in jax.tree_util.tree_leaves_with_path(
-        jax.tree.map(lambda ours, theirs: ours.shape == theirs.shape and ours.dtype == theirs.dtype, shapes, state)
-      ) if not equal]
+      wrong = [
+        path
+        for path, equal in jax.tree_util.tree_leaves_with_path(
+          jax.tree.map(lambda ours, theirs: ours.shape == theirs.shape and ours.dtype == theirs.dtype, shapes, state)
+        )
+        if not equal
+      ]
     except (ValueError, KeyError, TypeError) as error:
       raise InputError(f'the checkpoint is of another network: {str(error).splitlines()[0]}') from None
     if wrong:
@@ -67,52 +67,20 @@ class TrainState:
     return {**kept, 'channel_stats': self.channel_stats}
 
 
-def initial_state(
-  variables: Mapping[str, Any], optimizer: optax.GradientTransformation, *, ema: bool
-) -> TrainState:
+def initial_state(variables: Mapping[str, Any], optimizer: optax.GradientTransformation, *, ema: bool) -> TrainState:
   """The state before the first step, from a network's initial variables."""
   params, batch_stats = variables['params'], variables.get('batch_stats', {})
   # A copy: the step is given the state to overwrite, and could not be given one buffer twice.
   kept = jax.tree.map(jnp.copy, {'params': params, 'batch_stats': batch_stats}) if ema else None
   return TrainState(
-    step=jnp.zeros((), jnp.int32), skipped=jnp.zeros((), jnp.int32), params=params, batch_stats=batch_stats,
-    channel_stats=variables['channel_stats'], opt_state=optimizer.init(params), ema=kept,
+    step=jnp.zeros((), jnp.int32),
+    skipped=jnp.zeros((), jnp.int32),
+    params=params,
+    batch_stats=batch_stats,
+    channel_stats=variables['channel_stats'],
+    opt_state=optimizer.init(params),
+    ema=kept,
   )
-
-
-def make_view(
-  *, seed: int, order: Sequence[int], canvas: tuple[int, int], image_size: int, fill: np.ndarray,
-  augmentation: Mapping[str, Any], presence_mode: str, presence_probability: float, presence_fill: str,
-) -> View:
-  """The function that turns a batch's canvases into what the network sees in training.
-
-  Args:
-    seed: of everything random; with the step and the position in the batch it decides every draw.
-    order: for each of the network's channels its place in the source's.
-    canvas: height and width of the batch's images, pixels.
-    image_size: side of the network's input, pixels.
-    fill: (C,) raw pixel values outside the image.
-    augmentation: keyword arguments of `flaxnets.augment.geometry.training_view`.
-    presence_mode, presence_probability, presence_fill: see `flaxnets.augment.presence`.
-
-  Returns:
-    A function of (step, batch) giving raw images (B, S, S, C) and a mask of their present channels for each pass of
-    the network, (B, P, C).
-  """
-  subsamples = subsamples_for(canvas, image_size, perspective=augmentation['perspective'])
-
-  def view(step: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    key = jax.random.fold_in(jax.random.key(seed), step)
-    key_view, key_presence, key_fill = jax.random.split(key, 3)
-    matrices = geometry.training_view(
-      key_view, batch['size'], canvas=canvas, image_size=image_size, **augmentation
-    )
-    images = warp(geometry.in_order(batch['image'], order), matrices, image_size, fill=fill, subsamples=subsamples)
-    present = geometry.in_order(batch['present'], order)
-    kept = presence.sample(key_presence, presence_mode, present.shape, probability=presence_probability)
-    return presence.apply(key_fill, images, kept, present, fill=presence_fill)
-
-  return view
 
 
 def make_loss(model: nn.Module, *, masked: bool, label_smoothing: float) -> Loss:
@@ -134,7 +102,11 @@ def make_loss(model: nn.Module, *, masked: bool, label_smoothing: float) -> Loss
   def loss(params, variables, images, present, labels):
     def logits_of(mask):
       return model.apply(
-        {'params': params, **variables}, images, present=mask if masked else None, train=True, mutable=['batch_stats'],
+        {'params': params, **variables},
+        images,
+        present=mask if masked else None,
+        train=True,
+        mutable=['batch_stats'],
       )
 
     # Only the first pass, which has the most channels, moves the running statistics.
@@ -158,7 +130,8 @@ def differentiated(
   def part(batch_stats, inputs):
     variables = {'batch_stats': batch_stats, 'channel_stats': state.channel_stats}
     (value, (batch_stats, accuracy)), gradients = jax.value_and_grad(loss, has_aux=True)(
-      state.params, variables, *inputs)
+      state.params, variables, *inputs
+    )
     return batch_stats, (gradients, {'loss': value, 'accuracy': accuracy})
 
   if accumulate == 1:
@@ -171,9 +144,16 @@ def differentiated(
 
 
 def make_train_step(
-  model: nn.Module, optimizer: optax.GradientTransformation, schedule: optax.Schedule, mesh: Mesh,
-  view: View, *, masked: bool, label_smoothing: float = 0.0,
-  accumulate: int = 1, ema: float = 0.0,
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  schedule: optax.Schedule,
+  mesh: Mesh,
+  view: View,
+  *,
+  masked: bool,
+  label_smoothing: float = 0.0,
+  accumulate: int = 1,
+  ema: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
   """The compiled step over a mesh: the batch is spread over devices, the state replicated and given up.
 
@@ -207,9 +187,7 @@ def make_train_step(
     return after, metrics | {'skipped': after.skipped}
 
   whole = devices.replicated(mesh)
-  return jax.jit(
-    step, donate_argnums=0, in_shardings=(whole, devices.sharded(mesh)), out_shardings=(whole, whole)
-  )
+  return jax.jit(step, donate_argnums=0, in_shardings=(whole, devices.sharded(mesh)), out_shardings=(whole, whole))
 
 
 def _average(state: TrainState, new: Mapping[str, Any], decay: float) -> Any:

@@ -1,0 +1,74 @@
+"""What happens to a batch between the host's canvases and the network, in order. All of it runs on the device.
+
+Training: channel order, geometry (one homography, one resampling), which channels stay.
+Evaluation: channel order, the evaluation view, the same resampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from flaxnets.augment import geometry, presence
+from flaxnets.augment.warp import subsamples_for, warp
+
+Batch = Mapping[str, jax.Array]
+View = Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
+
+
+def make_view(
+  *,
+  seed: int,
+  order: Sequence[int],
+  canvas: tuple[int, int],
+  image_size: int,
+  fill: np.ndarray,
+  augmentation: Mapping[str, Any],
+  presence_mode: str,
+  presence_probability: float,
+  presence_fill: str,
+) -> View:
+  """The function that turns a batch's canvases into what the network sees in training.
+
+  Args:
+    seed: of everything random; with the step and the position in the batch it decides every draw.
+    order: for each of the network's channels its place in the source's.
+    canvas: height and width of the batch's images, pixels.
+    image_size: side of the network's input, pixels.
+    fill: (C,) raw pixel values outside the image.
+    augmentation: keyword arguments of `flaxnets.augment.training_view`.
+    presence_mode, presence_probability, presence_fill: see `flaxnets.augment.presence`.
+
+  Returns:
+    A function of (step, batch) giving raw images (B, S, S, C) and a mask of their present channels for each pass of
+    the network, (B, P, C).
+  """
+  subsamples = subsamples_for(canvas, image_size, perspective=augmentation['perspective'])
+
+  def view(step: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    key_view, key_presence, key_fill = jax.random.split(key, 3)
+    matrices = geometry.training_view(key_view, batch['size'], canvas=canvas, image_size=image_size, **augmentation)
+    images = warp(in_order(batch['image'], order), matrices, image_size, fill=fill, subsamples=subsamples)
+    present = in_order(batch['present'], order)
+    kept = presence.sample(key_presence, presence_mode, present.shape, probability=presence_probability)
+    return presence.apply(key_fill, images, kept, present, fill=presence_fill)
+
+  return view
+
+
+def evaluation_images(
+  images: jax.Array, size: jax.Array, *, image_size: int, resize: float, fill: jax.Array
+) -> jax.Array:
+  """What evaluation sees of canvases (b, H, W, C): (b, S, S, C) float32; see `evaluation_view` and `warp`."""
+  canvas = images.shape[1:3]
+  matrices = geometry.evaluation_view(size, canvas=canvas, image_size=image_size, resize=resize)
+  return warp(images, matrices, image_size, fill=fill, subsamples=subsamples_for(canvas, image_size, resize=resize))
+
+
+def in_order(planes: jax.Array, order: Sequence[int]) -> jax.Array:
+  """The last axis taken in an order; the array itself where that changes nothing, which XLA would copy."""
+  return planes if tuple(order) == tuple(range(planes.shape[-1])) else planes[..., np.asarray(order)]

@@ -1,0 +1,125 @@
+"""Evaluates a trained network on subsets of its channels, prints a table and writes DIR/eval/SPLIT.json.
+
+flaxnets eval --workdir=runs/demo [--subsets='RGB;singles'] [--split=test]
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags as absl_flags
+
+from flaxnets.cli import flags as cli_flags
+from flaxnets.errors import InputError
+
+ARGUMENTS = ''
+
+
+def define(flags: absl_flags.FlagValues) -> None:
+  values = {'flag_values': flags}
+  absl_flags.DEFINE_string('workdir', None, 'the folder of a training run', **values)
+  absl_flags.DEFINE_string(
+    'subsets',
+    '',
+    "'all', 'RG', 'B02,B03', 'full', 'singles', 'size>=2', 'sample:64'; several with ';' between. Left out: all "
+    "subsets of up to ten channels, else those of the config's evaluate.subsets",
+    **values,
+  )
+  absl_flags.DEFINE_string(
+    'split', 'test', "train, validation, test, or any split that the data's source knows", **values
+  )
+  absl_flags.DEFINE_string('root', '', "where the split is, if not in the config's data.root", **values)
+  absl_flags.DEFINE_string('step', 'best', 'best, latest or a number', **values)
+  absl_flags.DEFINE_integer('batch_size', 0, "examples per batch; the config's if left out", lower_bound=0, **values)
+  absl_flags.DEFINE_bool(
+    'recalibrate',
+    False,
+    'use BatchNorm statistics re-estimated for each subset on training images, where they help',
+    **values,
+  )
+  absl_flags.DEFINE_enum(
+    'recalibrate_view', 'evaluation', ['evaluation', 'training'], 'how those images are augmented', **values
+  )
+  absl_flags.DEFINE_integer(
+    'recalibrate_images', 2048, 'how many of them; half as many others decide whether it helps', lower_bound=1, **values
+  )
+  cli_flags.define_process_flags(flags)
+
+
+def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
+  del arguments
+  from flaxnets.runtime import devices  # JAX takes seconds to import
+
+  devices.start(
+    [flags.batch_size or configured_batch_size(flags.workdir)],
+    coordinator=flags.coordinator,
+    processes=flags.processes,
+    process=flags.process,
+  )
+  from flaxnets.evaluation import recalibrate
+
+  if flags.recalibrate:
+    recalibrate.run(
+      flags.workdir,
+      subsets=flags.subsets,
+      step=flags.step,
+      view=flags.recalibrate_view,
+      images=flags.recalibrate_images,
+      batch_size=flags.batch_size,
+    )
+  return run(
+    flags.workdir,
+    subsets=flags.subsets,
+    split=flags.split,
+    root=flags.root,
+    step=flags.step,
+    batch_size=flags.batch_size,
+    recalibrated=flags.recalibrate,
+  )
+
+
+def configured_batch_size(workdir: str) -> int:
+  """Examples at a time as a run's config.json says; 1 if there is none, which `run` then reports."""
+  try:
+    return json.loads(pathlib.Path(workdir, 'config.json').read_text())['evaluate']['batch_size']
+  except (OSError, ValueError, KeyError):
+    return 1
+
+
+def run(
+  workdir: str,
+  *,
+  subsets: str = '',
+  split: str = 'test',
+  root: str = '',
+  step: str = 'best',
+  batch_size: int = 0,
+  recalibrated: bool = False,
+) -> int:
+  """Evaluates a restored network, prints the table and writes the result; returns the exit code."""
+  import jax
+
+  from flaxnets.analysis import results
+  from flaxnets.evaluation.judge import evaluate, table
+  from flaxnets.inference.restore import load
+
+  net = load(workdir, step, recalibrated=recalibrated)
+  scores, arrays = evaluate(net, subsets=subsets, split=split, root=root, batch_size=batch_size)
+  scores['recalibrated'] = recalibrated  # also where it helped no subset
+  if jax.process_index() == 0:
+    parts = [split, *([pathlib.Path(root).resolve().name] if root else [])]
+    name = '-'.join(map(results.file_stem, parts)) + ('' if step == 'best' else f'-step{net.step}')
+    print(
+      f'{scores["model"]}, step {scores["step"]}, {scores["examples"]:,} examples of {split!r}'
+      + (', recalibrated where that helps (*)' if recalibrated else '')
+      + (f', {scores["unreadable"]} unreadable ones left out' if scores['unreadable'] else '')
+    )
+    print(table(scores))
+    try:
+      path = results.write(scores, arrays, pathlib.Path(workdir), name + ('-recalibrated' if recalibrated else ''))
+    except OSError as error:
+      raise InputError(f'{workdir}/eval cannot be written: {error.strerror}') from None
+    print(f'written to {path}')
+  return 0

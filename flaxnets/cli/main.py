@@ -1,0 +1,74 @@
+"""The program `flaxnets`: finds a command's module, parses its flags and runs it.
+
+A command is a module of this package with a docstring (its help), `ARGUMENTS` (what follows the flags, as the usage
+line shows it, '' for nothing), `define(flags)` and `main(flags, arguments)`, which returns the exit code or None.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+# Command: its module in flaxnets.cli, and what `flaxnets --help` says of it.
+COMMANDS = {
+  'train': ('train', 'train a network, or resume its run'),
+  'eval': ('evaluate', 'evaluate a trained network on subsets of its channels'),
+  'study': ('study', 'train and evaluate several networks; one table with differences and regret'),
+  'cost': ('cost', 'parameters, MACs and FLOPs of a network for each subset'),
+  'worth': ('worth', 'what each channel is worth in accuracy, and the best subset of each size'),
+  'views': ('views', 'a contact sheet of what the network sees in training and evaluation'),
+  'prepare': ('prepare', 'convert images into a TFDS data set that trains without decoding'),
+  'split': ('split', 'hold images of every class out of train.txt for tuning'),
+}
+
+
+def main(command: str = '') -> NoReturn:
+  """Runs the command line and exits.
+
+  Args:
+    command: the command to run; if '', the first argument of the command line.
+  """
+  arguments = sys.argv[1:]
+  if not command:
+    command, *arguments = arguments or ['--help']
+  sys.exit(run(command, arguments))
+
+
+def run(command: str, arguments: Sequence[str]) -> int:
+  """Runs one command; returns its exit code: 0, 1 for a mistake in the input, 2 for one in the command line."""
+  if command in ('--help', '-h', 'help'):
+    print(_overview())
+    return 0
+  if command == '--version':
+    from flaxnets import __version__
+
+    print(f'flaxnets {__version__}')
+    return 0
+  if command not in COMMANDS:
+    close = difflib.get_close_matches(command, COMMANDS, 1)
+    meant = f'did you mean {close[0]!r}?' if close else f'choose one of {", ".join(COMMANDS)}'
+    print(f'flaxnets: unknown command {command!r}; {meant}', file=sys.stderr)
+    return 2
+  from flaxnets.cli import flags
+
+  module = importlib.import_module(f'flaxnets.cli.{COMMANDS[command][0]}')
+  return flags.run(f'flaxnets {command}', module, arguments)
+
+
+def _overview() -> str:
+  width = max(map(len, COMMANDS))
+  lines = [f'  {command:{width}}  {text}' for command, (_, text) in COMMANDS.items()]
+  return '\n'.join(
+    [
+      'Image classifiers that keep working when input channels are missing.',
+      '',
+      'usage: flaxnets COMMAND [--flag=value ...]',
+      '',
+      *lines,
+      '',
+      'flaxnets COMMAND --help lists the flags of a command; flaxnets --version prints the version.',
+    ]
+  )

@@ -1,0 +1,38 @@
+"""Trains a network. Run again, the same command resumes where the run stopped.
+
+    flaxnets train --config=demo --workdir=runs/demo [--config.train.epochs=20 ...]
+
+Exit codes: 0 trained to the end, 1 a mistake in the input, 75 stopped by a signal after saving.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import flags as absl_flags
+
+from flaxnets.cli import flags as cli_flags
+
+ARGUMENTS = ''
+
+
+def define(flags: absl_flags.FlagValues) -> None:
+  cli_flags.define_config(flags)
+  absl_flags.DEFINE_string('workdir', None, "the run's folder; a run found there is resumed", flag_values=flags)
+  cli_flags.define_process_flags(flags)
+
+
+def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
+  del arguments
+  config = flags.config
+  from flaxnets.runtime import devices  # JAX takes seconds to import
+
+  devices.start(
+    [config.train.batch_size, config.evaluate.batch_size],
+    coordinator=flags.coordinator,
+    processes=flags.processes,
+    process=flags.process,
+  )
+  from flaxnets.training import loop
+
+  return loop.run(config, flags.workdir)

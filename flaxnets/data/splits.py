@@ -1,0 +1,49 @@
+"""Validation splits held out of a training list."""
+
+from __future__ import annotations
+
+import collections
+import pathlib
+
+import numpy as np
+
+from flaxnets.data.classes import read_text
+from flaxnets.errors import InputError
+
+
+def hold_out(root: pathlib.Path, out: pathlib.Path, per_class: int = 40, seed: int = 0) -> tuple[int, int]:
+  """Splits root/train.txt into out/train_tune.txt and out/tune.txt, which has `per_class` lines of every class.
+
+  Args:
+    root: folder with train.txt, a list of `path label` lines.
+    out: folder to write to.
+    per_class: lines of each class in tune.txt.
+    seed: seed of the choice.
+
+  Returns:
+    How many lines train_tune.txt and tune.txt have.
+
+  Raises:
+    InputError: if the list cannot be read, or some class would have no line left to train on.
+  """
+  path = root / 'train.txt'
+  lines = [line for line in read_text(path, 'the split file').splitlines() if line.strip()]
+  by_class = collections.defaultdict(list)
+  for line in lines:
+    by_class[int(line.rsplit(None, 1)[1])].append(line)
+  smallest = min(by_class, key=lambda label: len(by_class[label]), default=None)
+  if smallest is None or len(by_class[smallest]) <= per_class:
+    size = 0 if smallest is None else len(by_class[smallest])
+    raise InputError(
+      f'{path}: class {smallest} has {size} lines, so {per_class} cannot be held out of it; '
+      'choose a smaller --per_class'
+    )
+  random = np.random.default_rng(seed)
+  held = {each[i] for _, each in sorted(by_class.items()) for i in random.permutation(len(each))[:per_class]}
+  out.mkdir(parents=True, exist_ok=True)
+  counts = []
+  for name, inside in (('train_tune.txt', False), ('tune.txt', True)):
+    chosen = [line for line in lines if (line in held) == inside]
+    (out / name).write_text(''.join(f'{line}\n' for line in chosen))
+    counts.append(len(chosen))
+  return counts[0], counts[1]

@@ -1,0 +1,100 @@
+"""From a run's folder to a trained network, every array verified."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any
+
+from absl import logging
+
+from flaxnets import config as configs
+from flaxnets.errors import InputError
+from flaxnets.inference.metadata import Metadata
+from flaxnets.inference.network import Network
+from flaxnets.runtime.checkpoint import Checkpoints, DamagedCheckpoint, digests, text_digest
+
+
+def load(workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated: bool = True) -> Network:
+  """Restores a trained network from a run's folder, on any number of devices.
+
+  Args:
+    workdir: as given to train_main.py.
+    step: 'best' (highest mean validation accuracy over the config's subsets), 'latest', or the number of a step
+      that is still kept.
+    recalibrated: whether `eval_main.py --recalibrate` counts, where it was run on this step: the subsets that it
+      helped are then predicted with the statistics that it stored. With False the network is the one that was
+      trained, which is what eval_main.py judges without the flag.
+
+  Raises:
+    InputError: where there is no such run or step, or the checkpoint, or what --recalibrate stored, is damaged.
+  """
+  folder = pathlib.Path(workdir)
+  if not (folder / 'checkpoints').is_dir():
+    raise InputError(f'{folder} holds no trained network; train one with train_main.py --workdir={folder}')
+  checkpoints = Checkpoints(folder / 'checkpoints', writing=False)
+  kept = checkpoints.steps()
+  if not kept:
+    raise InputError(f'{folder}/checkpoints is empty; the run has not saved yet')
+  wanted = {'best': checkpoints.best_step(), 'latest': kept[-1]}.get(str(step), step)
+  if str(wanted) not in map(str, kept):
+    raise InputError(f'{folder} has no checkpoint of step {step}; there are best, latest, {", ".join(map(str, kept))}')
+  state, meta = checkpoints.restore(int(wanted))
+  checkpoints.close()
+  averaged = bool(state.get('ema'))
+  weights = state['ema'] if averaged else state
+  variables = {
+    'params': weights['params'],
+    'batch_stats': weights['batch_stats'],
+    'channel_stats': state['channel_stats'],
+  }
+  net = Network(
+    configs.from_json(meta['config']),
+    Metadata.from_saved(meta),
+    variables,
+    int(wanted),
+    averaged,
+  )
+  if recalibrated and (found := restore_recalibrated(folder, net)):
+    statistics, meta = found
+    for row in meta['subsets']:
+      if row['kept']:
+        net.recalibrated[net.channels.subset(row['channels'])] = statistics[row['channels']]
+  return net
+
+
+def restore_recalibrated(folder: pathlib.Path, net: Network) -> tuple[dict[str, Any], dict[str, Any]] | None:
+  """The statistics that were stored for the very weights of a network.
+
+  Args:
+    folder: the run's.
+    net: the network, with or without them.
+
+  Returns:
+    The statistics by the subset's label, also those that did not help; and what is told of them, see
+    `flaxnets.evaluation.recalibrate.run`. None where there are none, or only those of another step or other weights.
+
+  Raises:
+    InputError: where they are damaged.
+  """
+  path = folder / 'recalibrated'
+  if not path.is_dir():
+    return None
+  store = Checkpoints(path, writing=False)
+  try:
+    if net.step not in store.steps():
+      return None
+    statistics, meta = store.restore(net.step)
+  except DamagedCheckpoint as error:
+    raise InputError(f'{error}; delete {path} and run eval_main.py --recalibrate again') from error
+  finally:
+    store.close()
+  if meta['weights'] != weights_digest(net):
+    logging.warning('%s is of other weights than those of step %d now, and is not used', path, net.step)
+    return None
+  return statistics, meta
+
+
+def weights_digest(net: Network) -> str:
+  """What tells a network's weights from all others."""
+  return text_digest(digests(net.variables['params']))

@@ -1,0 +1,79 @@
+"""Where a study's runs lie, and what it records about them. Runs nothing.
+
+A run's folder holds RECORD, what the study knows of the run besides its results: `seconds` over all processes that
+ended (a process that was killed together with the study is not counted), `commits` of flaxnets that trained or
+evaluated it, `versions`, `device`, `error` ('' for none) and `judged`, what it was last evaluated on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from flaxnets import config as configs
+from flaxnets.analysis import results
+from flaxnets.runtime import atomic, workdir
+from flaxnets.study.plan import Run
+
+RECORD = 'study.json'
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+  """What a file holds; nothing where there is none, or no whole one."""
+  try:
+    return json.loads(path.read_text())
+  except (OSError, ValueError):
+    return {}
+
+
+def note(folder: pathlib.Path, **fields: Any) -> None:
+  """Writes some fields of a run's RECORD; the others stay."""
+  atomic.write_text(folder / RECORD, json.dumps({**read_json(folder / RECORD), **fields}, indent=1) + '\n')
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """Runs, the folder that they lie in, and what they are judged on.
+
+  Attributes:
+    runs: all, in their order.
+    out: the folder.
+    split, root, subsets: as eval_main.py's flags.
+  """
+
+  runs: Sequence[Run]
+  out: pathlib.Path
+  split: str = 'test'
+  root: str = ''
+  subsets: str = ''
+
+  def folder(self, run: Run) -> pathlib.Path:
+    return self.out / run.name
+
+  def scores_file(self, run: Run) -> pathlib.Path:
+    return self.folder(run) / 'eval' / f'{results.file_stem(self.split)}.json'
+
+  def judging(self, run: Run) -> dict[str, str]:
+    """What the run is to be judged on; always all of its channels, for the cost of training is read off there."""
+    subsets = f'full;{self.subsets}' if self.subsets else ''
+    return {'split': self.split, 'root': self.root, 'subsets': 'full' if run.config.train.subset else subsets}
+
+  def conflict(self, run: Run) -> str:
+    """Why the run's folder is another run's; '' where it is not."""
+    there = read_json(self.folder(run) / 'config.json')
+    differing = workdir.differences(there, configs.to_json(run.config)) if there else {}
+    return '; '.join(f'{name} is {old!r} in its folder and {new!r} here' for name, (old, new) in differing.items())
+
+  def finished(self, run: Run) -> bool:
+    record = read_json(self.folder(run) / RECORD)
+    return (
+      not record.get('error')
+      and record.get('judged') == self.judging(run)
+      and (self.scores_file(run).exists() and not self.conflict(run))
+    )
+
+  def named(self, name: str) -> Run:
+    return next(run for run in self.runs if run.name == name)

@@ -1,0 +1,145 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from flaxnets.channels import ChannelSet
+from flaxnets.data.batches import evaluation_batches
+from flaxnets.data.source import ArraySource
+from flaxnets.evaluation.evaluator import TOP, Evaluator, add_to_tally
+from tests.networks import MEAN, tiny
+
+CLASSES = 7
+
+
+@pytest.fixture(scope='module')
+def network():
+  return tiny(CLASSES)
+
+
+def source_of(count, present=None, channels='RGB', seed=0):
+  rng = np.random.default_rng(seed)
+  images = rng.integers(0, 256, (count, 12, 12, len(channels)), np.uint8)
+  labels = rng.integers(0, CLASSES, count)
+  return ArraySource('test', images, labels, ChannelSet.of(channels), [str(k) for k in range(CLASSES)], present), images
+
+
+def judge(network, source, mesh, subsets=((0, 1, 2), (0, 2), (1,)), batch_size=16, channels='RGB', variables=None):
+  model, own = network
+  order = source.channels.order(channels)
+  evaluator = Evaluator(
+    model, subsets, order=order, image_size=12, resize=1.0, fill=MEAN, may_lack=source.may_lack, mesh=mesh
+  )
+  return evaluator(variables or own, evaluation_batches(source, batch_size=batch_size))
+
+
+def direct(network, images, **kwargs):
+  model, variables = network
+  return np.asarray(jax.jit(lambda x: model.apply(variables, x, **kwargs))(jnp.asarray(images, jnp.float32)))
+
+
+def test_judging_needs_no_word_between_devices(network, mesh8):
+  model, variables = network
+  evaluator = Evaluator(
+    model, [(0, 2)], order=(0, 1, 2), image_size=12, resize=1.0, fill=MEAN, may_lack=False, mesh=mesh8
+  )
+  shapes = (jnp.zeros((16, 12, 12, 3)), jnp.ones((16, 3), bool), jnp.zeros(16, jnp.int32), jnp.ones(16, bool))
+  program = evaluator._judges[(0, 2)].lower(variables, evaluator._empty_tally(), *shapes).compile().as_text()
+  assert 'all-' not in program and 'collective-' not in program
+
+
+@pytest.mark.parametrize('count', [37, 32, 5])
+def test_every_example_counts_once_on_any_number_of_devices(network, mesh1, mesh8, count):
+  source, images = source_of(count)
+  for mesh in (mesh1, mesh8):
+    judged, indices = judge(network, source, mesh)
+    np.testing.assert_array_equal(indices, np.arange(count))
+    for subset, judgement in judged.items():
+      logits = direct(network, images[..., list(subset)], subset=subset)
+      predicted = logits.argmax(-1)
+      np.testing.assert_array_equal(judgement.predictions, predicted)
+      np.testing.assert_array_equal(
+        judgement.confusion, sklearn_metrics.confusion_matrix(source.labels, predicted, labels=range(CLASSES))
+      )
+      loss = optax.softmax_cross_entropy_with_integer_labels(logits, source.labels).mean()
+      np.testing.assert_allclose(judgement.loss, loss, rtol=1e-4)
+
+
+def test_the_scores_are_scikit_learns(network, mesh8):
+  source, _ = source_of(50)
+  judged, _ = judge(network, source, mesh8)
+  for judgement in judged.values():
+    summary = judgement.summary(bootstrap=10)
+    options = {'labels': range(CLASSES), 'average': 'macro', 'zero_division': 0}
+    truth, predicted = source.labels, judgement.predictions
+    assert summary['accuracy'] == pytest.approx(sklearn_metrics.accuracy_score(truth, predicted))
+    for name in ('precision', 'recall', 'f1'):
+      assert summary[name] == pytest.approx(getattr(sklearn_metrics, f'{name}_score')(truth, predicted, **options))
+
+
+def test_top_five_hits_are_scikit_learns_ties_included():
+  rng = np.random.default_rng(0)
+  logits = rng.integers(0, 4, (200, CLASSES)).astype(np.float32) + np.linspace(0, 1e-3, CLASSES)
+  label = rng.integers(0, CLASSES, 200)
+  tally = {'confusion': jnp.zeros((CLASSES, CLASSES), jnp.int32), 'loss': 0.0, 'top': 0}
+  mask = jnp.asarray(rng.random(200) < 0.8)
+  result, _ = add_to_tally(tally, jnp.asarray(logits), jnp.asarray(label), mask)
+  expected = sklearn_metrics.top_k_accuracy_score(
+    label[mask], logits[np.asarray(mask)], k=TOP, labels=range(CLASSES), normalize=False
+  )
+  assert result['top'] == expected
+  constant, _ = add_to_tally(tally, jnp.zeros((CLASSES, CLASSES)), jnp.arange(CLASSES), jnp.ones(CLASSES, bool))
+  assert constant['top'] == TOP  # a network that says nothing gets five of its classes right, not all
+  nothing, _ = add_to_tally(tally, jnp.full((CLASSES, CLASSES), jnp.nan), jnp.arange(CLASSES), jnp.ones(CLASSES, bool))
+  assert nothing['top'] == tally['top']  # no number is among the likeliest
+
+
+def test_the_channels_of_a_source_and_their_presence_are_put_in_the_networks_order(network, mesh8):
+  present = np.ones((20, 3), bool)
+  present[::2] = [False, True, True]
+  source, images = source_of(20, present)
+  turned = ArraySource(
+    'turned', np.roll(images, 1, -1), source.labels, ChannelSet.of('BRG'), source.classes, np.roll(present, 1, -1)
+  )
+  straight, _ = judge(network, source, mesh8)
+  reordered, _ = judge(network, turned, mesh8)
+  for subset, judgement in straight.items():
+    np.testing.assert_array_equal(judgement.predictions, reordered[subset].predictions)
+    np.testing.assert_allclose(judgement.loss, reordered[subset].loss, rtol=1e-6)
+
+
+def test_an_example_is_judged_on_what_it_has_of_a_subset(network, mesh8):
+  present = np.ones((20, 3), bool)
+  present[4] = [True, True, False]
+  source, images = source_of(20, present)
+  assert source.may_lack
+  judged, _ = judge(network, source, mesh8)
+  for subset in ((0, 1, 2), (0, 2)):
+    left = tuple(index for index in subset if index != 2)
+    expected = direct(network, images[4:5][..., list(left)], subset=left).argmax(-1)
+    assert judged[subset].predictions[4] == expected[0]
+    others = direct(network, images[..., list(subset)], subset=subset).argmax(-1)
+    np.testing.assert_array_equal(np.delete(judged[subset].predictions, 4), np.delete(others, 4))
+
+
+def test_each_subset_may_have_variables_of_its_own(network, mesh8):
+  model, variables = network
+  other = jax.tree.map(lambda x: x * 1.5, variables['params'])
+  source, images = source_of(20)
+  subsets = ((0, 1, 2), (1,))
+  own = {(0, 1, 2): variables, (1,): {**variables, 'params': other}}
+  judged, _ = judge(network, source, mesh8, subsets, variables=own)
+  plain, _ = judge(network, source, mesh8, subsets)
+  np.testing.assert_array_equal(judged[(0, 1, 2)].predictions, plain[(0, 1, 2)].predictions)
+  np.testing.assert_array_equal(
+    judged[(1,)].predictions, direct((model, own[(1,)]), images[..., [1]], subset=(1,)).argmax(-1)
+  )
+
+
+def test_top_five_says_nothing_for_five_classes(mesh1):
+  images = np.zeros((4, 12, 12, 3), np.uint8)
+  source = ArraySource('five', images, np.arange(4), ChannelSet.of('RGB'), 'abcde')
+  judged, _ = judge(tiny(5), source, mesh1, [(0, 1, 2)], batch_size=4)
+  assert judged[(0, 1, 2)].top5 is None

@@ -1,0 +1,322 @@
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import flaxnets
+from flaxnets.channels import ChannelSet
+from flaxnets.cli import evaluate
+from flaxnets.data import synthetic
+from flaxnets.data.source import ArraySource
+from flaxnets.errors import InputError
+from flaxnets.evaluation import recalibrate
+from flaxnets.nn.dynamic_conv import DynamicConv
+from flaxnets.training import loop
+from tests.networks import tiny
+from tests.small import small_config
+
+ROOT = pathlib.Path(__file__).parents[2]
+SUBSETS = ((0, 1, 2), (0, 2), (1,))
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A run that ended with recalibration for RGB and R, of averaged weights."""
+  workdir = tmp_path_factory.mktemp('run')
+  assert loop.run(small_config(**{'train.recalibrate': True, 'train.ema': 0.5}), workdir) == 0
+  return workdir
+
+
+@pytest.fixture
+def copied(run, tmp_path):
+  subprocess.run(['cp', '-r', str(run), str(tmp_path / 'run')], check=True)
+  return tmp_path / 'run'
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(0, 1000))
+@settings(max_examples=50, deadline=None)
+def test_pooled_parts_are_the_statistics_of_the_whole(sizes, seed):
+  parts = [np.random.default_rng(seed + part).normal(part, 1 + part, (size, 3)) for part, size in enumerate(sizes)]
+  pooled, count = {'layer': {'norm': {'mean': np.zeros(3), 'var': np.zeros(3)}}}, 0
+  for part in parts:
+    count += len(part)
+    measured = {'layer': {'norm': {'mean': part.mean(0), 'var': part.var(0)}}}
+    pooled = recalibrate.pool(pooled, measured, len(part) / count)
+  whole = np.concatenate(parts)
+  np.testing.assert_allclose(pooled['layer']['norm']['mean'], whole.mean(0), atol=1e-9)
+  np.testing.assert_allclose(pooled['layer']['norm']['var'], whole.var(0), atol=1e-9)
+
+
+def images_of(count, channels=3):
+  # The mean drifts from image to image, so that batches differ and the variance between them counts.
+  rng = np.random.default_rng(0)
+  drift = np.linspace(0, 150, count)[:, None, None, None]
+  return (rng.integers(0, 100, (count, 12, 12, channels)) + drift).astype(np.uint8)
+
+
+def estimate(images, batch_size, mesh, subsets=SUBSETS, present=None):
+  model, variables = tiny()
+  present = np.ones((len(images), 3), bool) if present is None else present
+
+  def read():
+    for start in range(0, len(images), batch_size):
+      rows = slice(start, start + batch_size)
+      yield {'image': images[rows], 'present': present[rows], 'size': np.full((batch_size, 2), 12, np.int32)}
+
+  return recalibrate.estimate(
+    model,
+    variables,
+    subsets,
+    read(),
+    lambda _, batch: (batch['image'].astype(jnp.float32), batch['present']),
+    may_lack=not present.all(),
+    mesh=mesh,
+  )
+
+
+def first_layer(images, subset):
+  """The features that the first BatchNorm sees, straight from the network."""
+  model, variables = tiny()
+
+  def apply(x):
+    return model.apply(
+      variables,
+      x,
+      subset=subset,
+      mutable=['intermediates'],
+      capture_intermediates=lambda module, _: isinstance(module, DynamicConv),
+    )
+
+  features = jax.jit(apply)(images[..., list(subset)].astype(np.float32))[1]
+  return np.asarray(features['intermediates']['stem']['conv']['__call__'][0], np.float64)
+
+
+def test_the_first_layers_statistics_are_exact_however_the_images_are_batched(mesh1, mesh8):
+  images = images_of(48)
+  for batch_size, mesh in ((8, mesh1), (16, mesh8), (48, mesh1)):
+    found = estimate(images, batch_size, mesh)
+    for subset in SUBSETS:
+      features = first_layer(images, subset)
+      stats = found[subset]['stem']['norm']
+      np.testing.assert_allclose(stats['mean'], features.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
+      np.testing.assert_allclose(stats['var'], features.var((0, 1, 2)), rtol=1e-3)
+
+
+def test_one_and_eight_devices_agree_in_every_layer(mesh1, mesh8):
+  one, eight = (estimate(images_of(32), 16, mesh) for mesh in (mesh1, mesh8))
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), one, eight)
+  model, variables = tiny()
+  assert jax.tree.structure(one[(1,)]) == jax.tree.structure(variables['batch_stats'])
+
+
+def test_an_example_counts_with_what_it_has_of_a_subset(mesh8):
+  images, present = images_of(16), np.ones((16, 3), bool)
+  present[::2] = [False, True, True]
+  found = estimate(images, 16, mesh8, [(0, 1)], present)[(0, 1)]
+  features = np.concatenate([first_layer(images[::2], (1,)), first_layer(images[1::2], (0, 1))])
+  np.testing.assert_allclose(found['stem']['norm']['mean'], features.mean((0, 1, 2)), rtol=1e-3, atol=1e-4)
+
+
+def test_another_of_the_batch_stands_in_for_an_unreadable_image():
+  batch = {
+    'image': np.arange(6),
+    'size': np.arange(6),
+    'present': np.arange(6),
+    'label': np.arange(6),
+    'mask': np.array([True, False, True, True, False, True]),
+  }
+  given_on = list(recalibrate.stand_ins([batch], 'data'))[0]
+  assert set(given_on) == {'image', 'size', 'present'}
+  assert given_on['image'][[0, 2, 3, 5]].tolist() == [0, 2, 3, 5]
+  assert set(given_on['image'][[1, 4]].tolist()) <= {0, 2, 3, 5}
+  with pytest.raises(InputError, match='data: none of 6 examples in a row can be read'):
+    list(recalibrate.stand_ins([{**batch, 'mask': np.zeros(6, bool)}], 'data'))
+
+
+@pytest.mark.parametrize(
+  ('examples', 'images', 'expected'),
+  [
+    (10_000, 2048, (2048, 1024, 256)),
+    (10_000, 2000, (1792, 1000, 256)),
+    (96, 2048, (64, 32, 64)),
+    (3000, 10_000, (1792, 1000, 256)),
+  ],
+)
+def test_held_out_images_are_left_and_batches_are_whole(mesh8, examples, images, expected):
+  made = recalibrate.plan(examples, images, 256, 'evaluation', mesh8)
+  assert (made['images'], made['held_out'], made['batch_size']) == expected
+
+
+def test_settings_that_cannot_be_are_said(mesh8):
+  with pytest.raises(InputError, match='5 training images .* and 2 others .* too few for 8 devices'):
+    recalibrate.plan(7, 2048, 256, 'evaluation', mesh8)
+  with pytest.raises(InputError, match="no recalibration view 'test'; there are evaluation, training"):
+    recalibrate.plan(1000, 256, 256, 'test', mesh8)
+  with pytest.raises(InputError, match="model.norm='group' keeps no statistics"):
+    recalibrate.check_norm('group')
+
+
+def test_a_group_norm_run_that_wants_recalibration_is_refused_before_it_trains(tmp_path):
+  with pytest.raises(InputError, match='nothing to recalibrate'):
+    loop.Run(small_config(**{'model.norm': 'group', 'train.recalibrate': True}), tmp_path / 'w')
+  assert not (tmp_path / 'w').exists()
+
+
+def source_labelled_by(net):
+  """Images whose true classes are by definition what the network says of all their channels."""
+  rng = np.random.default_rng(0)
+  images = (rng.integers(0, 100, (96, 20, 20, 3)) + rng.integers(0, 150, (96, 1, 1, 3))).astype(np.uint8)
+  return ArraySource('images', images, net.predict(images), ChannelSet.of('RGB'), net.classes)
+
+
+@pytest.mark.parametrize('view', recalibrate.VIEWS)
+def test_channels_and_their_presence_are_seen_in_the_networks_order(run, view):
+  net = flaxnets.load(run, recalibrated=False)
+  images, present = images_of(6), np.ones((6, 3), bool)
+  present[::2] = [False, True, True]
+
+  def seen(channels, images, present):
+    source = ArraySource('images', images, np.zeros(6, int), ChannelSet.of(channels), net.classes, present)
+    batch = {'image': images, 'present': present, 'size': np.full((6, 2), 12, np.int32)}
+    return recalibrate.view_of(net, source, view)(np.int32(0), jax.tree.map(jnp.asarray, batch))
+
+  straight, turned = seen('RGB', images, present), seen('BRG', np.roll(images, 1, -1), np.roll(present, 1, -1))
+  jax.tree.map(np.testing.assert_array_equal, straight, turned)
+  np.testing.assert_array_equal(turned[1], present)
+
+
+@pytest.mark.parametrize('view', recalibrate.VIEWS)
+def test_statistics_are_kept_only_where_they_raise_accuracy(run, mesh8, view):
+  net = flaxnets.load(run, recalibrated=False)
+  settings, full = recalibrate.plan(96, 64, 32, view, mesh8), net.channels.full
+  before = jax.tree.map(np.copy, net.variables)
+  found, (worse,) = recalibrate.recalibrate(net, source_labelled_by(net), [full], settings, mesh8)
+  assert worse['before'] == 1 > worse['after'] and not worse['kept']
+  net.recalibrated[full] = found['RGB']
+  again, (better,) = recalibrate.recalibrate(net, source_labelled_by(net), [full], settings, mesh8)
+  assert better['before'] < 1 == better['after'] and better['kept']
+  # A sign that the images are fixed, and that what was stored before has no part in what is found.
+  jax.tree.map(np.testing.assert_array_equal, again, found)
+  jax.tree.map(np.testing.assert_array_equal, net.variables, before)
+  net.variables['batch_stats'] = found['RGB']
+  _, (tie,) = recalibrate.recalibrate(net, source_labelled_by(net), [full], settings, mesh8)
+  assert tie['before'] == tie['after'] and not tie['kept']
+
+
+def put(workdir, kept):
+  """Stores statistics of which only those of some subsets are to be used."""
+  net = flaxnets.load(workdir, recalibrated=False)
+  spoil = jax.tree.map(lambda x: x * 3 + 1, net.variables['batch_stats'])
+  rows = [{'channels': label, 'before': 0.1, 'after': 0.2, 'kept': label in kept} for label in ('RGB', 'RG', 'R')]
+  recalibrate.store(
+    workdir,
+    net.step,
+    {'RGB': spoil, 'RG': spoil, 'R': spoil},
+    {'weights': recalibrate.weights_digest(net), 'settings': {}, 'subsets': rows},
+  )
+  return net, spoil
+
+
+def test_a_loaded_network_uses_what_is_stored_for_the_right_subsets_only(copied):
+  plain, spoil = put(copied, kept={'RG'})
+  net = flaxnets.load(copied)
+  assert set(net.recalibrated) == {(0, 1)}
+  jax.tree.map(np.testing.assert_array_equal, net.recalibrated[(0, 1)], spoil)
+  jax.tree.map(np.testing.assert_array_equal, net.variables, plain.variables)
+  images = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), np.uint8)
+  by_hand = flaxnets.load(copied, recalibrated=False)
+  assert by_hand.recalibrated == {}
+  np.testing.assert_array_equal(net.logits(images), by_hand.logits(images))
+  np.testing.assert_array_equal(net.logits(images[..., :1], 'R'), by_hand.logits(images[..., :1], 'R'))
+  without = by_hand.logits(images[..., :2], 'RG')
+  by_hand.variables['batch_stats'] = spoil
+  np.testing.assert_array_equal(net.logits(images[..., :2], 'RG'), by_hand.logits(images[..., :2], 'RG'))
+  np.testing.assert_array_equal(net.logits(images[..., 1::-1], 'GR'), net.logits(images[..., :2], 'RG'))
+  assert np.abs(net.logits(images[..., :2], 'RG') - without).max() > 1e-3
+
+
+def test_what_is_stored_for_other_weights_is_not_used(copied, monkeypatch):
+  put(copied, kept={'RG'})
+  warned = []
+  monkeypatch.setattr('flaxnets.inference.network.logging.warning', lambda text, *args: warned.append(text % args))
+  path = copied / 'recalibrated'
+  net = flaxnets.load(copied, recalibrated=False)
+  net.variables['params']['head']['dense']['bias'] = net.variables['params']['head']['dense']['bias'] + 1
+  assert recalibrate.restore_recalibrated(copied, net) is None
+  assert len(warned) == 1 and warned[0].startswith(f'{path} is of other weights')
+  net.step = 1
+  assert recalibrate.restore_recalibrated(copied, net) is None
+
+
+def test_a_damaged_store_is_one_clear_error_and_spares_the_trained_network(copied):
+  put(copied, kept={'RG'})
+  meta = next((copied / 'recalibrated').glob('*/meta/metadata'))
+  assert '"after": 0.2' in meta.read_text()
+  meta.write_text(meta.read_text().replace('"after": 0.2', '"after": 0.3'))
+  with pytest.raises(InputError, match=r'recalibrated/.*; delete .*/recalibrated and run eval_main.py --recalibrate'):
+    flaxnets.load(copied)
+  assert flaxnets.load(copied, recalibrated=False).recalibrated == {}
+
+
+def test_subsets_done_before_are_not_done_again_and_others_join_them(copied, monkeypatch, capsys):
+  one = recalibrate.run(copied, subsets='R', view='training', images=64)
+  assert [row['channels'] for row in one['subsets']] == ['R']
+  both = recalibrate.run(copied, subsets='R;RGB', view='training', images=64)
+  assert both['subsets'][0] == one['subsets'][0]
+  assert [row['channels'] for row in both['subsets']] == ['R', 'RGB']
+  monkeypatch.setattr(recalibrate, 'recalibrate', None)
+  assert recalibrate.run(copied, subsets='RGB', view='training', images=64) == both
+  printed = capsys.readouterr().out.splitlines()
+  assert printed[0] == 'recalibrated on 64 training images (training view), accuracy on 32 others'
+  assert {path.name for path in copied.iterdir()} >= {'recalibrated', 'checkpoints'}
+
+
+def test_training_may_end_with_recalibration_of_what_is_evaluated(run, mesh8):
+  net = flaxnets.load(run, recalibrated=False)
+  assert net.ema
+  statistics, meta = recalibrate.restore_recalibrated(run, net)
+  assert set(statistics) == {'RGB', 'R'}
+  expected, _ = recalibrate.recalibrate(net, synthetic.source('train[:96]'), [(0,)], meta['settings'], mesh8)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), statistics['R'], expected['R'])
+
+
+def command(*arguments):
+  return subprocess.run(
+    [sys.executable, 'eval_main.py', *arguments],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    env={**os.environ, 'JAX_NUM_CPU_DEVICES': '2'},
+  )
+
+
+def test_the_command_judges_plain_weights_without_the_flag_and_recalibrated_ones_with_it(copied):
+  put(copied, kept={'RG', 'RGB'})
+  assert evaluate.run(copied, subsets='RG') == 0
+  plain = json.loads((copied / 'eval' / 'test.json').read_text())
+  done = command(
+    f'--workdir={copied}', '--recalibrate', '--recalibrate_view=training', '--recalibrate_images=64', '--subsets=RG;R'
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.startswith('recalibrated on 64 training images (training view), accuracy on 32 others')
+  scores = json.loads((copied / 'eval' / 'test-recalibrated.json').read_text())
+  assert (plain['recalibrated'], scores['recalibrated'], scores['examples']) == (False, True, 52)
+  assert [row['recalibrated'] for row in plain['subsets']] == [False]
+  net = flaxnets.load(copied, recalibrated=False)
+  _, meta = recalibrate.restore_recalibrated(copied, net)
+  kept = {row['channels']: row['kept'] for row in meta['subsets']}
+  assert set(kept) == {'RG', 'R'}  # those of other settings are gone
+  assert {row['channels']: row['recalibrated'] for row in scores['subsets']} == kept
+  assert (copied / 'eval' / 'test-recalibrated.npz').exists()
+  assert evaluate.run(copied, subsets='RG') == 0
+  again = json.loads((copied / 'eval' / 'test.json').read_text())
+  assert {**again, 'date': ''} == {**plain, 'date': ''}

@@ -1,0 +1,88 @@
+"""Every formulation of a convolution is Flax's own function, and so is its gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flaxnets.nn import conv
+from flaxnets.nn.conv import by_taps, convolve
+
+
+def random(seed, *shape, dtype=jnp.float32):
+  return jax.random.normal(jax.random.key(seed), shape, dtype)
+
+
+@pytest.mark.parametrize('strides', [1, 2])
+@pytest.mark.parametrize('size', [1, 3, 7])
+@pytest.mark.parametrize('side', [3, 16])
+def test_a_convolution_is_flax_own(size, strides, side):
+  x = random(0, 2, side, side, 5)
+  ours = conv.Conv(3, size, strides)
+  theirs = nn.Conv(3, (size, size), strides, (size - 1) // 2, use_bias=False)
+  variables = ours.init(jax.random.key(1), x)
+  assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, theirs.init(jax.random.key(1), x))
+  weights = random(2, *theirs.apply(variables, x).shape)
+  values = [
+    jax.value_and_grad(lambda v, x, m=module: (m.apply(v, x) * weights).sum(), argnums=(0, 1))(variables, x)
+    for module in (ours, theirs)
+  ]
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *values)
+
+
+def test_only_small_maps_in_training_on_cpus_go_by_taps(monkeypatch):
+  def convolutions(side, gradient):
+    module, x = conv.Conv(3, 3), random(0, 1, side, side, 2)
+    params = module.init(jax.random.key(0), x)
+    function = jax.grad(lambda *args: module.apply(*args).sum()) if gradient else module.apply
+    return str(jax.make_jaxpr(function)(params, x)).count('conv_general_dilated')
+
+  assert convolutions(3, gradient=True) == 0
+  assert convolutions(3, gradient=False) == 1
+  assert convolutions(4, gradient=True) == 2
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  assert convolutions(3, gradient=True) == 2
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.sampled_from([1, 3, 5, 7]), st.integers(1, 4))
+@settings(max_examples=30, deadline=None)
+def test_by_taps_is_a_convolution_for_any_map_kernel_and_stride(height, width, size, strides):
+  x, kernel = random(0, 1, height, width, 2), random(1, size, size, 2, 3)
+  np.testing.assert_allclose(by_taps(x, kernel, strides), convolve(x, kernel, strides), rtol=1e-4, atol=1e-4)
+
+
+def test_by_taps_adds_up_in_float32():
+  x, kernel = random(0, 2, 3, 3, 256, dtype=jnp.bfloat16), random(1, 3, 3, 256, 8, dtype=jnp.bfloat16)
+  weights = random(2, 2, 3, 3, 8)
+
+  def results(x, kernel):
+    out, transposed = jax.vjp(lambda x, kernel: conv.convolve_small(x, kernel, 1), x, kernel)
+    return out, *transposed(weights.astype(jnp.bfloat16).astype(out.dtype))
+
+  exact = results(x.astype(jnp.float32), kernel.astype(jnp.float32))
+  for ours, expected in zip(results(x, kernel), exact, strict=True):
+    assert ours.dtype == jnp.bfloat16
+    # Rounded once, at the end: half of bfloat16's last place is 2^-9.
+    np.testing.assert_allclose(ours.astype(jnp.float32), expected, rtol=2**-8, atol=1e-3)
+
+
+@pytest.mark.parametrize('size', [1, 3])
+def test_products_of_hessian_and_vector_are_there_in_the_way_that_jax_advises(size):
+  module, x = conv.Conv(3, size), random(0, 2, 3, 3, 5)
+  params = module.init(jax.random.key(1), x)
+  direction = jax.tree.map(lambda leaf: random(2, *leaf.shape), params)
+
+  def loss(params):
+    return (module.apply(params, x) ** 3).sum()
+
+  _, product = jax.jvp(jax.grad(loss), (params,), (direction,))
+  step = 1e-2
+  before, after = (
+    jax.grad(loss)(jax.tree.map(lambda p, d, s=sign: p + s * step * d, params, direction)) for sign in (-1, 1)
+  )
+  jax.tree.map(
+    lambda p, a, b: np.testing.assert_allclose(p, (a - b) / (2 * step), rtol=1e-2, atol=1e-1), product, after, before
+  )

@@ -1,0 +1,164 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flaxnets.nn.completion import COMPLETIONS, EPSILON, presence_mixing
+from flaxnets.nn.dynamic_conv import DynamicConv, complete, subset_kernel
+from tests.nn.test_completion import random_correlation
+
+
+def layer_and_variables(channels, completion='linear', dtype=None, seed=0, features=5, **kwargs):
+  layer = DynamicConv(features, kwargs.pop('kernel_size', 3), channels, completion=completion, dtype=dtype, **kwargs)
+  variables = layer.init(jax.random.key(seed), jnp.zeros((1, 16, 16, channels)))
+  correlation = jnp.asarray(random_correlation(seed, channels), jnp.float32)
+  return layer, {**variables, 'channel_stats': {'correlation': correlation}}
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+  st.integers(1, 14).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), min_size=1))),
+  st.sampled_from(COMPLETIONS),
+  st.integers(0, 2**31),
+  st.sampled_from(
+    [
+      {'kernel_size': 7, 'strides': 2, 'padding': 3},
+      {'kernel_size': (3, 5), 'padding': 'SAME'},
+      {'kernel_size': 3, 'padding': 'VALID', 'kernel_dilation': 2},
+      {'kernel_size': 1, 'use_bias': True},
+      {'kernel_size': (2, 4), 'strides': (2, 1), 'padding': ((1, 0), (2, 2))},
+    ]
+  ),
+)
+def test_a_subset_and_a_mask_give_the_same_to_1e_4(members, completion, seed, spatial):
+  channels, present = members
+  subset = tuple(sorted(present))
+  layer, variables = layer_and_variables(channels, completion, seed=seed % 1000, **spatial)
+  x = jnp.asarray(np.random.default_rng(seed).normal(size=(2, 12, 11, channels)), jnp.float32)
+  mask = np.zeros((2, channels), bool)
+  mask[:, list(subset)] = True
+  static = layer.apply(variables, x[..., list(subset)], subset=subset)
+  masked = layer.apply(variables, x, present=jnp.asarray(mask))
+  assert static.shape == masked.shape
+  scale = float(jnp.abs(static).max()) or 1.0
+  np.testing.assert_allclose(masked / scale, static / scale, atol=1e-4)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+  'spatial',
+  [
+    {'strides': 2, 'padding': 3, 'kernel_size': 7},
+    {'padding': 'SAME', 'kernel_dilation': 2},
+    {'padding': 'CIRCULAR'},
+    {'padding': ((0, 1), (2, 0)), 'use_bias': True},
+  ],
+)
+def test_with_all_channels_it_is_flax_conv_to_the_bit(dtype, spatial):
+  layer, variables = layer_and_variables(4, dtype=dtype, **spatial)
+  x = jax.random.normal(jax.random.key(1), (2, 15, 14, 4))
+  kernel_size = (spatial.get('kernel_size', 3),) * 2
+  plain = nn.Conv(
+    5,
+    kernel_size,
+    dtype=dtype,
+    **{'use_bias': False} | {key: value for key, value in spatial.items() if key != 'kernel_size'},
+  )
+  expected = plain.apply({'params': variables['params']}, x)
+  np.testing.assert_array_equal(np.asarray(layer.apply(variables, x)), np.asarray(expected))
+  np.testing.assert_array_equal(np.asarray(layer.apply(variables, x, subset=(0, 1, 2, 3))), np.asarray(expected))
+
+
+def test_none_is_zero_filling_of_the_standardised_input():
+  layer, variables = layer_and_variables(3, 'none')
+  x = jax.random.normal(jax.random.key(1), (2, 9, 9, 3))
+  zero_filled = layer.apply(variables, x.at[..., 1].set(0.0))
+  np.testing.assert_allclose(layer.apply(variables, x[..., [0, 2]], subset=(0, 2)), zero_filled, rtol=1e-5, atol=1e-5)
+
+
+def test_linear_is_guessing_the_absent_channel_first():
+  layer, variables = layer_and_variables(3)
+  correlation = np.asarray(variables['channel_stats']['correlation'], np.float64)
+  x = jax.random.normal(jax.random.key(1), (2, 9, 9, 3))
+  weights = correlation[1, [0, 2]] @ np.linalg.inv(correlation[np.ix_([0, 2], [0, 2])] + 1e-3 * np.eye(2))
+  guessed = x.at[..., 1].set(x[..., [0, 2]] @ jnp.asarray(weights, jnp.float32))
+  np.testing.assert_allclose(
+    layer.apply(variables, x[..., [0, 2]], subset=(0, 2)), layer.apply(variables, guessed), rtol=1e-4, atol=1e-4
+  )
+
+
+def test_each_example_of_a_batch_follows_its_own_mask():
+  layer, variables = layer_and_variables(3)
+  x = jax.random.normal(jax.random.key(1), (3, 9, 9, 3))
+  subsets = [(0,), (1, 2), (0, 1, 2)]
+  mask = np.zeros((3, 3), bool)
+  for row, subset in enumerate(subsets):
+    mask[row, list(subset)] = True
+  together = layer.apply(variables, x, present=jnp.asarray(mask))
+  for row, subset in enumerate(subsets):
+    alone = layer.apply(variables, x[row : row + 1][..., list(subset)], subset=subset)
+    np.testing.assert_allclose(together[row : row + 1], alone, rtol=1e-4, atol=1e-4)
+
+
+def mixing_in_float64(subset, correlation):
+  """The prediction of every channel from those of the subset, (C, m)."""
+  system = correlation[np.ix_(subset, subset)] + EPSILON * np.eye(len(subset))
+  matrix = correlation[:, subset] @ np.linalg.inv(system)
+  matrix[list(subset)] = np.eye(len(subset))
+  return matrix
+
+
+def test_a_kernel_is_mixed_in_float32_even_from_a_bfloat16_bank():
+  correlation, subset = random_correlation(0, 6), (0, 2, 3, 5)
+  bank = jax.random.normal(jax.random.key(1), (3, 3, 6, 5), jnp.bfloat16)
+  kernel = subset_kernel(bank, 'linear', subset, jnp.asarray(correlation, jnp.float32))
+  assert kernel.dtype == jnp.float32
+  expected = np.einsum('hwcf,cs->hwsf', np.asarray(bank, np.float64), mixing_in_float64(subset, correlation))
+  np.testing.assert_allclose(kernel, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_bfloat16_input_is_completed_in_float32_and_rounded_once():
+  correlation, subset = random_correlation(0, 6), (0, 2, 3, 5)
+  x = jax.random.normal(jax.random.key(1), (2, 9, 9, 6), jnp.bfloat16)
+  present = jnp.zeros((2, 6), bool).at[:, jnp.asarray(subset)].set(True)
+  completed = complete(x, presence_mixing('linear', present, jnp.asarray(correlation, jnp.float32)))
+  assert completed.dtype == jnp.bfloat16
+  expected = np.asarray(x, np.float64)[..., list(subset)] @ mixing_in_float64(subset, correlation).T
+  np.testing.assert_allclose(np.asarray(completed, np.float64), expected, rtol=2**-8, atol=1e-5)
+
+
+def test_a_layer_in_bfloat16_mixes_its_own_float32_bank():
+  layer, variables = layer_and_variables(6, dtype=jnp.bfloat16, kernel_size=1, features=64)
+  correlation, subset = np.asarray(variables['channel_stats']['correlation'], np.float64), (0, 2, 3, 5)
+  kernel = layer.apply(variables, jnp.eye(4)[None, None], subset=subset)[0, 0]  # what each channel alone comes to
+  assert kernel.dtype == jnp.bfloat16
+  bank = np.asarray(variables['params']['kernel'], np.float64)[0, 0]
+  expected = mixing_in_float64(subset, correlation).T @ bank
+  np.testing.assert_allclose(np.asarray(kernel, np.float64), expected, rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('kwargs', 'said'),
+  [
+    ({'subset': (1, 0)}, 'sorted, distinct'),
+    ({'subset': (0, 0)}, 'sorted, distinct'),
+    ({'subset': (0, 7)}, 'sorted, distinct'),
+    ({'subset': ()}, 'sorted, distinct'),
+    ({'subset': (0, 1, 2)}, 'the input has 2 channels'),
+    ({}, 'the input has 2 channels'),
+    ({'present': jnp.ones((2, 2), bool)}, 'the mask of present channels'),
+    ({'present': jnp.ones((2, 3), bool), 'subset': (0, 1)}, 'not both'),
+  ],
+)
+def test_what_does_not_fit_together_is_refused(kwargs, said):
+  layer, variables = layer_and_variables(3)
+  with pytest.raises(ValueError, match=said):
+    layer.apply(variables, jnp.zeros((2, 9, 9, 2)), **kwargs)
+
+
+def test_an_unknown_completion_is_refused():
+  with pytest.raises(ValueError, match='there are none, scale, linear'):
+    DynamicConv(4, 3, 3, completion='cubic').init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))

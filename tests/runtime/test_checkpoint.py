@@ -1,0 +1,138 @@
+import errno
+import json
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import serialization
+
+from flaxnets.errors import InputError
+from flaxnets.runtime.checkpoint import Checkpoints, DamagedCheckpoint, digests
+
+
+def state(value=1.0):
+  params = {'layer': {'kernel': jnp.full((30, 40), value)}, 'bias': jnp.zeros(())}
+  return {
+    'params': params,
+    'opt_state': optax.sgd(0.1, momentum=0.9).init(params),
+    'ema': None,
+    'step': jnp.asarray(3, jnp.int32),
+  }
+
+
+def saved(folder, *accuracies):
+  checkpoints = Checkpoints(folder)
+  for number, accuracy in enumerate(accuracies):
+    checkpoints.save(10 * number, state(number), {'note': 'x'}, None if accuracy is None else {'accuracy': accuracy})
+  checkpoints.close()
+  return Checkpoints(folder)
+
+
+def largest_file(folder: pathlib.Path) -> pathlib.Path:
+  return max((path for path in folder.rglob('*') if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def test_what_was_saved_comes_back_as_numpy_with_dtypes_and_structure(tmp_path):
+  checkpoints = saved(tmp_path / 'c', 0.5)
+  restored, meta = checkpoints.restore(0)
+  assert meta['note'] == 'x' and meta['step'] == 0
+  assert isinstance(restored['params']['layer']['kernel'], np.ndarray)
+  again = serialization.from_state_dict(state(), restored)
+  assert digests(serialization.to_state_dict(again)) == digests(serialization.to_state_dict(state(0)))
+  assert again['step'].dtype == np.int32
+
+
+def test_the_latest_two_and_the_best_are_kept(tmp_path):
+  checkpoints = saved(tmp_path / 'c', 0.2, 0.9, 0.5, None, 0.3)
+  assert checkpoints.steps() == [10, 30, 40]
+  assert checkpoints.best_step() == 10
+
+
+def test_without_a_measure_the_latest_is_the_best(tmp_path):
+  assert saved(tmp_path / 'c', None, None).best_step() == 10
+
+
+def test_an_empty_folder_has_nothing_to_restore(tmp_path):
+  checkpoints = Checkpoints(tmp_path / 'c')
+  assert checkpoints.restore_latest() is None and checkpoints.best_step() is None
+
+
+def flip_a_bit(path):
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 0x10
+  path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [
+    lambda folder: flip_a_bit(largest_file(folder / 'state')),
+    lambda folder: largest_file(folder / 'state').unlink(),
+    lambda folder: (folder / 'meta' / 'metadata').write_text('{"note": '),
+    lambda folder: (folder / 'meta' / 'metadata').write_text(
+      (folder / 'meta' / 'metadata').read_text().replace('"note": "x"', '"note": "y"')
+    ),
+  ],
+  ids=['a flipped bit', 'a lost file', 'a cut meta', 'a changed meta'],
+)
+def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_taken(tmp_path, damage):
+  checkpoints = saved(tmp_path / 'c', 0.5, 0.6)
+  damage(tmp_path / 'c' / '10')
+  with pytest.raises(DamagedCheckpoint, match='checkpoint .*/10 '):
+    checkpoints.restore(10)
+  restored, meta = checkpoints.restore_latest()
+  assert meta['step'] == 0 and (restored['params']['layer']['kernel'] == 0).all()
+  assert (tmp_path / 'c-damaged' / '10').is_dir()
+  for again in ('10.1', '10.2'):
+    checkpoints.save(10, state(1), {'note': 'x'}, None)
+    checkpoints.close()
+    assert Checkpoints(tmp_path / 'c').restore(10)[1]['step'] == 10
+    damage(tmp_path / 'c' / '10')
+    checkpoints = Checkpoints(tmp_path / 'c')
+    assert checkpoints.restore_latest()[1]['step'] == 0
+    assert (tmp_path / 'c-damaged' / again).is_dir()
+
+
+def test_an_empty_step_folder_does_not_hide_the_checkpoint_before_it(tmp_path):
+  saved(tmp_path / 'c', 0.5)
+  (tmp_path / 'c' / '7').mkdir()
+  assert Checkpoints(tmp_path / 'c').restore_latest()[1]['step'] == 0
+
+
+def test_when_none_is_whole_that_is_said_every_time_and_all_stay_in_place(tmp_path):
+  saved(tmp_path / 'c', 0.5, 0.6)
+  for step in ('0', '10'):
+    flip_a_bit(largest_file(tmp_path / 'c' / step / 'state'))
+  for _ in range(2):
+    checkpoints = Checkpoints(tmp_path / 'c')
+    with pytest.raises(DamagedCheckpoint, match=r'no checkpoint in .* is whole .*/10 .*another --workdir'):
+      checkpoints.restore_latest()
+    assert checkpoints.steps() == [0, 10]
+
+
+def test_a_disk_that_fails_for_a_moment_is_no_damage(tmp_path, monkeypatch):
+  checkpoints = saved(tmp_path / 'c', 0.5, 0.6)
+
+  def failing(*_, **__):
+    raise OSError(errno.EIO, 'Input/output error')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoints._manager, 'restore', failing)
+    with pytest.raises(InputError, match='checkpoint .*/10 cannot be read: .*Input/output error') as raised:
+      checkpoints.restore_latest()
+    assert not isinstance(raised.value, DamagedCheckpoint)
+  assert checkpoints.restore_latest()[1]['step'] == 10
+
+
+def test_digests_see_values_shapes_and_dtypes():
+  one = {'a': np.zeros((2, 3), np.float32)}
+  assert digests(one) == digests({'a': jnp.zeros((2, 3))})
+  for other in (np.zeros((3, 2), np.float32), np.zeros((2, 3), np.int32), np.full((2, 3), -0.0, np.float32)):
+    assert digests(one) != digests({'a': other})
+
+
+def test_meta_is_plain_json(tmp_path):
+  saved(tmp_path / 'c', 0.5)
+  assert json.loads((tmp_path / 'c' / '0' / 'meta' / 'metadata').read_text())['digests']

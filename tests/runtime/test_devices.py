@@ -1,0 +1,183 @@
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import flaxnets
+from flaxnets.errors import InputError
+from flaxnets.runtime import devices, machine
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@given(st.lists(st.integers(1, 512), min_size=1, max_size=2), st.integers(1, 64))
+def test_cpu_devices_divide_the_batches_and_have_enough_to_do(batches, cores):
+  count = devices.cpu_devices(batches, cores)
+  assert 1 <= count <= cores
+  for batch in batches:
+    assert batch % count == 0 and (count == 1 or batch // count >= devices.LEAST_PER_CPU_DEVICE)
+
+
+def test_two_cores_share_the_papers_batch():
+  assert devices.cpu_devices([64], 2) == 2
+
+
+def test_batches_of_two_sizes_get_devices_that_divide_both():
+  assert devices.cpu_devices([48, 256], 6) == 4
+
+
+def test_processes_that_do_not_meet_are_one_line(monkeypatch):
+  def failing(*_, **__):
+    raise RuntimeError('Deadline exceeded\nand a stack')
+
+  monkeypatch.setattr(jax.distributed, 'initialize', failing)
+  with pytest.raises(InputError, match=r'^--coordinator=first:1: the processes did not meet \(Deadline exceeded\)$'):
+    devices.start([64], coordinator='first:1', processes=2)
+
+
+@pytest.mark.parametrize(
+  ('given', 'said'),
+  [
+    ({'processes': 2, 'process': 1}, 'several processes need --coordinator=host:port'),
+    ({'coordinator': 'first', 'processes': 2}, "--coordinator=first is not host:port, nor 'auto'"),
+    ({'coordinator': 'first:1234'}, '--processes=0 --process=0: give how many there are'),
+    ({'coordinator': 'first:1234', 'processes': 2, 'process': 2}, 'which this is, from 0 to 1'),
+  ],
+)
+def test_processes_that_could_not_meet_are_refused_at_once(given, said):
+  with pytest.raises(InputError, match=re.escape(said)):
+    devices.start([64], **given)
+
+
+def test_batches_become_global_arrays_in_order_and_all_of_them(mesh8):
+  batches = [{'x': np.full((16, 2), number)} for number in range(5)]
+  arrays = list(devices.to_devices(batches, mesh8))
+  assert [int(array['x'][0, 0]) for array in arrays] == list(range(5))
+  assert all(array['x'].sharding == devices.sharded(mesh8) for array in arrays)
+
+
+def test_no_more_batches_are_fetched_ahead_than_said(mesh8):
+  fetched = []
+
+  def batches():
+    for number in range(9):
+      fetched.append(number)
+      yield {'x': np.zeros((8, 1))}
+
+  feed = devices.to_devices(batches(), mesh8, ahead=2)
+  next(feed)
+  assert len(fetched) == 3
+
+
+@pytest.mark.parametrize('batch', [0, 4, 12])
+def test_a_batch_that_the_devices_do_not_divide_is_refused_at_once(mesh8, batch):
+  with pytest.raises(InputError, match=f'train.batch_size of {batch} cannot be spread over 8 devices'):
+    devices.check_batch(batch, mesh8, 'train.batch_size')
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc keeps freed memory only where there is glibc')
+@pytest.mark.parametrize(('kept', 'most', 'least'), [(True, 2000, 0), (False, 10**9, 20000)])
+def test_memory_of_one_step_is_there_for_the_next(kept, most, least):
+  """Page faults of taking 128 MiB, 32,768 pages, after 128 MiB were given back."""
+  program = f"""
+import resource, numpy as np
+from flaxnets.runtime import devices, machine
+if {kept}: machine.keep_freed_memory()
+def take():
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+  np.ones(2**24)
+  return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+take()
+print(take())
+"""
+  environment = {**os.environ, 'NUMPY_MADVISE_HUGEPAGE': '0'}  # pages of 4 KiB, to be counted
+  done = subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+  )
+  assert least <= int(done.stdout) <= most
+
+
+def test_compiled_programs_are_kept_per_kind_of_cpu_in_the_users_folder(monkeypatch, tmp_path):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  assert machine.cache_folder().parent == tmp_path / 'flaxnets'
+  assert machine.cache_folder() == machine.cache_folder()
+
+
+def started(workdir, processes, devices, epochs=1):
+  """Starts train_main.py, as one process or as several that meet on this machine."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  flags = [
+    '--config=configs/demo.py',
+    f'--workdir={workdir}',
+    '--config.image_size=16',
+    '--config.model.width=8',
+    '--config.data.train=train[:96]',
+    '--config.data.validation=validation[:40]',
+    '--config.train.batch_size=32',
+    f'--config.train.epochs={epochs}',
+    '--config.train.log_every=1',
+    '--config.evaluate.subsets=RGB',
+    '--config.evaluate.batch_size=32',
+  ]
+  several = [] if processes == 1 else [f'--coordinator=127.0.0.1:{port}', f'--processes={processes}']
+  return [
+    subprocess.Popen(
+      [sys.executable, 'train_main.py', *flags, *several, *([f'--process={index}'] if several else [])],
+      cwd=ROOT,
+      env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for index in range(processes)
+  ]
+
+
+def ended(running, code):
+  """Waits for processes that are to end with a code; returns what each of them said."""
+  try:
+    outputs = [process.communicate(timeout=240)[0] for process in running]
+  finally:
+    for process in running:
+      process.kill()
+  assert [process.returncode for process in running] == [code] * len(running), '\n'.join(outputs)
+  return outputs
+
+
+def journal_of(workdir):
+  """The lines of metrics.jsonl; none where there is no such file yet."""
+  path = workdir / 'metrics.jsonl'
+  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_two_processes_train_the_same_network_as_one(tmp_path):
+  ended(started(tmp_path / 'one', processes=1, devices=2), code=0)
+  ended(started(tmp_path / 'two', processes=2, devices=1), code=0)
+  for ours, theirs in zip(*(journal_of(tmp_path / name) for name in ('two', 'one')), strict=True):
+    assert (ours['step'], ours['split']) == (theirs['step'], theirs['split'])
+    assert ours['loss'] == pytest.approx(theirs['loss'], rel=1e-3)
+  for a, b in zip(*(jax.tree.leaves(flaxnets.load(tmp_path / name).variables) for name in ('one', 'two')), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3)
+
+
+def test_a_signal_to_one_of_two_processes_saves_and_stops_both_at_one_step(tmp_path):
+  running = started(tmp_path, processes=2, devices=1, epochs=10_000)
+  while not journal_of(tmp_path) and all(process.poll() is None for process in running):
+    time.sleep(0.1)
+  running[1].terminate()
+  outputs = ended(running, code=75)
+  steps = {re.search(r'stopped at step (\d+) of', output)[1] for output in outputs}
+  assert len(steps) == 1
+  assert flaxnets.load(tmp_path, step='latest').step == int(steps.pop())

@@ -1,0 +1,409 @@
+"""Several runs, one table: plans, whole studies on the embedded data, and the arithmetic of comparisons."""
+
+import fcntl
+import functools
+import json
+import os
+import pathlib
+import runpy
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flaxnets import config as configs
+from flaxnets.analysis import comparison, results
+from flaxnets.analysis.intervals import difference_interval
+from flaxnets.analysis.results import Hits
+from flaxnets.augment.presence import PASSES
+from flaxnets.data import splits
+from flaxnets.errors import InputError
+from flaxnets.nn.norms import NORMS
+from flaxnets.nn.stem import Stem
+from flaxnets.runtime import workdir
+from flaxnets.study import runner, table
+from flaxnets.study.folder import Study
+from flaxnets.study.plan import chosen, plan
+from tests.small import small_config
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def two_steps():
+  """Two steps of 16 examples, all channels."""
+  return small_config(
+    **{
+      'data.train': 'train[:32]',
+      'data.validation': 'validation[:16]',
+      'data.test': 'test[:40]',
+      'train.batch_size': 16,
+      'train.checkpoint_every': 1,
+      'evaluate.every': 1000,
+      'evaluate.batch_size': 40,
+      'evaluate.subsets': 'RGB',
+      'presence.mode': 'none',
+    }
+  )
+
+
+# Paired differences, on files and arrays made by hand.
+
+IDS = np.array([f'image{number}' for number in range(100)])
+
+
+def hits(right, of=100):
+  return (np.arange(of) < right).astype(float)
+
+
+def test_the_interval_of_a_paired_difference_is_agresti_and_mins():
+  # 10 images that only one gets right and 4 that only the other does, of 100: their formula on half a count more each.
+  differences = np.array([1.0] * 10 + [-1.0] * 4 + [0.0] * 86)
+  more, fewer, images = 10.5, 4.5, 102
+  centre = (more - fewer) / images
+  spread = 1.959964 * np.sqrt(more + fewer - (more - fewer) ** 2 / images) / images
+  assert difference_interval(differences) == pytest.approx((centre - spread, centre + spread), abs=1e-6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=50))
+def test_the_interval_of_a_difference_holds_its_mean_and_has_a_width(differences):
+  low, high = difference_interval(np.array(differences))
+  assert -1 <= low <= np.mean(differences) + 1e-9 and np.mean(differences) - 1e-9 <= high <= 1 and low < high
+
+
+def test_intervals_of_paired_differences_cover_the_truth_about_19_times_in_20():
+  random, covered = np.random.default_rng(0), []
+  for _ in range(400):
+    both = random.random(200) < 0.6
+    ours = both ^ (random.random(200) < 0.1)
+    theirs = both ^ (random.random(200) < 0.1)
+    low, high = difference_interval(ours.astype(float) - theirs)
+    covered.append(low <= 0 <= high)
+  assert 0.92 < np.mean(covered) < 0.98
+
+
+def scores_at(path, channels, label, predictions, truth):
+  scores = {'channels': channels, 'subsets': [{'channels': label}]}
+  path.write_text(json.dumps(scores))
+  np.savez(path.with_suffix('.npz'), id=IDS, label=truth, **{f'prediction/{label}': predictions})
+
+
+def test_an_expert_among_longer_names_is_found_by_its_channels(tmp_path):
+  truth = np.zeros(100, int)
+  scores_at(tmp_path / 'ours.json', ['R', 'G', 'NIR'], 'R,G', truth, truth)
+  scores_at(tmp_path / 'expert.json', ['R', 'G'], 'RG', truth, truth)
+  (_, ours), (_, expert) = (results.read_hits(tmp_path / f'{name}.json') for name in ('ours', 'expert'))
+  assert comparison.compared(ours, {label: expert for label in expert.hits}, None)['regret'] == {'RG': 0.0}
+
+
+@pytest.mark.parametrize('damage', [b'', b'PK\x03\x04 cut'])
+def test_a_damaged_file_beside_the_scores_is_said_by_name(tmp_path, damage):
+  scores_at(tmp_path / 'test.json', ['R'], 'R', np.zeros(100), np.zeros(100))
+  (tmp_path / 'test.npz').write_bytes(damage)
+  with pytest.raises(InputError, match=r'test\.json or the \.npz beside it cannot be read'):
+    results.read_hits(tmp_path / 'test.json')
+
+
+def test_regret_is_the_experts_accuracy_minus_ours_and_none_without_an_expert():
+  ours = Hits(IDS, {'RG': hits(60), 'R': hits(40), 'G': hits(30)})
+  experts = {'RG': Hits(IDS, {'RG': hits(55)}), 'R': Hits(IDS, {'R': hits(50)})}
+  row = comparison.compared(ours, experts, Hits(IDS, {'RG': hits(50), 'R': hits(40), 'G': hits(40)}))
+  assert row['regret'] == pytest.approx({'RG': -0.05, 'R': 0.1, 'G': None})
+  assert row['mean_regret'] == pytest.approx(0.025) and row['max_regret'] == pytest.approx(0.1)
+  assert row['regret_interval']['G'] is None and row['regret_interval']['R'][0] > 0
+  assert row['difference'] == pytest.approx({'RG': 0.1, 'R': 0.0, 'G': -0.1}) and abs(row['mean_difference']) < 1e-9
+  assert row['worst_subset'] == 'G' and row['mean_accuracy'] == pytest.approx(1.3 / 3)
+  alone = comparison.compared(ours, {}, None)
+  assert alone['mean_regret'] is alone['max_regret'] is alone['mean_difference_interval'] is None
+
+
+def test_seeds_are_averaged_image_by_image_and_other_images_are_refused():
+  mean = comparison.mean_of([Hits(IDS, {'R': hits(20), 'G': hits(1)}), Hits(IDS, {'R': hits(40)})])
+  assert list(mean.hits) == ['R'] and mean.hits['R'].sum() == 30 and mean.hits['R'][30] == 0.5
+  with pytest.raises(InputError, match='judged on different images'):
+    comparison.mean_of([Hits(IDS, {'R': hits(20)}), Hits(IDS[::-1], {'R': hits(20)})])
+
+
+# Plans.
+
+
+def test_a_plan_has_a_run_for_each_seed_and_says_what_differs():
+  runs = plan(two_steps(), {'a': {'train.epochs': 3, 'seed': (0, 1)}, 'b': {'weights': 'a', 'seed': 1}})
+  assert [(run.name, run.stem, run.config.seed, run.weights) for run in runs] == [
+    ('a', 'a', 0, ''),
+    ('a-seed1', 'a', 1, ''),
+    ('b-seed1', 'b', 1, 'a-seed1'),
+  ]
+  assert runs[1].changes == {'train.epochs': 3, 'seed': 1} and runs[1].config.train.epochs == 3.0
+  assert [run.name for run in chosen(runs, 'a')] == ['a', 'a-seed1']
+  assert [run.name for run in chosen(runs, '*-seed1')] == ['a-seed1', 'b-seed1']
+
+
+@pytest.mark.parametrize(
+  ('runs', 'said'),
+  [
+    ({'a': {'train.epoch': 3}}, "run 'a': .*epoch"),
+    ({'a': {'train.epochs': 'many'}}, "run 'a': .*epochs"),
+    ({'a/b': {}}, "'a/b': names are those of folders"),
+    ({'a': {'seed': (0, 0)}}, "'a': names are those of folders, each once"),
+    ({'a': {'weights': 'b'}, 'b': {}}, "weights of 'b', which is no run before it"),
+    ({}, 'without runs'),
+  ],
+)
+def test_what_cannot_be_planned_is_said(runs, said):
+  with pytest.raises(InputError, match=said):
+    plan(two_steps(), runs)
+
+
+def test_a_pattern_that_fits_no_run_is_refused():
+  with pytest.raises(InputError, match='--only=c is no run; there are a, b'):
+    chosen(plan(two_steps(), {'a': {}, 'b': {}}), 'a,c')
+
+
+def study_config(name):
+  path = configs.path_of(name)
+  return configs.named(name), runpy.run_path(str(path))['get_runs']()
+
+
+def test_the_rgb_study_has_every_expert_and_trains_no_network_twice():
+  runs = plan(*study_config('studies/rgb'))
+  experts = [run for run in runs if run.config.train.subset]
+  assert {run.config.train.subset for run in experts} == {'RGB', 'RG', 'RB', 'GB', 'R', 'G', 'B'}
+  assert all(run.config.model.stem == 'conv' and run.config.presence.mode == 'none' for run in experts)
+  trained = [json.dumps(configs.to_json(run.config), sort_keys=True) for run in runs if not run.weights]
+  assert len(trained) == len(set(trained))
+  # Of equal budget, but for those whose names say what more they cost.
+  passes = {run.name: run.config.train.epochs / 20 * PASSES[run.config.presence.mode] for run in runs}
+  assert {name: factor for name, factor in passes.items() if factor != 1} == {
+    'hierarchical-linear-x2': 2,
+    'hierarchical-linear-x4': 4,
+    'pair-x2': 2,
+    'sandwich-x3': 3,
+  }
+  assert {run.config.image_size for run in runs} == {56}
+  assert len({run.network for run in runs}) == 3
+
+
+def test_a_table_names_its_split_and_not_where_its_file_lies(tmp_path):
+  found = table.make_table(Study(plan(two_steps(), {'a': {}}), tmp_path, '/data/splits/tune.txt'))
+  assert found['split'] == 'tune.txt'
+
+
+def test_the_papers_tables_are_the_four_networks_of_their_folder():
+  runs = plan(*study_config('imagenet_mini/tables'))
+  names = ['resnet18_dynamic', 'resnet18', 'resattention', 'resnet34', 'resnet18_dynamic_drop']
+  assert [run.name for run in runs] == names
+  for run in runs[:4]:
+    own = configs.named(f'imagenet_mini/{run.name}')
+    assert not workdir.differences(configs.to_json(own), configs.to_json(run.config)), run.name
+
+
+def test_images_held_out_for_tuning_are_as_many_of_each_class(tmp_path):
+  lines = [f'images/{label}/a {number}.JPEG {label}' for number in range(9) for label in range(3)]
+  (tmp_path / 'train.txt').write_text('\n'.join(lines) + '\n')
+  splits.hold_out(tmp_path, tmp_path / 'splits', per_class=2)
+  held, left = ((tmp_path / 'splits' / f'{name}.txt').read_text().splitlines() for name in ('tune', 'train_tune'))
+  assert sorted(held + left) == sorted(lines) and left == [line for line in lines if line in left]
+  assert [sum(line.endswith(f' {label}') for line in held) for label in range(3)] == [2, 2, 2]
+
+
+# Studies whose jobs only pretend: they write the files of a run, with hits drawn at random.
+
+RUNS = {
+  'whole': {'model.completion': 'none', 'seed': (0, 1)},
+  'linear': {'weights': 'whole', 'model.completion': 'linear'},
+  'expert-R': {'model.stem': 'conv', 'model.completion': 'mean', 'train.subset': 'R', 'evaluate.subsets': 'all'},
+  'broken': {'model.completion': 'cubic'},
+  'needy': {'weights': 'broken'},
+}
+LABELS = ('RGB', 'RG', 'RB', 'GB', 'R', 'G', 'B')
+
+
+def pretend(job):
+  folder = pathlib.Path(job['workdir'])
+  (folder / 'config.json').write_text(json.dumps(job['config']))
+  (folder / 'metrics.jsonl').write_text('{"step": 1}\n{"step": 2}\n')
+  random, label = np.random.default_rng(len(job['workdir'])), np.arange(40) % 2
+  labels = [job['config']['train']['subset']] if job['subsets'] == 'full' else LABELS
+  predicted = {f'prediction/{name}': np.where(random.random(40) < 0.7, label, 1 - label) for name in labels}
+  rows = [
+    {
+      'channels': name,
+      'accuracy': (predicted[f'prediction/{name}'] == label).mean(),
+      'macs': 1000 * len(name),
+      'params': 5,
+    }
+    for name in labels
+  ]
+  scores = {'step': 2, 'recalibrated': False, 'subsets': rows}
+  results.write(scores, {'id': IDS[:40], 'label': label, **predicted}, folder, job['file'])
+
+
+@pytest.fixture
+def done(tmp_path, monkeypatch):
+  """A study that was cut in its second run, went on, and was asked a third time; with its exit codes and jobs."""
+  wanted = Study(plan(two_steps(), RUNS), tmp_path)
+  codes, jobs = [], []
+
+  def launch(job, log, lock=None):
+    jobs.append(pathlib.Path(job['workdir']).name)
+    if len(jobs) == 2:
+      return 75, 'stopped'
+    if job['config']['model']['completion'] == 'cubic':
+      return 1, "no completion 'cubic'"
+    pretend(job)
+    return 0, ''
+
+  monkeypatch.setattr(runner, 'launch', launch)
+  for _ in range(3):
+    codes.append(runner.carry_out(wanted))
+    jobs.append(None)
+  return wanted, codes, jobs
+
+
+def table_of(wanted):
+  return json.loads((wanted.out / 'table.json').read_text())
+
+
+def test_a_study_goes_on_where_it_was_cut_and_does_again_only_what_failed(done):
+  _, codes, jobs = done
+  assert codes == [75, 1, 1]
+  assert jobs == ['whole', 'linear', None, 'linear', 'expert-R', 'broken', 'whole-seed1', None, 'broken', None]
+
+
+def test_the_rows_of_the_table_are_what_evaluation_wrote(done):
+  wanted, *_ = done
+  table = table_of(wanted)
+  rows = {row['name']: row for row in table['rows']}
+  assert (table['reference'], table['examples'], table['split']) == ('whole', 40, 'test')
+  assert [row['status'] for row in table['rows']] == ['done'] * 4 + ['failed'] * 2
+  assert rows['broken']['error'] == "no completion 'cubic'"
+  assert rows['needy']['error'] == 'needs the weights of broken, which is not finished'
+  for name in ('whole', 'whole-seed1', 'linear', 'expert-R'):
+    scores = json.loads((wanted.out / name / 'eval' / 'test.json').read_text())
+    row = rows[name]
+    for subset in scores['subsets']:
+      label = subset['channels']
+      assert row['accuracy'][label] == pytest.approx(subset['accuracy'])
+    assert row['images_seen'] == 32 and row['training_macs'] == 3 * scores['subsets'][0]['macs'] * 32
+    assert row['mean_accuracy'] == pytest.approx(np.mean([subset['accuracy'] for subset in scores['subsets']]))
+  assert len(rows['linear']['accuracy']) == 7 and list(rows['expert-R']['accuracy']) == ['R']
+  assert rows['expert-R']['training_macs'] < rows['whole']['training_macs']
+
+
+def test_regrets_and_differences_in_the_table_are_those_of_the_accuracies(done):
+  wanted, *_ = done
+  table = table_of(wanted)
+  rows, means = ({row[key]: row for row in table[part]} for part, key in (('rows', 'name'), ('means', 'run')))
+  expert = rows['expert-R']['accuracy']['R']
+  assert rows['linear']['regret']['R'] == pytest.approx(expert - rows['linear']['accuracy']['R'])
+  assert rows['linear']['regret']['RG'] is None and rows['expert-R']['mean_regret'] is None
+  both = [rows[name]['accuracy']['G'] for name in ('whole', 'whole-seed1')]
+  assert means['whole']['seeds'] == [0, 1] and means['whole']['accuracy']['G'] == pytest.approx(np.mean(both))
+  assert means['linear']['difference']['G'] == pytest.approx(rows['linear']['accuracy']['G'] - np.mean(both))
+  assert means['whole']['mean_difference'] is None
+  text = (wanted.out / 'table.md').read_text()
+  assert '| whole | 2 | 1.0 | 32 |' in text and '| broken | model.completion=cubic |' in text
+  cells = [line.count('|') for line in text.splitlines() if line.startswith('| whole')]
+  headers = [line.count('|') for line in text.splitlines() if line.startswith('| run')]
+  assert len(headers) == 4 and set(cells) <= set(headers)
+
+
+def test_a_folder_with_another_run_is_a_failure_in_its_row_and_not_in_the_others(done):
+  wanted, *_ = done
+  other = two_steps()
+  other.train.learning_rate = 0.7
+  changed = Study([*plan(other, {'whole': {}}), *wanted.runs[2:3]], wanted.out)
+  row = table.make_table(changed)['rows'][0]
+  assert row['status'] == 'failed' and 'train.learning_rate is 0.1 in its folder and 0.7 here' in row['error']
+
+
+def test_asked_about_other_subsets_a_finished_run_is_judged_again(done):
+  wanted, _, jobs = done
+  runner.carry_out(Study(wanted.runs, wanted.out, subsets='R'), 'whole,expert-R')
+  assert jobs[-2:] == ['whole', 'whole-seed1']  # an expert has but its own
+
+
+def test_a_plain_stem_is_in_training_on_all_channels_what_a_dynamic_one_is():
+  images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 3)) * 255
+  outputs = []
+  for kind, completion in (('conv', 'mean'), ('dynamic', 'linear')):
+    stem = Stem(3, 8, functools.partial(NORMS['batch'], train=False), kind, completion, small_images=True)
+    outputs.append(stem.apply(stem.init(jax.random.key(0), images), images))
+  np.testing.assert_allclose(*outputs, rtol=1e-5)
+
+
+def test_two_studies_cannot_go_on_in_one_folder(tmp_path):
+  wanted = Study(plan(two_steps(), {'a': {}}), tmp_path)
+  with (tmp_path / '.lock').open('w') as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    with pytest.raises(InputError, match='another study is going on there'):
+      runner.carry_out(wanted)
+
+
+# The command, with processes of its own.
+
+CONFIG = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.study import test_study
+
+def get_config():
+  return test_study.two_steps()
+
+def get_runs():
+  return {{
+    'none': {{'model.completion': 'none'}},
+    'linear': {{'weights': 'none'}},
+  }}
+"""
+
+
+def test_the_command_saves_when_told_to_stop_and_then_goes_on(tmp_path):
+  config, out = tmp_path / 'config.py', tmp_path / 'out'
+  config.write_text(CONFIG.format(root=str(ROOT)))
+  command = [
+    sys.executable,
+    '-m',
+    'flaxnets',
+    'study',
+    f'--config={config}',
+    f'--out={out}',
+    '--split=test[:8]',
+    '--subsets=R',
+    '--config.train.epochs=50',
+    '--config.train.checkpoint_every=1000',
+  ]
+  environment, pipe = {**os.environ, 'JAX_NUM_CPU_DEVICES': '1'}, subprocess.PIPE
+  going = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+  until, metrics = time.monotonic() + 120, out / 'none' / 'metrics.jsonl'
+  while going.poll() is None and time.monotonic() < until and not (metrics.exists() and metrics.read_text()):
+    time.sleep(0.02)
+  going.send_signal(signal.SIGTERM)
+  said = going.communicate(timeout=60)
+  assert going.returncode == 75, said
+  assert 'none: stopped; the same command goes on from there' in said[1]
+  stopped_at = [int(path.name) for path in (out / 'none' / 'checkpoints').iterdir() if path.name.isdecimal()]
+  assert len(stopped_at) == 1 and stopped_at[0] < 100
+  assert f'stopped at step {stopped_at[0]} of 100, saved' in (out / 'none' / 'log.txt').read_text()
+
+  again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+  assert again.returncode == 0, again.stdout + again.stderr
+  rows = {row['name']: row for row in table_of(Study([], out))['rows']}
+  for name, row in rows.items():
+    scores = json.loads((out / name / 'eval' / 'test__8_.json').read_text())
+    assert row['accuracy'] == {each['channels']: each['accuracy'] for each in scores['subsets']}
+    for each in scores['subsets']:
+      assert row['interval'][each['channels']] == pytest.approx([each['accuracy_low'], each['accuracy_high']])
+    assert row['images_seen'] == 1600 and row['training_macs'] == 3 * scores['subsets'][0]['macs'] * 1600
+    assert row['versions']['jax'] == jax.__version__ and row['seconds'] > 0 and row['device'].startswith('1 x ')
+  arrays = {name: np.load(out / name / 'eval' / 'test__8_.npz') for name in rows}
+  np.testing.assert_array_equal(arrays['none']['prediction/RGB'], arrays['linear']['prediction/RGB'])
+  assert (arrays['none']['kernel/R'] != arrays['linear']['kernel/R']).any()
+  assert not (out / 'linear' / 'checkpoints').exists()

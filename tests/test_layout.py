@@ -1,0 +1,96 @@
+"""The layout of the package: imports point down, without a cycle, and only one file knows Orbax."""
+
+import ast
+import graphlib
+import pathlib
+import re
+
+PACKAGE = pathlib.Path(__file__).parents[1] / 'flaxnets'
+
+# From the bottom to the top. A module imports from lower floors; on one floor no package imports another, except that
+# analysis may import runtime, which therefore stands below it.
+FLOORS = (
+  {'errors', 'channels'},
+  {'config'},
+  {'runtime', 'nn'},
+  {'analysis'},
+  {'data', 'augment', 'models'},
+  {'experiment'},
+  {'inference'},
+  {'evaluation'},
+  {'training'},
+  {'study', 'report'},
+  {'cli'},
+)
+
+
+def modules():
+  """Path and dotted name below flaxnets of every module; a package is named as its __init__."""
+  for path in sorted(PACKAGE.rglob('*.py')):
+    name = '.'.join(path.relative_to(PACKAGE).with_suffix('').parts).removesuffix('__init__').rstrip('.')
+    yield path, name
+
+
+def imported(path, names):
+  """The modules of flaxnets that a file imports, within functions and for type checkers too."""
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.ImportFrom) and (node.module or '').split('.')[0] == 'flaxnets':
+      base = node.module.removeprefix('flaxnets').lstrip('.')
+      for alias in node.names:
+        full = f'{base}.{alias.name}'.lstrip('.')
+        yield full if full in names else base
+    elif isinstance(node, ast.Import):
+      yield from (
+        alias.name.removeprefix('flaxnets').lstrip('.')
+        for alias in node.names
+        if alias.name.split('.')[0] == 'flaxnets'
+      )
+    elif isinstance(node, ast.Constant) and node.value in {f'flaxnets.{name}' for name in names if name}:
+      yield node.value.removeprefix('flaxnets.')  # importlib.import_module('flaxnets...')
+
+
+def graph():
+  found = dict(modules_by_name())
+  return {name: set(imported(path, found)) - {name} for name, path in found.items()}
+
+
+def modules_by_name():
+  return {name: path for path, name in modules()}
+
+
+def floor_of(name):
+  top = name.split('.')[0]
+  return next(floor for floor, packages in enumerate(FLOORS) if top in packages)
+
+
+def test_every_module_stands_on_a_floor():
+  names = {name.split('.')[0] for name in modules_by_name()} - {'', '__main__'}
+  assert names <= set().union(*FLOORS)
+
+
+def test_no_cycle_between_modules():
+  edges = graph()
+  # The front door imports lazily from everywhere and is imported by the program alone, for its version.
+  edges = {name: targets - {''} for name, targets in edges.items() if name}
+  assert sum(map(len, edges.values())) > 100
+  list(graphlib.TopologicalSorter(edges).static_order())  # CycleError names the cycle
+
+
+def test_imports_point_to_lower_floors():
+  for name, targets in graph().items():
+    if name in ('', '__main__'):
+      continue
+    for target in targets - {''}:
+      if name.split('.')[0] != target.split('.')[0]:
+        assert floor_of(target) < floor_of(name), f'{name} imports {target}'
+
+
+def test_commands_are_imported_by_nobody_but_their_program():
+  for name, targets in graph().items():
+    commands = {target for target in targets if target.startswith('cli.') and target not in ('cli.flags', 'cli.main')}
+    assert not commands, f'{name} imports {commands}'
+
+
+def test_only_checkpoint_imports_orbax():
+  lines = re.compile(r'^\s*(import|from) orbax', re.MULTILINE)
+  assert [path.name for path, _ in modules() if lines.search(path.read_text())] == ['checkpoint.py']
