@@ -24,11 +24,12 @@ benchmarks: setup
 	$(BIN)/python -m pytest -n 2 benchmarks
 
 lint: setup
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
 demo: setup
-	$(BIN)/python train_main.py --config=configs/demo.py --workdir=$(WORKDIR)
-	$(BIN)/python eval_main.py --workdir=$(WORKDIR)
+	$(BIN)/flaxnets train --config=demo --workdir=$(WORKDIR)
+	$(BIN)/flaxnets eval --workdir=$(WORKDIR)
 
 # Needs uv. Resolves the newest versions that pyproject.toml admits, for every platform and Python from 3.11.
 lock:

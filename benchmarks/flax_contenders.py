@@ -98,7 +98,7 @@ class Training:
   ):
     schedule = optim.schedule('constant', learning_rate=learning_rate, steps=1)
     optimizer = _optimizer(schedule, config)
-    view = experiment.training_view(config, FULL, batch['image'].shape[1:3], MEAN) if whole else _as_they_are
+    view = experiment.training_view_of(config, FULL, batch['image'].shape[1:3], MEAN) if whole else _as_they_are
     step = make_train_step(
       model,
       optimizer,
@@ -176,11 +176,11 @@ class Judging:
     self.evaluator = Evaluator(
       model,
       [FULL],
-      order=FULL,
+      source_index=FULL,
       image_size=config.image_size,
       resize=config.augment.evaluation_resize,
       fill=MEAN,
-      may_lack=False,
+      has_missing_channels=False,
       mesh=mesh,
     )
     self.variables = jax.device_put(dict(variables), devices.replicated(mesh))

@@ -188,7 +188,7 @@ def serve_ours(args: argparse.Namespace) -> Callable[[str, str, str, float], flo
 
   @functools.partial(jax.jit, in_shardings=(devices.replicated(mesh), devices.sharded(mesh)))
   def view(step: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
-    seen = experiment.training_view(config, (0, 1, 2), batch['image'].shape[1:3], MEAN)(step, batch)[0]
+    seen = experiment.training_view_of(config, (0, 1, 2), batch['image'].shape[1:3], MEAN)(step, batch)[0]
     return (seen - MEAN) / STD
 
   @functools.cache
@@ -257,10 +257,10 @@ def train_end_to_end(args: argparse.Namespace, place: Path) -> list[Row]:
 
 def serve_training(args: argparse.Namespace, root: str, workdir: str) -> Callable[[str, float], Any]:
   """For a child process: a run whose loop has no log, validation or checkpoint; see `answer`."""
-  from flaxnets.training.loop import Run
+  from flaxnets.training.loop import Trainer
 
   devices.start([args.batch_size])
-  run = Run(_config(args, root), workdir)
+  run = Trainer(_config(args, root), workdir)
   readers = args.readers or machine.cores()
 
   def batches_on_devices() -> Iterator[dict[str, jax.Array]]:

@@ -224,7 +224,7 @@ def serve(args: argparse.Namespace) -> Callable[..., Any]:
 
 def _variables(model: nn.Module, image_size: int) -> dict[str, Any]:
   """First weights, and statistics of channels that look alike."""
-  count = model.channels
+  count = model.num_channels
   images = np.zeros((1, image_size, image_size, count), np.float32)
   correlation = np.full((count, count), 0.8, np.float32) + 0.2 * np.eye(count, dtype=np.float32)
   return put_statistics(
@@ -268,11 +268,11 @@ def _evaluator(args: argparse.Namespace, model: nn.Module, subsets: Sequence[Sub
   return Evaluator(
     model,
     subsets,
-    order=range(model.channels),
+    source_index=range(model.num_channels),
     image_size=args.image_size,
     resize=1.0,
-    fill=np.full(model.channels, 120, np.float32),
-    may_lack=False,
+    fill=np.full(model.num_channels, 120, np.float32),
+    has_missing_channels=False,
     mesh=devices.data_mesh(),
   )
 

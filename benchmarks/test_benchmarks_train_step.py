@@ -157,7 +157,7 @@ def test_an_optimizer_that_is_another_is_not_timed(mesh1, monkeypatch):
 def test_weights_that_do_not_fit_are_refused(mesh1):
   from benchmarks import torch_networks
 
-  network = torch_networks.build('tiny', channels=3, num_classes=5, width=16)
+  network = torch_networks.build('tiny', num_channels=3, num_classes=5, width=16)
   with pytest.raises(InputError, match='the weights do not fit the PyTorch network'):
     torch_networks.load(network, peerless(mesh1).variables)
 

@@ -15,7 +15,7 @@ from flaxnets.errors import InputError
 Subset = tuple[int, ...]
 
 # One compiled function per subset: more than this many is hours of compilation, and nobody's wish.
-MOST_SUBSETS = 1024
+MAX_SUBSETS = 1024
 
 _SIZE = re.compile(r'size(>=|<=|==|=|>|<)(\d+)')
 _COMPARISONS = {
@@ -134,10 +134,10 @@ class ChannelSet:
     found: set[Subset] = set()
     for term in text.split(';'):
       found.update(self._term(term.strip()))
-    if len(found) > MOST_SUBSETS:
+    if len(found) > MAX_SUBSETS:
       raise InputError(
         f'{text!r} asks for {len(found):,} subsets, one compiled function each; '
-        f"the most is {MOST_SUBSETS:,}: try 'sample:64'"
+        f"the most is {MAX_SUBSETS:,}: try 'sample:64'"
       )
     return sorted(found, key=lambda subset: (-len(subset), subset))
 
@@ -166,10 +166,10 @@ class ChannelSet:
     total = sum(math.comb(len(self), size) for size in sizes)
     if total == 0:
       raise InputError(f'{term!r} fits no subset of {len(self)} channels')
-    if total > MOST_SUBSETS:
+    if total > MAX_SUBSETS:
       raise InputError(
         f'{term!r} of {len(self)} channels is {total:,} subsets, one compiled function each; '
-        f"the most is {MOST_SUBSETS:,}: try 'sample:64' or 'size>={len(self) - 1}'"
+        f"the most is {MAX_SUBSETS:,}: try 'sample:64' or 'size>={len(self) - 1}'"
       )
     return itertools.chain.from_iterable(itertools.combinations(range(len(self)), size) for size in sizes)
 
@@ -179,8 +179,8 @@ class ChannelSet:
       raise InputError("'sample:0' asks for no subset; write 'sample:64', say")
     if wanted >= 2 ** len(self) - 1:
       return list(self._of_sizes('all', range(1, len(self) + 1)))
-    if wanted > MOST_SUBSETS:
-      raise InputError(f"'sample:{wanted}' is one compiled function each; the most is {MOST_SUBSETS:,}")
+    if wanted > MAX_SUBSETS:
+      raise InputError(f"'sample:{wanted}' is one compiled function each; the most is {MAX_SUBSETS:,}")
     draw, found = random.Random(0), {self.full}
     while len(found) < wanted:
       size = draw.randint(1, len(self))

@@ -9,8 +9,9 @@ import numpy as np
 from flax import linen as nn
 
 from flaxnets import models
-from flaxnets.augment.pipeline import View, make_view
-from flaxnets.channels import MOST_SUBSETS, ChannelSet, Subset
+from flaxnets.augment import pipeline
+from flaxnets.augment.pipeline import View
+from flaxnets.channels import MAX_SUBSETS, ChannelSet, Subset
 from flaxnets.data import open as data_open
 from flaxnets.data.source import DataOptions, Source
 
@@ -81,7 +82,7 @@ def build_network(config: ml_collections.ConfigDict, channels: ChannelSet, num_c
   model = config.model
   return models.build(
     model.name,
-    channels=len(channels),
+    num_channels=len(channels),
     num_classes=num_classes,
     stem=model.stem,
     completion=model.completion,
@@ -94,15 +95,15 @@ def build_network(config: ml_collections.ConfigDict, channels: ChannelSet, num_c
   )
 
 
-def training_view(
+def training_view_of(
   config: ml_collections.ConfigDict, order: Sequence[int], canvas: tuple[int, int], fill: np.ndarray
 ) -> View:
-  """What the config's network sees of a batch in training; see `flaxnets.augment.pipeline.make_view`."""
+  """What the config's network sees of a batch in training; see `flaxnets.augment.pipeline.training_view`."""
   augmentation = config.augment.to_dict()
   del augmentation['evaluation_resize']
-  return make_view(
+  return pipeline.training_view(
     seed=config.seed,
-    order=order,
+    source_index=order,
     canvas=canvas,
     image_size=config.image_size,
     fill=fill,
@@ -118,7 +119,7 @@ def subsets(config: ml_collections.ConfigDict, channels: ChannelSet, text: str) 
 
   '' is 'all', or what the config says where that would be more than anybody wants.
   """
-  text = text or ('all' if 2 ** len(channels) <= MOST_SUBSETS else f'full;{config.evaluate.subsets}')
+  text = text or ('all' if 2 ** len(channels) <= MAX_SUBSETS else f'full;{config.evaluate.subsets}')
   return channels.subsets('full' if config.train.subset and text == 'all' else text)
 
 

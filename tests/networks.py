@@ -22,7 +22,7 @@ def tiny(num_classes=6, norm='batch'):
     stage_sizes=(1, 1),
     block=BasicBlock,
     expansion=1,
-    channels=3,
+    num_channels=3,
     num_classes=num_classes,
     width=8,
     small_images=True,

@@ -16,7 +16,7 @@ class Cut(Exception):
 
 def train_and_cut(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str], steps: int) -> None:
   """Trains for some steps, and stops without saving; what was saved before is on the disk."""
-  run, calls = loop.Run(config, workdir), itertools.count()
+  run, calls = loop.Trainer(config, workdir), itertools.count()
   step = run.step
 
   def cut(state, batch):

@@ -10,8 +10,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / 'flaxnets'
 # From the bottom to the top. A module imports from lower floors; on one floor no package imports another, except that
 # analysis may import runtime, which therefore stands below it.
 FLOORS = (
-  {'errors', 'channels'},
-  {'config'},
+  {'errors'},
+  {'channels', 'config'},
   {'runtime', 'nn'},
   {'analysis'},
   {'data', 'augment', 'models'},

@@ -102,12 +102,12 @@ def test_scores_of_different_splits_lie_in_different_files(split, name):
 
 
 def test_another_config_in_the_same_folder_is_refused_by_field(run):
-  with pytest.raises(InputError, match='seed is 0 there and 1 here; loop.learning_rate is 0.1 there and 0.2 here'):
-    loop.Run(small_config(**{'train.learning_rate': 0.2, 'seed': 1}), run)
+  with pytest.raises(InputError, match='seed is 0 there and 1 here; train.learning_rate is 0.1 there and 0.2 here'):
+    loop.Trainer(small_config(**{'train.learning_rate': 0.2, 'seed': 1}), run)
 
 
 def test_a_termination_signal_saves_first_and_says_so(tmp_path):
-  stopped = loop.Run(small_config(), tmp_path)
+  stopped = loop.Trainer(small_config(), tmp_path)
   step = stopped.step
 
   def step_and_signal(state, batch):

@@ -21,7 +21,7 @@ from flaxnets.analysis.results import AccuracyTable
 from flaxnets.channels import Subset
 from flaxnets.errors import InputError
 
-MOST_EXACT = 10  # channels; 1,023 subsets
+MAX_EXACT = 10  # channels; 1,023 subsets
 
 Accuracy = Callable[[Subset], float]
 
@@ -31,7 +31,7 @@ def shapley(accuracy: Mapping[Subset, float], channels: int) -> np.ndarray:
 
   Args:
     accuracy: of every subset of 0..channels-1, sorted tuples, the empty one among them.
-    channels: how many there are, up to MOST_EXACT.
+    channels: how many there are, up to MAX_EXACT.
 
   Returns:
     (channels,) float64; their sum is accuracy[all] - accuracy[()].
@@ -39,10 +39,10 @@ def shapley(accuracy: Mapping[Subset, float], channels: int) -> np.ndarray:
   Raises:
     InputError: for more channels, or subsets that are missing.
   """
-  if channels > MOST_EXACT:
+  if channels > MAX_EXACT:
     raise InputError(
       f'{channels} channels have {2**channels - 1:,} subsets; exact worths are for up to '
-      f'{MOST_EXACT}, and sampled_shapley for more'
+      f'{MAX_EXACT}, and sampled_shapley for more'
     )
   everything = list(_subsets(channels))
   check_complete(accuracy, everything)
@@ -149,7 +149,7 @@ def worth(table: AccuracyTable, *, orders: int = 30, seed: int = 0) -> dict[str,
     InputError: for subsets that are missing.
   """
   channels, accuracy = table
-  count, exact = len(channels), len(channels) <= MOST_EXACT
+  count, exact = len(channels), len(channels) <= MAX_EXACT
   wanted = list(_subsets(count)) if exact else [*subsets_needed(count, orders=orders, seed=seed), ()]
   check_complete(accuracy, wanted, channels.label)
   if exact:

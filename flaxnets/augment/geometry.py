@@ -25,7 +25,7 @@ _CORNERS = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)  # clockwi
 _product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
-def training_view(
+def training_homographies(
   key: jax.Array,
   size: jax.Array,
   *,
@@ -81,7 +81,9 @@ def training_view(
   return _to_pixels(_product(_box_from_square(box), _product(turn, tilt)), canvas, image_size)
 
 
-def evaluation_view(size: jax.Array, *, canvas: tuple[int, int], image_size: int, resize: float = 1.0) -> jax.Array:
+def evaluation_homographies(
+  size: jax.Array, *, canvas: tuple[int, int], image_size: int, resize: float = 1.0
+) -> jax.Array:
   """Shorter side to image_size x resize, then the centre: torchvision's Resize and CenterCrop, to the pixel.
 
   Args:

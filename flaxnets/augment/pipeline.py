@@ -19,10 +19,10 @@ Batch = Mapping[str, jax.Array]
 View = Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
 
 
-def make_view(
+def training_view(
   *,
   seed: int,
-  order: Sequence[int],
+  source_index: Sequence[int],
   canvas: tuple[int, int],
   image_size: int,
   fill: np.ndarray,
@@ -35,11 +35,11 @@ def make_view(
 
   Args:
     seed: of everything random; with the step and the position in the batch it decides every draw.
-    order: for each of the network's channels its place in the source's.
+    source_index: index of each of the network's channels in the source.
     canvas: height and width of the batch's images, pixels.
     image_size: side of the network's input, pixels.
     fill: (C,) raw pixel values outside the image.
-    augmentation: keyword arguments of `flaxnets.augment.training_view`.
+    augmentation: keyword arguments of `geometry.training_homographies`.
     presence_mode, presence_probability, presence_fill: see `flaxnets.augment.presence`.
 
   Returns:
@@ -51,11 +51,13 @@ def make_view(
   def view(step: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
     key = jax.random.fold_in(jax.random.key(seed), step)
     key_view, key_presence, key_fill = jax.random.split(key, 3)
-    matrices = geometry.training_view(key_view, batch['size'], canvas=canvas, image_size=image_size, **augmentation)
-    images = warp(in_order(batch['image'], order), matrices, image_size, fill=fill, subsamples=subsamples)
-    present = in_order(batch['present'], order)
-    kept = presence.sample(key_presence, presence_mode, present.shape, probability=presence_probability)
-    return presence.apply(key_fill, images, kept, present, fill=presence_fill)
+    matrices = geometry.training_homographies(
+      key_view, batch['size'], canvas=canvas, image_size=image_size, **augmentation
+    )
+    images = warp(in_order(batch['image'], source_index), matrices, image_size, fill=fill, subsamples=subsamples)
+    present = in_order(batch['present'], source_index)
+    kept = presence.sample_channels(key_presence, presence_mode, present.shape, probability=presence_probability)
+    return presence.drop_channels(key_fill, images, kept, present, fill=presence_fill)
 
   return view
 
@@ -63,9 +65,9 @@ def make_view(
 def evaluation_images(
   images: jax.Array, size: jax.Array, *, image_size: int, resize: float, fill: jax.Array
 ) -> jax.Array:
-  """What evaluation sees of canvases (b, H, W, C): (b, S, S, C) float32; see `evaluation_view` and `warp`."""
+  """What evaluation sees of canvases (b, H, W, C): (b, S, S, C) float32; see `warp`."""
   canvas = images.shape[1:3]
-  matrices = geometry.evaluation_view(size, canvas=canvas, image_size=image_size, resize=resize)
+  matrices = geometry.evaluation_homographies(size, canvas=canvas, image_size=image_size, resize=resize)
   return warp(images, matrices, image_size, fill=fill, subsamples=subsamples_for(canvas, image_size, resize=resize))
 
 

@@ -27,7 +27,7 @@ def check(mode: str, fill: str, probability: float) -> None:
     raise InputError(f"presence.fill {fill!r} changes the images, which the passes of a {mode} share; use 'absent'")
 
 
-def sample(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: float) -> jax.Array:
+def sample_channels(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: float) -> jax.Array:
   """Draws the channels that stay, for each pass of the network in a step.
 
   Args:
@@ -72,7 +72,7 @@ def sample(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: fl
   return (~hit | incomplete)[:, None]
 
 
-def apply(
+def drop_channels(
   key: jax.Array, images: jax.Array, kept: jax.Array, present: jax.Array, *, fill: str
 ) -> tuple[jax.Array, jax.Array]:
   """Takes channels away from raw images, in one of the paper's two ways.
@@ -80,7 +80,7 @@ def apply(
   Args:
     key: a JAX key.
     images: (b, h, w, C) raw pixels.
-    kept: (b, P, C) bool, from `sample`.
+    kept: (b, P, C) bool, from `sample_channels`.
     present: (b, C) bool, the channels that each example really has. Where it has none of the kept ones, it keeps
       all it has.
     fill: 'absent': the others are marked absent. 'black': they turn to raw zeros and count as present. 'either':

@@ -16,7 +16,7 @@ from flaxnets.errors import InputError
 _FAR = -1e6  # pixels: outside any canvas
 
 # The compiled code spells out every canvas pixel that weighs in: 32 x 32 of them at this shrink.
-MOST_SUBSAMPLES = 16
+MAX_SUBSAMPLES = 16
 
 
 def subsamples_for(canvas: tuple[int, int], image_size: int, *, perspective: float = 0.0, resize: float = 1.0) -> int:
@@ -28,19 +28,19 @@ def subsamples_for(canvas: tuple[int, int], image_size: int, *, perspective: flo
   Args:
     canvas: height and width, pixels.
     image_size: side of the output, pixels.
-    perspective: as in `training_view`.
-    resize: as in `evaluation_view`.
+    perspective: as in `geometry.training_homographies`.
+    resize: as in `geometry.evaluation_homographies`.
 
   Raises:
     InputError: for a shrink above 16, or perspective outside its range.
   """
   check_perspective(perspective)
   shrink = max(canvas) / max(1, round(image_size * resize)) / (1 - perspective)
-  if shrink > MOST_SUBSAMPLES:
+  if shrink > MAX_SUBSAMPLES:
     tilted = f' with augment.perspective {perspective}' if perspective else ''
     raise InputError(
       f'a canvas of {canvas[0]} x {canvas[1]} shrinks up to {shrink:.1f} times{tilted}; '
-      f'{MOST_SUBSAMPLES} is the most: cut or shrink the images, make data.canvas smaller where they '
+      f'{MAX_SUBSAMPLES} is the most: cut or shrink the images, make data.canvas smaller where they '
       'come from files, or image_size larger'
     )
   return max(1, math.ceil(shrink - 1e-6))

@@ -42,7 +42,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
   channels = ChannelSet.of(flags.channels)
   model = models.build(
     flags.model,
-    channels=len(channels),
+    num_channels=len(channels),
     num_classes=flags.num_classes,
     stem=flags.stem,
     width=flags.width,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import pathlib
+import re
 import runpy
 import sys
 import textwrap
@@ -125,11 +126,19 @@ def _load(path: pathlib.Path) -> ConfigDict:
   except Exception as error:  # a config file is a program and can raise anything
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     place = f', line {lines[-1]}' if lines else ''
-    reason = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
-    raise InputError(f'{path}{place}: {" ".join(reason.split()) or type(error).__name__}') from None
+    raise InputError(f'{path}{place}: {_reason(error)}') from None
   if not isinstance(config, ConfigDict):
     raise InputError(f'{path}: get_config() returns a {type(config).__name__}; a ConfigDict is expected')
   return config.lock()
+
+
+def _reason(error: Exception) -> str:
+  """One line of an exception; of ml_collections' message for an unknown field only the suggestion."""
+  text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+  if match := re.search(r'Key "(\w+)" does not exist', text):
+    meant = re.search(r'Did you mean "(\w+)"', text)
+    return f'there is no field {match[1]!r}' + (f'; did you mean {meant[1]!r}?' if meant else '')
+  return ' '.join(text.split()) or type(error).__name__
 
 
 def _check_override(config: ConfigDict, field: str, value: str, has_value: bool, argument: str) -> None:

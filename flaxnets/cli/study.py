@@ -49,7 +49,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   del arguments
   from flaxnets.study.folder import Study
   from flaxnets.study.plan import plan
-  from flaxnets.study.runner import carry_out
+  from flaxnets.study.runner import run_study
   from flaxnets.study.table import write_table
 
   get_runs = runpy.run_path(flags.config_file).get('get_runs')
@@ -57,7 +57,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
     raise InputError(f'{flags.config_file} has no get_runs(); see configs/studies/rgb.py for the form of a study')
   study = Study(plan(flags.config, get_runs()), pathlib.Path(flags.out), flags.split, flags.root, flags.subsets)
   if not flags.table:
-    return carry_out(study, flags.only, flags.against)
+    return run_study(study, flags.only, flags.against)
   if not study.out.is_dir():
     raise InputError(f'--out={study.out} is not the folder of a study')
   write_table(study, flags.against)

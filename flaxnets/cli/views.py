@@ -34,10 +34,10 @@ def contact_sheet(source: Source, view: View, *, image_size: int, resize: float 
 
   Args:
     source: where they come from.
-    view: what training sees of a batch, from `flaxnets.augment.pipeline.make_view`. Absent channels are black, and
+    view: what training sees of a batch, from `flaxnets.augment.pipeline.training_view`. Absent channels are black, and
       the present ones are named.
     image_size: side of the network's input, pixels.
-    resize: of `evaluation_view`.
+    resize: of `geometry.evaluation_homographies`.
   """
   indices = np.unique(np.linspace(0, len(source) - 1, _ROWS).round().astype(int))
   batch = next(evaluation_batches(source, batch_size=len(indices), examples=indices))
@@ -125,7 +125,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
   measured = statistics.measure(
     source, examples=200, threads=config.data.threads, on_bad_image=config.data.on_bad_image
   )
-  view = experiment.training_view(config, source.channels.full, source.canvas, measured['mean'])
+  view = experiment.training_view_of(config, source.channels.full, source.canvas, measured['mean'])
   sheet = contact_sheet(source, view, image_size=config.image_size, resize=config.augment.evaluation_resize)
   try:
     sheet.save(flags.out)

@@ -35,7 +35,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
   count = len(table.channels)
   if flags.list:
     needed = worth.subsets_needed(count, orders=flags.orders, seed=flags.seed)
-    print('all' if count <= worth.MOST_EXACT else ';'.join(map(table.channels.label, needed)))
+    print('all' if count <= worth.MAX_EXACT else ';'.join(map(table.channels.label, needed)))
     return
   try:
     result = worth.worth(table, orders=flags.orders, seed=flags.seed)

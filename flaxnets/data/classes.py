@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flaxnets.errors import InputError
 
-MOST_CLASSES = 1_000_000  # where nobody names them: a slip in a label must not take all memory
+MAX_CLASSES = 1_000_000  # where nobody names them: a slip in a label must not take all memory
 
 
 def read_text(path: Path, what: str) -> str:
@@ -76,8 +76,8 @@ def numbered_classes(highest: int, where: str) -> tuple[str, ...]:
   Raises:
     InputError: for a label that no data set has so many classes for.
   """
-  if highest >= MOST_CLASSES:
-    raise InputError(f'{where}: label {highest} means {highest + 1:,} classes; the most is {MOST_CLASSES:,}')
+  if highest >= MAX_CLASSES:
+    raise InputError(f'{where}: label {highest} means {highest + 1:,} classes; the most is {MAX_CLASSES:,}')
   return tuple(str(label) for label in range(highest + 1))
 
 

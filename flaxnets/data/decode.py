@@ -16,7 +16,7 @@ from flaxnets.channels import ChannelSet
 from flaxnets.data.source import BadImage
 from flaxnets.errors import InputError
 
-MOST_PIXELS = 178_956_970  # in one image, twice Pillow's MAX_IMAGE_PIXELS: beyond, Pillow speaks of a bomb
+MAX_PIXELS = 178_956_970  # in one image, twice Pillow's MAX_IMAGE_PIXELS: beyond, Pillow speaks of a bomb
 
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
 _ORIENTATION = 0x0112  # the TIFF tag
@@ -136,7 +136,7 @@ def _other(data: bytes, gray: bool, name: str) -> tuple[np.ndarray, tuple[int, i
   except (BadImage, MemoryError):
     raise
   except Image.DecompressionBombError:
-    raise BadImage(f'{name}: more than {MOST_PIXELS:,} pixels, the most that is decoded') from None
+    raise BadImage(f'{name}: more than {MAX_PIXELS:,} pixels, the most that is decoded') from None
   except Image.UnidentifiedImageError:
     raise BadImage(f'{name}: not an image, or broken at its beginning ({data[:8]!r})') from None
   except Exception as error:  # Pillow's readers raise almost anything for a broken file
@@ -216,8 +216,8 @@ def _orientation(exif: bytes) -> int:
 
 
 def _check_size(height: int, width: int, name: str) -> None:
-  if height * width > MOST_PIXELS:
-    raise BadImage(f'{name}: {height} x {width} pixels; the most that is decoded is {MOST_PIXELS:,}')
+  if height * width > MAX_PIXELS:
+    raise BadImage(f'{name}: {height} x {width} pixels; the most that is decoded is {MAX_PIXELS:,}')
 
 
 def _one_line(error: Exception) -> str:

@@ -70,7 +70,7 @@ class ImageFiles:
       raise InputError(f'a canvas of {canvas} pixels holds nothing; give data.canvas or image_size')
     self.name, self.channels, self.classes = name, channels, tuple(classes)
     self.labels = np.array(labels, np.int32)
-    self.canvas, self.dtype, self.may_lack = (canvas, canvas), np.dtype(np.uint8), False
+    self.canvas, self.dtype, self.has_missing_channels = (canvas, canvas), np.dtype(np.uint8), False
     self.ids = _unique(paths)
     self._root, self._paths, self._lines, self._planes = root, paths, lines, image_planes(channels)
 

@@ -73,7 +73,7 @@ class Source(Protocol):
     ids: N unique names for people and result files: paths for files, numbers for arrays.
     canvas: height and width of every canvas, pixels.
     dtype: of every canvas: uint8, uint16 or float32.
-    may_lack: whether `read` may find an example without some of the channels.
+    has_missing_channels: whether `read` may find an example without some of the channels.
   """
 
   name: str
@@ -83,7 +83,7 @@ class Source(Protocol):
   ids: Sequence[str]
   canvas: tuple[int, int]
   dtype: np.dtype
-  may_lack: bool
+  has_missing_channels: bool
 
   def __len__(self) -> int: ...
 
@@ -149,7 +149,7 @@ class ArraySource:
     native = images.dtype.newbyteorder('=')
     self.dtype = native if native in DTYPES else np.dtype(np.float32)
     # An absent plane is NaN throughout: one pixel of each tells.
-    self.may_lack = (present is not None and not present.all()) or (
+    self.has_missing_channels = (present is not None and not present.all()) or (
       images.dtype.kind == 'f' and bool(np.isnan(images[:, 0, 0]).any())
     )
     self._images, self._present, self._reopen = images, present, reopen

@@ -52,7 +52,7 @@ class TfdsImages:
   ):
     self.name, self.labels, self.ids = name, labels, ids
     self.channels, self.classes = channels, tuple(classes)
-    self.canvas, self.dtype, self.may_lack = canvas, np.dtype(np.uint8), False
+    self.canvas, self.dtype, self.has_missing_channels = canvas, np.dtype(np.uint8), False
     self._records, self._image_key, self._shape = records, image_key, shape
     self._planes = image_planes(channels)
 

@@ -22,7 +22,7 @@ TOP = 5
 
 
 @dataclasses.dataclass
-class Judgement:
+class SubsetResult:
   """What one subset's predictions came to.
 
   Attributes:
@@ -52,12 +52,13 @@ class Evaluator:
   Args:
     model: a network of `flaxnets.models`.
     subsets: what to judge it on.
-    order: for each of the network's channels its place in the source's; -1 for one that the source lacks, and that is
+    source_index: index of each of the network's channels in the source; -1 for one that the source lacks, and that is
       in no subset.
     image_size: side of the network's input, pixels.
     resize: the shorter side goes to image_size x this before the central crop.
     fill: (C,) what lies outside the image, raw pixels of the network's channels: their means.
-    may_lack: whether examples can lack channels of their own; they are then judged on what they have of a subset.
+    has_missing_channels: whether examples can lack channels of their own; each is then evaluated on what it has of a
+      subset.
     mesh: devices to spread batches over.
   """
 
@@ -66,16 +67,16 @@ class Evaluator:
     model: nn.Module,
     subsets: Sequence[Subset],
     *,
-    order: Sequence[int],
+    source_index: Sequence[int],
     image_size: int,
     resize: float,
     fill: np.ndarray,
-    may_lack: bool,
+    has_missing_channels: bool,
     mesh: Mesh,
   ):
     self.subsets = list(subsets)
     self._mesh, self._classes = mesh, model.num_classes
-    there, places = np.asarray(order) >= 0, np.maximum(order, 0)
+    there, places = np.asarray(source_index) >= 0, np.maximum(source_index, 0)
 
     def view(batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
       images = pipeline.evaluation_images(
@@ -84,8 +85,8 @@ class Evaluator:
       return images, pipeline.in_order(batch['present'], places) & there
 
     def judge(subset: Subset, variables, tally, images, present, label, mask):
-      if may_lack:
-        inside = jnp.zeros(model.channels, bool).at[jnp.asarray(subset)].set(True)
+      if has_missing_channels:
+        inside = jnp.zeros(model.num_channels, bool).at[jnp.asarray(subset)].set(True)
         logits = model.apply(variables, images, present=present & inside)
       else:
         logits = model.apply(variables, images[..., jnp.asarray(subset)], subset=subset)
@@ -109,7 +110,7 @@ class Evaluator:
 
   def __call__(
     self, variables: Mapping[str, Any] | Mapping[Subset, Mapping[str, Any]], batches: Iterable[Mapping[str, Any]]
-  ) -> tuple[dict[Subset, Judgement], np.ndarray]:
+  ) -> tuple[dict[Subset, SubsetResult], np.ndarray]:
     """Judges every example of some batches once.
 
     Args:
@@ -117,7 +118,7 @@ class Evaluator:
       batches: this host's share, as `flaxnets.data.batches.evaluation_batches` yields them.
 
     Returns:
-      A judgement for each subset, and the (n,) indices of the examples judged, in the order of the predictions.
+      A result for each subset, and the (n,) indices of the examples judged, in the order of the predictions.
     """
     of = variables if self.subsets[0] in variables else dict.fromkeys(self.subsets, variables)
     tallies = {subset: self._empty_tally() for subset in self.subsets}
@@ -137,11 +138,11 @@ class Evaluator:
     if waiting is not None:
       rows.append(devices.to_host(waiting))
     indices, mask, classes = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    judgements = {
-      subset: self._judgement(devices.to_host(tallies[subset]), classes[mask][:, place])
+    results_by_subset = {
+      subset: self._subset_result(devices.to_host(tallies[subset]), classes[mask][:, place])
       for place, subset in enumerate(self.subsets)
     }
-    return judgements, indices[mask]
+    return results_by_subset, indices[mask]
 
   def _empty_tally(self) -> dict[str, jax.Array]:
     """Zeros for each device to count on from, as `add_to_tally` takes them."""
@@ -153,12 +154,12 @@ class Evaluator:
       name: jax.make_array_from_callback(value.shape, sharding, value.__getitem__) for name, value in zeros.items()
     }
 
-  def _judgement(self, tally: Mapping[str, np.ndarray], predictions: np.ndarray) -> Judgement:
+  def _subset_result(self, tally: Mapping[str, np.ndarray], predictions: np.ndarray) -> SubsetResult:
     """From every device's tally, stacked."""
     confusion = tally['confusion'].sum(axis=0, dtype=np.int64)
     examples = max(int(confusion.sum()), 1)
     top5 = int(tally['top'].sum()) / examples if self._classes > TOP else None
-    return Judgement(confusion, float(tally['loss'].sum(dtype=np.float64)) / examples, top5, predictions)
+    return SubsetResult(confusion, float(tally['loss'].sum(dtype=np.float64)) / examples, top5, predictions)
 
 
 def add_to_tally(

@@ -65,26 +65,26 @@ def evaluate(
   )
   if not len(indices):
     raise InputError(f'{source.name}: none of its {len(source)} examples can be read')
-  for subset, judgement in judged.items():
-    if not np.isfinite(judgement.loss):
+  for subset, result in judged.items():
+    if not np.isfinite(result.loss):
       raise InputError(
         f'the network has outputs on {net.channels.label(subset)} that are not finite: it judges '
         'nothing. Take another --step, or train with a lower train.learning_rate'
       )
   rows, arrays = [], {'id': np.asarray([source.ids[i] for i in indices]), 'label': source.labels[indices]}
-  for subset, judgement in judged.items():
+  for subset, result in judged.items():
     label = net.channels.label(subset)
     counted = cost.of_subset(net.model, subset, config.image_size)
     rows.append(
       {
         'channels': label,
         'recalibrated': subset in net.recalibrated,
-        **judgement.summary(),
+        **result.summary(),
         **counted,
-        'confusion': judgement.confusion.tolist(),
+        'confusion': result.confusion.tolist(),
       }
     )
-    arrays[f'prediction/{label}'] = judgement.predictions
+    arrays[f'prediction/{label}'] = result.predictions
     arrays[f'kernel/{label}'] = first_kernel(net.model, net.variables, subset)
   scores = {
     'model': config.model.name,
@@ -105,7 +105,7 @@ def evaluate(
   return scores, arrays
 
 
-def places_in(net: Network, source: Source) -> tuple[int, ...]:
+def source_index_of(net: Network, source: Source) -> tuple[int, ...]:
   """For each of a network's channels its place in a source, -1 for those that the source lacks."""
   names = source.channels.names
   return tuple(names.index(name) if name in names else -1 for name in net.channels.names)
@@ -117,7 +117,7 @@ def subsets_in(net: Network, source: Source, text: str) -> list[Subset]:
   Raises:
     InputError: if it has none of them, or the text asks for others.
   """
-  there = [place for place, found in enumerate(places_in(net, source)) if found >= 0]
+  there = [place for place, found in enumerate(source_index_of(net, source)) if found >= 0]
   if len(there) == len(net.channels):
     return experiment.subsets(net.config, net.channels, text)
   if not there:
@@ -137,7 +137,7 @@ def on_the_scale(
   net: Network, source: Source, batches: Iterable[Mapping[str, np.ndarray]]
 ) -> Iterator[Mapping[str, np.ndarray]]:
   """The batches; InputError at the first whose pixels cannot be meant for the network, see `Network.check_scale`."""
-  places = places_in(net, source)
+  places = source_index_of(net, source)
   there = [place for place, found in enumerate(places) if found >= 0]
   taken = [places[place] for place in there]
   for number, batch in enumerate(batches):
@@ -154,11 +154,11 @@ def evaluator_of(net: Network, source: Source, subsets: Sequence[Subset], mesh: 
   return Evaluator(
     net.model,
     subsets,
-    order=places_in(net, source),
+    source_index=source_index_of(net, source),
     image_size=net.config.image_size,
     resize=net.config.augment.evaluation_resize,
     fill=net.fill,
-    may_lack=source.may_lack,
+    has_missing_channels=source.has_missing_channels,
     mesh=mesh,
   )
 

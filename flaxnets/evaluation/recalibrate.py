@@ -151,7 +151,7 @@ def recalibrate(
     subsets,
     stand_ins(read(chosen[: settings['images']]), source.name),
     view_of(net, source, settings['view']),
-    may_lack=source.may_lack,
+    has_missing_channels=source.has_missing_channels,
     mesh=mesh,
   )
   evaluator = evaluator_of(net, source, subsets, mesh)
@@ -176,7 +176,7 @@ def view_of(net: Network, source: Source, view: str) -> View:
   if view == 'training':
     fields = configs.to_json(config)
     fields['presence'] |= {'mode': 'none', 'fill': 'absent'}
-    seen = experiment.training_view(configs.from_json(fields), order, source.canvas, net.fill)
+    seen = experiment.training_view_of(configs.from_json(fields), order, source.canvas, net.fill)
 
     def training(number: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
       images, present = seen(number, batch)
@@ -214,7 +214,7 @@ def estimate(
   read: Iterable[Mapping[str, np.ndarray]],
   view: View,
   *,
-  may_lack: bool,
+  has_missing_channels: bool,
   mesh: Mesh,
 ) -> dict[Subset, Any]:
   """The BatchNorm statistics of a network over some batches, for each subset, from zero.
@@ -228,7 +228,8 @@ def estimate(
     subsets: which.
     read: this host's share of batches, all of one size: 'image', 'size' and 'present'.
     view: see `view_of`.
-    may_lack: whether examples can lack channels of their own; they then count with what they have of a subset.
+    has_missing_channels: whether examples can lack channels of their own; each then counts with what it has of a
+      subset.
     mesh: devices to spread batches over; the statistics are those of the global batch.
 
   Returns:
@@ -237,8 +238,8 @@ def estimate(
   forgetful = model.clone(norm=functools.partial(model.norm, momentum=0.0))  # what remains is the batch's own
 
   def add(subset: Subset, pooled, share, weights, images, present):
-    if may_lack:
-      inside = jnp.zeros(model.channels, bool).at[jnp.asarray(subset)].set(True)
+    if has_missing_channels:
+      inside = jnp.zeros(model.num_channels, bool).at[jnp.asarray(subset)].set(True)
       given = {'present': present & inside}
     else:
       images, given = images[..., jnp.asarray(subset)], {'subset': subset}

@@ -25,7 +25,7 @@ BATCH = 256
 ENCODED = ('lists', 'folders', 'tfds')  # sources whose images are squashed to a canvas before the network's view
 # Images whose values are this many times below or above those that training saw are on another scale: 0..1 for 0..255,
 # say, or reflectance for digital numbers. Nothing within a factor of twenty is called wrong.
-MOST_SCALE = 20.0
+MAX_SCALE = 20.0
 
 
 class Network:
@@ -201,7 +201,7 @@ class Network:
     mean, deviation = (np.asarray(statistics[name], np.float64)[list(subset)] for name in ('mean', 'std'))
     usual = math.sqrt(np.mean(mean**2 + deviation**2))
     # A dark image has a low maximum, where training saw bright clouds: too low is what is so on the whole as well.
-    if highest > MOST_SCALE * seen or (0 < highest < seen / MOST_SCALE and typical < usual / MOST_SCALE):
+    if highest > MAX_SCALE * seen or (0 < highest < seen / MAX_SCALE and typical < usual / MAX_SCALE):
       raise InputError(
         f'these images reach {highest:.4g}, but the network was trained on {low.min():.4g} to '
         f'{high.max():.4g}; give raw pixels on that scale'

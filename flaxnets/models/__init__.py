@@ -25,7 +25,7 @@ MODELS = {
 def build(
   name: str,
   *,
-  channels: int,
+  num_channels: int,
   num_classes: int,
   stem: str = 'dynamic',
   completion: str = 'linear',
@@ -40,7 +40,7 @@ def build(
 
   Args:
     name: one of MODELS.
-    channels: size of the channel set.
+    num_channels: size of the channel set.
     num_classes: logits that come out.
     stem, completion, width, small_images: see `flaxnets.nn.stem.Stem`.
     zero_init: whether the last norm of every residual branch starts at zero.
@@ -73,7 +73,7 @@ def build(
     raise InputError(f'a network of {num_classes} classes tells nothing; give 1 or more')
   special = {'mask': mask} if name == 'resattention' else {}
   return MODELS[name](
-    channels=channels,
+    num_channels=num_channels,
     num_classes=num_classes,
     stem=stem,
     completion=completion,

@@ -18,13 +18,13 @@ class Classifier(nn.Module):
   """A network from raw pixels to logits; a subclass says in `body` what lies between stem and head.
 
   Attributes:
-    channels: size of the channel set.
+    num_channels: size of the channel set.
     num_classes: logits that come out.
     norm: called with train=, dtype=, name= and scale_init=, returns a norm layer.
     The others: see `flaxnets.models.build`.
   """
 
-  channels: int
+  num_channels: int
   num_classes: int
   stem: str = 'dynamic'
   completion: str = 'linear'
@@ -44,9 +44,9 @@ class Classifier(nn.Module):
   ) -> jax.Array:
     """(b, h, w, m) raw pixels -> (b, num_classes) logits in float32; subset and present as in DynamicConv."""
     norm = functools.partial(self.norm, train=train, dtype=self.dtype)
-    x = Stem(self.channels, self.width, norm, self.stem, self.completion, self.small_images, self.dtype, name='stem')(
-      images, subset, present
-    )
+    x = Stem(
+      self.num_channels, self.width, norm, self.stem, self.completion, self.small_images, self.dtype, name='stem'
+    )(images, subset, present)
     return Head(self.num_classes, name='head')(self.body(x, norm))
 
   def body(self, x: jax.Array, norm: Norm) -> jax.Array:

@@ -25,7 +25,7 @@ _COUNTED_OUTPUTS = (BatchNorm, nn.GroupNorm, nn.LayerNorm, GlobalAveragePool)
 
 def initial_shapes(model: nn.Module, image_size: int) -> Any:
   """The model's variables as shapes and dtypes, without computing any."""
-  images = jax.ShapeDtypeStruct((1, image_size, image_size, model.channels), jnp.float32)
+  images = jax.ShapeDtypeStruct((1, image_size, image_size, model.num_channels), jnp.float32)
   return jax.eval_shape(model.init, jax.random.key(0), images)
 
 

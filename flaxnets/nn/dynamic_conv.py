@@ -25,7 +25,7 @@ class DynamicConv(nn.Module):
   Attributes:
     features: output channels.
     kernel_size: (height, width) of the kernel; an int for both.
-    channels: C, the size of the channel set.
+    num_channels: C, the size of the channel set.
     strides, padding, kernel_dilation, use_bias, dtype, param_dtype, precision, kernel_init: as in `nn.Conv`.
     completion: what makes up for absent channels, 'none', 'scale' or 'linear'; see `flaxnets.nn.completion`.
 
@@ -35,7 +35,7 @@ class DynamicConv(nn.Module):
 
   features: int
   kernel_size: int | Sequence[int]
-  channels: int
+  num_channels: int
   strides: int | Sequence[int] = 1
   padding: Any = 'SAME'
   kernel_dilation: int | Sequence[int] = 1
@@ -66,10 +66,10 @@ class DynamicConv(nn.Module):
     """
     if self.completion not in completions.COMPLETIONS:
       raise ValueError(f'no completion {self.completion!r}; there are {", ".join(completions.COMPLETIONS)}')
-    subset = check_subset(x, self.channels, subset, present)
+    subset = check_subset(x, self.num_channels, subset, present)
     kernel_size = (self.kernel_size,) * 2 if isinstance(self.kernel_size, int) else tuple(self.kernel_size)
-    bank = self.param('kernel', self.kernel_init, (*kernel_size, self.channels, self.features), self.param_dtype)
-    correlation = self.variable('channel_stats', 'correlation', jnp.eye, self.channels).value
+    bank = self.param('kernel', self.kernel_init, (*kernel_size, self.num_channels, self.features), self.param_dtype)
+    correlation = self.variable('channel_stats', 'correlation', jnp.eye, self.num_channels).value
 
     if present is not None:
       with jax.named_scope('mixing'):
@@ -111,17 +111,17 @@ def complete(x: jax.Array, mix: jax.Array) -> jax.Array:
 
 
 def check_subset(
-  x: jax.Array, channels: int, subset: tuple[int, ...] | None, present: jax.Array | None
+  x: jax.Array, num_channels: int, subset: tuple[int, ...] | None, present: jax.Array | None
 ) -> tuple[int, ...]:
   """The subset that x holds, all channels for None; ValueError where x, subset and mask contradict each other."""
   if present is not None:
     if subset is not None:
       raise ValueError('give a subset or a mask of present channels, not both')
-    if present.shape != (x.shape[0], channels):
-      raise ValueError(f'the mask of present channels is {present.shape}; {(x.shape[0], channels)} was expected')
-  subset = tuple(range(channels)) if subset is None else tuple(subset)
-  if not subset or list(subset) != sorted(set(subset)) or subset[0] < 0 or subset[-1] >= channels:
-    raise ValueError(f'{subset} is no subset of {channels} channels: sorted, distinct indices from 0 are')
+    if present.shape != (x.shape[0], num_channels):
+      raise ValueError(f'the mask of present channels is {present.shape}; {(x.shape[0], num_channels)} was expected')
+  subset = tuple(range(num_channels)) if subset is None else tuple(subset)
+  if not subset or list(subset) != sorted(set(subset)) or subset[0] < 0 or subset[-1] >= num_channels:
+    raise ValueError(f'{subset} is no subset of {num_channels} channels: sorted, distinct indices from 0 are')
   if x.shape[-1] != len(subset):
     raise ValueError(f'the input has {x.shape[-1]} channels and the subset {subset} has {len(subset)}')
   return subset

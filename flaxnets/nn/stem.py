@@ -22,12 +22,12 @@ FILLS = ('mean', 'black', 'gray')
 class Standardize(nn.Module):
   """(x - mean) / std per channel, from variables channel_stats/mean and std (C,): pixels in, standardised out."""
 
-  channels: int
+  num_channels: int
 
   @nn.compact
   def __call__(self, x: jax.Array, subset: tuple[int, ...]) -> jax.Array:
-    mean = self.variable('channel_stats', 'mean', jnp.zeros, self.channels).value[jnp.asarray(subset)]
-    std = self.variable('channel_stats', 'std', jnp.ones, self.channels).value[jnp.asarray(subset)]
+    mean = self.variable('channel_stats', 'mean', jnp.zeros, self.num_channels).value[jnp.asarray(subset)]
+    std = self.variable('channel_stats', 'std', jnp.ones, self.num_channels).value[jnp.asarray(subset)]
     return (x.astype(jnp.float32) - mean) / std
 
   def black(self) -> jax.Array:
@@ -39,7 +39,7 @@ class Stem(nn.Module):
   """From raw pixels to the first feature map, for every channel, a subset, or a mask of present channels.
 
   Attributes:
-    channels: C, the size of the channel set.
+    num_channels: C, the size of the channel set.
     width: features of the convolution.
     kind: 'dynamic' (DynamicConv) or 'conv': an ordinary convolution of C inputs that gets something in the place
       of absent channels, the naive way to live with their absence.
@@ -48,7 +48,7 @@ class Stem(nn.Module):
     small_images: 3 x 3, stride 1, no pooling, in place of 7 x 7, stride 2, 3 x 3 max pooling at stride 2.
   """
 
-  channels: int
+  num_channels: int
   width: int
   norm: Norm
   kind: str = 'dynamic'
@@ -61,9 +61,9 @@ class Stem(nn.Module):
     self, images: jax.Array, subset: tuple[int, ...] | None = None, present: jax.Array | None = None
   ) -> jax.Array:
     """(b, h, w, m) raw pixels -> (b, h / 4, w / 4, width); subset and present as in DynamicConv."""
-    subset = check_subset(images, self.channels, subset, present)
+    subset = check_subset(images, self.num_channels, subset, present)
     size, strides = (3, 1) if self.small_images else (7, 2)
-    standardize = Standardize(self.channels, name='standardize')
+    standardize = Standardize(self.num_channels, name='standardize')
     x = standardize(images, subset)
     if present is not None:
       # Whatever stands where a channel is absent (zeros, NaN) must not reach the arithmetic.
@@ -72,7 +72,7 @@ class Stem(nn.Module):
       x = DynamicConv(
         self.width,
         size,
-        self.channels,
+        self.num_channels,
         strides,
         (size - 1) // 2,
         completion=self.completion,
@@ -81,7 +81,7 @@ class Stem(nn.Module):
         name='conv',
       )(x, subset if present is None else None, present)
     elif self.kind == 'conv':
-      x = fill(x, self.completion, self.channels, subset, present, black=standardize.black())
+      x = fill(x, self.completion, self.num_channels, subset, present, black=standardize.black())
       x = Conv(self.width, size, strides, dtype=self.dtype, name='conv')(x)
     else:
       raise ValueError(f'no stem {self.kind!r}; there are {", ".join(STEMS)}')
@@ -90,16 +90,16 @@ class Stem(nn.Module):
 
 
 def fill(
-  x: jax.Array, how: str, channels: int, subset: tuple[int, ...], present: jax.Array | None, *, black: jax.Array
+  x: jax.Array, how: str, num_channels: int, subset: tuple[int, ...], present: jax.Array | None, *, black: jax.Array
 ) -> jax.Array:
-  """Puts something in the place of absent channels of a standardised x (b, h, w, m): (b, h, w, channels)."""
+  """Puts something in the place of absent channels of a standardised x (b, h, w, m): (b, h, w, num_channels)."""
   if how not in FILLS:
     raise ValueError(f"no completion {how!r} for the stem 'conv'; there are {', '.join(FILLS)}")
-  if present is None and len(subset) == channels:
+  if present is None and len(subset) == num_channels:
     return x
-  full = jnp.zeros((*x.shape[:-1], channels), x.dtype).at[..., jnp.asarray(subset)].set(x)
+  full = jnp.zeros((*x.shape[:-1], num_channels), x.dtype).at[..., jnp.asarray(subset)].set(x)
   if present is None:
-    present = jnp.zeros((1, channels), bool).at[:, jnp.asarray(subset)].set(True)
+    present = jnp.zeros((1, num_channels), bool).at[:, jnp.asarray(subset)].set(True)
   present = present[:, None, None, :]
   if how == 'black':
     return jnp.where(present, full, black)

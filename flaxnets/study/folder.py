@@ -16,7 +16,7 @@ from typing import Any
 from flaxnets import config as configs
 from flaxnets.analysis import results
 from flaxnets.runtime import atomic, workdir
-from flaxnets.study.plan import Run
+from flaxnets.study.plan import PlannedRun
 
 RECORD = 'study.json'
 
@@ -44,30 +44,30 @@ class Study:
     split, root, subsets: as eval_main.py's flags.
   """
 
-  runs: Sequence[Run]
+  runs: Sequence[PlannedRun]
   out: pathlib.Path
   split: str = 'test'
   root: str = ''
   subsets: str = ''
 
-  def folder(self, run: Run) -> pathlib.Path:
+  def folder(self, run: PlannedRun) -> pathlib.Path:
     return self.out / run.name
 
-  def scores_file(self, run: Run) -> pathlib.Path:
+  def scores_file(self, run: PlannedRun) -> pathlib.Path:
     return self.folder(run) / 'eval' / f'{results.file_stem(self.split)}.json'
 
-  def judging(self, run: Run) -> dict[str, str]:
+  def judging(self, run: PlannedRun) -> dict[str, str]:
     """What the run is to be judged on; always all of its channels, for the cost of training is read off there."""
     subsets = f'full;{self.subsets}' if self.subsets else ''
     return {'split': self.split, 'root': self.root, 'subsets': 'full' if run.config.train.subset else subsets}
 
-  def conflict(self, run: Run) -> str:
+  def conflict(self, run: PlannedRun) -> str:
     """Why the run's folder is another run's; '' where it is not."""
     there = read_json(self.folder(run) / 'config.json')
     differing = workdir.differences(there, configs.to_json(run.config)) if there else {}
     return '; '.join(f'{name} is {old!r} in its folder and {new!r} here' for name, (old, new) in differing.items())
 
-  def finished(self, run: Run) -> bool:
+  def finished(self, run: PlannedRun) -> bool:
     record = read_json(self.folder(run) / RECORD)
     return (
       not record.get('error')
@@ -75,5 +75,5 @@ class Study:
       and (self.scores_file(run).exists() and not self.conflict(run))
     )
 
-  def named(self, name: str) -> Run:
+  def named(self, name: str) -> PlannedRun:
     return next(run for run in self.runs if run.name == name)

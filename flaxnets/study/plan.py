@@ -14,7 +14,7 @@ from flaxnets.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class PlannedRun:
   """One run of a study.
 
   Attributes:
@@ -37,14 +37,14 @@ class Run:
     return self.config.model.name, self.config.model.width, self.config.image_size
 
 
-def plan(shared: ml_collections.ConfigDict, runs: Mapping[str, Mapping[str, Any]]) -> list[Run]:
+def plan(shared: ml_collections.ConfigDict, runs: Mapping[str, Mapping[str, Any]]) -> list[PlannedRun]:
   """The runs that a study's config file asks for.
 
   Raises:
     InputError: for names that are no folders' or come twice, unknown fields, values of another type, and weights of a
       run that there is not.
   """
-  planned: dict[str, Run] = {}
+  planned: dict[str, PlannedRun] = {}
   for stem, changes in runs.items():
     fields = dict(changes)
     weights, seeds = fields.pop('weights', ''), fields.pop('seed', shared.seed)
@@ -61,13 +61,13 @@ def plan(shared: ml_collections.ConfigDict, runs: Mapping[str, Mapping[str, Any]
       except (KeyError, TypeError, ValueError) as error:
         raise InputError(f'run {name!r}: {" ".join(str(error.args[0]).split())}') from None
       shown = {**fields, **({'seed': seed} if suffix else {}), **({'weights': weights + suffix} if weights else {})}
-      planned[name] = Run(name, stem, config, shown, weights + suffix if weights else '')
+      planned[name] = PlannedRun(name, stem, config, shown, weights + suffix if weights else '')
   if not planned:
     raise InputError('a study without runs; its get_runs() gives a dict from name to changes')
   return list(planned.values())
 
 
-def chosen(runs: Sequence[Run], only: str) -> list[Run]:
+def chosen(runs: Sequence[PlannedRun], only: str) -> list[PlannedRun]:
   """Those whose name or stem one of the patterns between commas fits; all for ''.
 
   Raises:

@@ -12,12 +12,12 @@ from flaxnets import config as configs
 from flaxnets.errors import InputError
 from flaxnets.study.folder import RECORD, Study, note, read_json
 from flaxnets.study.job import launch
-from flaxnets.study.plan import Run, chosen
+from flaxnets.study.plan import PlannedRun, chosen
 from flaxnets.study.table import reference_of, write_table
 from flaxnets.training.preemption import PREEMPTED
 
 
-def carry_out(study: Study, only: str = '', against: str = '') -> int:
+def run_study(study: Study, only: str = '', against: str = '') -> int:
   """Does what is not finished, one run after another, writing the table after each; returns the exit code.
 
   Raises:
@@ -62,7 +62,7 @@ def _only_study_in(out: pathlib.Path) -> Iterator[int]:
     yield file.fileno()
 
 
-def do(study: Study, run: Run, lock: int | None = None) -> int:
+def do(study: Study, run: PlannedRun, lock: int | None = None) -> int:
   """Trains and judges one run in a process of its own, and notes how that went; returns the exit code."""
   folder, began = study.folder(run), time.monotonic()
   folder.mkdir(parents=True, exist_ok=True)

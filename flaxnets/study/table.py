@@ -14,7 +14,7 @@ from flaxnets.augment import presence
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
 from flaxnets.study.folder import RECORD, Study, read_json
-from flaxnets.study.plan import Run
+from flaxnets.study.plan import PlannedRun
 
 BACKWARD = 3  # MACs of a training step over those of its forward pass: gradients of weights and activations beside it
 
@@ -68,7 +68,7 @@ def make_table(study: Study, against: str = '') -> dict[str, Any]:
   return {'split': split, 'examples': examples, 'reference': reference_name, 'rows': rows, 'means': means}
 
 
-def reference_of(runs: Sequence[Run], against: str) -> str:
+def reference_of(runs: Sequence[PlannedRun], against: str) -> str:
   """The stem of the run that differences are taken to; '' where there are only experts.
 
   Raises:
@@ -80,7 +80,7 @@ def reference_of(runs: Sequence[Run], against: str) -> str:
   return against or next((run.stem for run in runs if not run.config.train.subset), '')
 
 
-def _row(study: Study, run: Run) -> tuple[dict[str, Any], Hits | None]:
+def _row(study: Study, run: PlannedRun) -> tuple[dict[str, Any], Hits | None]:
   """One run's row without comparisons, and its hits where it is done."""
   config, record = run.config, read_json(study.folder(run) / RECORD)
   row = {
@@ -121,7 +121,7 @@ def _row(study: Study, run: Run) -> tuple[dict[str, Any], Hits | None]:
   }, judged
 
 
-def _steps(study: Study, run: Run) -> int:
+def _steps(study: Study, run: PlannedRun) -> int:
   """The training steps behind a run's weights, from the end of metrics.jsonl."""
   path = study.out / (run.weights or run.name) / 'metrics.jsonl'
   try:
@@ -130,7 +130,7 @@ def _steps(study: Study, run: Run) -> int:
     raise InputError(f'{path} does not tell how many steps there were ({error})') from None
 
 
-def _experts(runs: Sequence[Run], judged: Mapping[str, Hits]) -> dict[tuple, dict[str, Hits]]:
+def _experts(runs: Sequence[PlannedRun], judged: Mapping[str, Hits]) -> dict[tuple, dict[str, Hits]]:
   """For each network, and each label of a subset, its expert: of several seeds, and of several runs, the mean."""
   found: dict[tuple, dict[str, list[Hits]]] = {}
   for run in runs:
@@ -143,7 +143,7 @@ def _experts(runs: Sequence[Run], judged: Mapping[str, Hits]) -> dict[tuple, dic
   }
 
 
-def _of_stem(runs: Sequence[Run], judged: Mapping[str, Hits], stem: str) -> Hits | None:
+def _of_stem(runs: Sequence[PlannedRun], judged: Mapping[str, Hits], stem: str) -> Hits | None:
   several = [judged[run.name] for run in runs if run.stem == stem and run.name in judged]
   return comparison.mean_of(several) if several else None
 

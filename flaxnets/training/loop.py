@@ -27,12 +27,12 @@ from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import METRIC, Checkpoints, digests
 from flaxnets.runtime.workdir import claim_workdir
 from flaxnets.training import optim
-from flaxnets.training.metric_logger import Journal
+from flaxnets.training.metric_logger import MetricLogger
 from flaxnets.training.preemption import PREEMPTED, Preempted, StopSignal
 from flaxnets.training.step import TrainState, initial_state, make_train_step
 
 
-class Run:
+class Trainer:
   """One training run: everything that a config and a workdir make together.
 
   Args:
@@ -96,8 +96,8 @@ class Run:
       self.optimizer,
       self.schedule,
       self.mesh,
-      experiment.training_view(config, self.order, self.source.canvas, self.fill),
-      masked=config.presence.mode != 'none' or self.source.may_lack,
+      experiment.training_view_of(config, self.order, self.source.canvas, self.fill),
+      masked=config.presence.mode != 'none' or self.source.has_missing_channels,
       label_smoothing=config.train.label_smoothing,
       accumulate=config.train.accumulate,
       ema=config.train.ema,
@@ -105,11 +105,11 @@ class Run:
     self.evaluator = Evaluator(
       self.model,
       self.subsets,
-      order=self.validation.channels.order(self.channels.names),
+      source_index=self.validation.channels.order(self.channels.names),
       image_size=config.image_size,
       resize=config.augment.evaluation_resize,
       fill=self.fill,
-      may_lack=self.validation.may_lack,
+      has_missing_channels=self.validation.has_missing_channels,
       mesh=self.mesh,
     )
 
@@ -166,7 +166,7 @@ class Run:
     """
     config, start = self.config, int(self.state.step)
     logging.info('\n%s', parameter_overview.get_parameter_overview(self.state.params, include_stats=False))
-    journal = Journal(self.workdir, start, self.steps, config.train.batch_size, jax.process_index() == 0)
+    journal = MetricLogger(self.workdir, start, self.steps, config.train.batch_size, jax.process_index() == 0)
     stream = batches.train_batches(
       self.source,
       batch_size=config.train.batch_size,
@@ -196,7 +196,7 @@ class Run:
           raise Preempted(f'stopped at step {done} of {self.steps}, saved; the same command goes on from there')
     return measured or {}
 
-  def _validate(self, step: int, journal: Journal) -> dict[str, float]:
+  def _validate(self, step: int, journal: MetricLogger) -> dict[str, float]:
     """Accuracy of every subset and their mean, on the validation split; written down and shown."""
     data = self.config.data
     with journal.pause():
@@ -213,8 +213,8 @@ class Run:
       )
     if not len(indices):
       raise InputError(f'{self.validation.name}: none of its {len(self.validation)} examples can be read')
-    accuracies = {self.channels.label(subset): judgement.accuracy for subset, judgement in judged.items()}
-    loss = float(np.mean([judgement.loss for judgement in judged.values()]))
+    accuracies = {self.channels.label(subset): result.accuracy for subset, result in judged.items()}
+    loss = float(np.mean([result.loss for result in judged.values()]))
     measured = {
       METRIC: float(np.mean(list(accuracies.values()))),
       'loss': loss if np.isfinite(loss) else None,
@@ -225,7 +225,7 @@ class Run:
     journal.say(f'step {step}: validation accuracy {measured[METRIC]:.1%} on average ({each})')
     return measured
 
-  def _save(self, step: int, measured: Mapping[str, float] | None, journal: Journal) -> None:
+  def _save(self, step: int, measured: Mapping[str, float] | None, journal: MetricLogger) -> None:
     meta = {
       'config': configs.to_json(self.config),
       'metadata': self.metadata.to_json(),
@@ -237,7 +237,7 @@ class Run:
       self.checkpoints.save(step, self.state, meta, measured)
 
 
-def _counting(stream: Iterable[dict[str, Any]], journal: Journal) -> Iterator[dict[str, Any]]:
+def _counting(stream: Iterable[dict[str, Any]], journal: MetricLogger) -> Iterator[dict[str, Any]]:
   """What the step takes of each batch; the places where another image stands in for an unreadable one are counted."""
   for batch in stream:
     journal.replaced += int(batch['skipped'].sum())
@@ -247,7 +247,7 @@ def _counting(stream: Iterable[dict[str, Any]], journal: Journal) -> Iterator[di
 def run(config: ml_collections.ConfigDict, workdir: str) -> int:
   """What train_main.py does: trains, or goes on, and recalibrates if asked; returns the exit code."""
   try:
-    Run(config, workdir).train()
+    Trainer(config, workdir).train()
   except Preempted as notice:
     print(f'train_main.py: {notice}', file=sys.stderr)
     return PREEMPTED

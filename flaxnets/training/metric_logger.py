@@ -17,10 +17,10 @@ from tqdm import tqdm
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
 
-MOST_SKIPPED = 50  # steps in a row without a finite loss: it will not come back by itself
+MAX_SKIPPED = 50  # steps in a row without a finite loss: it will not come back by itself
 
 
-class Journal:
+class MetricLogger:
   """Writes what happens. The metrics of a step are read only after the next one was handed to the devices.
 
   Attributes:
@@ -51,7 +51,7 @@ class Journal:
     """Takes the metrics of a step that was just handed to the devices; writes those before it when they are due.
 
     Raises:
-      InputError: when the loss has not been finite for MOST_SKIPPED steps.
+      InputError: when the loss has not been finite for MAX_SKIPPED steps.
     """
     if self._waiting and self._waiting[-1][0] % every == 0:
       self._flush()
@@ -88,7 +88,7 @@ class Journal:
     if skipped:
       logging.warning('%d of the %d steps up to %d had no finite loss and changed nothing', skipped, steps, step)
     self._unbroken = self._unbroken + steps if skipped == steps else 0
-    if self._unbroken >= MOST_SKIPPED:
+    if self._unbroken >= MAX_SKIPPED:
       raise InputError(
         f'the loss has not been finite for {self._unbroken} steps up to step {step}; '
         'try a lower train.learning_rate, train.warmup_epochs or train.clip_norm'

@@ -160,7 +160,7 @@ def make_train_step(
   Args:
     model: a network of `flaxnets.models`. Its BatchNorm sees the global batch (of one part, see `accumulate`).
     optimizer, schedule: from `flaxnets.training.optim`; the schedule only to report the rate.
-    view: see `make_view`.
+    view: see `training_view`.
     masked, label_smoothing: see `make_loss`.
     accumulate: equal parts that the batch is worked off in, their gradients averaged.
     ema: decay of the running averages, 0 for none. Early on it is (1 + step) / (10 + step) where that is less.

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from flaxnets.augment import geometry
-from flaxnets.augment.pipeline import make_view
+from flaxnets.augment.pipeline import training_view
 from flaxnets.channels import ChannelSet
 from flaxnets.cli.views import contact_sheet
 from flaxnets.data.source import ArraySource
@@ -26,9 +26,9 @@ SIDE = 32
 
 @functools.cache
 def drawing(canvas: tuple[int, int] = (48, 48), **options):
-  """`training_view` for these options, compiled."""
+  """`training_homographies` for these options, compiled."""
   options = {'crop_scale': (1.0, 1.0), 'crop_ratio': (1.0, 1.0), **options}
-  return jax.jit(functools.partial(geometry.training_view, canvas=canvas, image_size=SIDE, **options))
+  return jax.jit(functools.partial(geometry.training_homographies, canvas=canvas, image_size=SIDE, **options))
 
 
 def views(size, *, key: int = 0, **options) -> np.ndarray:
@@ -119,7 +119,7 @@ def test_a_squashed_canvas_shows_the_same_part_of_the_original(size, key):
     'perspective': 0.2,
     'perspective_probability': 0.5,
   }
-  evaluation = functools.partial(geometry.evaluation_view, image_size=SIDE, resize=1.1)
+  evaluation = functools.partial(geometry.evaluation_homographies, image_size=SIDE, resize=1.1)
   size = np.array(size)
   points = np.array([[3.0, 4.0], [29.0, 10.0], [15.5, 30.0]])
   for view in (functools.partial(views, size, key=key, **options), functools.partial(evaluation, size)):
@@ -132,7 +132,7 @@ def test_a_squashed_canvas_shows_the_same_part_of_the_original(size, key):
 
 def test_evaluation_keeps_the_aspect_ratio_of_a_squashed_original():
   size = np.array([[30, 60], [90, 30]])
-  matrices = np.asarray(geometry.evaluation_view(size, canvas=(48, 48), image_size=30))
+  matrices = np.asarray(geometry.evaluation_homographies(size, canvas=(48, 48), image_size=30))
   np.testing.assert_allclose(apply(matrices, CORNERS[:1]), [[[11.5, -0.5]], [[-0.5, 15.5]]], atol=1e-4)
   np.testing.assert_allclose(matrices[:, 0, 0], [48 / 60, 48 / 30], atol=1e-5)
   np.testing.assert_allclose(matrices[:, 1, 1], [48 / 30, 48 / 90], atol=1e-5)
@@ -210,12 +210,12 @@ def test_an_example_depends_on_the_key_and_its_place_only():
 )
 def test_an_option_outside_its_range_is_refused_by_name(options, words):
   with pytest.raises(InputError, match=words):
-    geometry.training_view(jax.random.key(0), squares(2), canvas=(48, 48), image_size=32, **options)
+    geometry.training_homographies(jax.random.key(0), squares(2), canvas=(48, 48), image_size=32, **options)
 
 
 def test_an_evaluation_that_would_not_fill_the_output_is_refused():
   with pytest.raises(InputError, match='augment.evaluation_resize is 0.9; it is at least 1'):
-    geometry.evaluation_view(squares(2), canvas=(48, 48), image_size=32, resize=0.9)
+    geometry.evaluation_homographies(squares(2), canvas=(48, 48), image_size=32, resize=0.9)
 
 
 def test_the_contact_sheet_shows_rows_of_examples_in_false_colour():
@@ -225,9 +225,9 @@ def test_the_contact_sheet_shows_rows_of_examples_in_false_colour():
   bands = ChannelSet.of('B02,B03,B04,B08,B11')
   source = ArraySource('bands', images, np.arange(30) % 3, bands, ('wood', 'wet', 'town'))
   augmentation = {'crop_scale': (0.5, 1.0), 'rotation': 5.0, 'perspective': 0.0}
-  view = make_view(
+  view = training_view(
     seed=0,
-    order=range(5),
+    source_index=range(5),
     canvas=(24, 24),
     image_size=16,
     fill=np.zeros(5),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from flaxnets.augment.geometry import evaluation_view, training_view
+from flaxnets.augment.geometry import evaluation_homographies, training_homographies
 from flaxnets.augment.warp import _project, subsamples_for, warp
 from flaxnets.errors import InputError
 from flaxnets.runtime import devices
@@ -72,7 +72,7 @@ def test_the_evaluation_view_is_pillows_antialiased_resize_and_crop(shrink, shap
 
   @jax.jit
   def view(images, sizes):
-    matrices = evaluation_view(sizes, canvas=shape, image_size=size, resize=resize)
+    matrices = evaluation_homographies(sizes, canvas=shape, image_size=size, resize=resize)
     return warp(images, matrices, size, fill=FILL, subsamples=subsamples_for(shape, size, resize=resize))
 
   ours = view(image[None], np.array([shape], np.int32))
@@ -82,7 +82,7 @@ def test_the_evaluation_view_is_pillows_antialiased_resize_and_crop(shrink, shap
 
 def test_a_crop_of_shrink_one_is_the_canvas_itself():
   image = photograph(60, 60)
-  matrices = evaluation_view(np.array([[60, 60]]), canvas=(60, 60), image_size=60)
+  matrices = evaluation_homographies(np.array([[60, 60]]), canvas=(60, 60), image_size=60)
   view = resample(image[None], matrices, 60, fill=FILL, subsamples=1)
   np.testing.assert_allclose(view[0], image, atol=1e-3)
 
@@ -91,7 +91,13 @@ def test_bilinear_warps_are_opencvs_to_a_grey_level():
   images = np.stack([photograph(120, 150, seed) for seed in range(8)])
   draw = jax.jit(
     functools.partial(
-      training_view, canvas=(120, 150), image_size=90, crop_scale=(0.2, 1), flip=0.5, rotation=20, perspective=0.3
+      training_homographies,
+      canvas=(120, 150),
+      image_size=90,
+      crop_scale=(0.2, 1),
+      flip=0.5,
+      rotation=20,
+      perspective=0.3,
     )
   )
   matrices = draw(jax.random.key(0), np.tile([120, 150], (8, 1)))
@@ -212,7 +218,7 @@ def test_each_of_thirteen_channels_is_resampled_as_if_alone(dtype):
 
 def test_a_sharded_batch_is_resampled_without_talk_between_devices(mesh8):
   def view(key, images, size):
-    matrices = training_view(
+    matrices = training_homographies(
       key,
       size,
       canvas=(24, 24),

@@ -154,7 +154,7 @@ def test_empty_and_missing_splits_and_roots_are_errors(lists):
   (lists / 'latin.txt').write_bytes(b'images/finch/a.png 0\nimages/f\xfcnf.png 0\n')
   with pytest.raises(InputError, match='not UTF-8 text .byte 0xfc in line 2'):
     opened(lists, 'latin.txt')
-  with pytest.raises(InputError, match="'list' is not known"):
+  with pytest.raises(InputError, match="unknown data.source 'list'"):
     open_source(DataOptions('list', str(lists)), 'train.txt')
 
 
@@ -268,5 +268,5 @@ def test_arrays_in_memory_are_a_source_too():
 def test_the_synthetic_source_is_opened_by_name():
   source = open_source(DataOptions('synthetic'), 'train[:4]')
   assert len(source) == 4 and source.channels.names == ('R', 'G', 'B')
-  with pytest.raises(InputError, match='have channels RGB, not B02'):
+  with pytest.raises(InputError, match='have the channels RGB, not B02'):
     open_source(DataOptions('synthetic', channels='B02'), 'train[:4]')

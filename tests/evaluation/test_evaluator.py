@@ -30,7 +30,14 @@ def judge(network, source, mesh, subsets=((0, 1, 2), (0, 2), (1,)), batch_size=1
   model, own = network
   order = source.channels.order(channels)
   evaluator = Evaluator(
-    model, subsets, order=order, image_size=12, resize=1.0, fill=MEAN, may_lack=source.may_lack, mesh=mesh
+    model,
+    subsets,
+    source_index=order,
+    image_size=12,
+    resize=1.0,
+    fill=MEAN,
+    has_missing_channels=source.has_missing_channels,
+    mesh=mesh,
   )
   return evaluator(variables or own, evaluation_batches(source, batch_size=batch_size))
 
@@ -43,7 +50,14 @@ def direct(network, images, **kwargs):
 def test_judging_needs_no_word_between_devices(network, mesh8):
   model, variables = network
   evaluator = Evaluator(
-    model, [(0, 2)], order=(0, 1, 2), image_size=12, resize=1.0, fill=MEAN, may_lack=False, mesh=mesh8
+    model,
+    [(0, 2)],
+    source_index=(0, 1, 2),
+    image_size=12,
+    resize=1.0,
+    fill=MEAN,
+    has_missing_channels=False,
+    mesh=mesh8,
   )
   shapes = (jnp.zeros((16, 12, 12, 3)), jnp.ones((16, 3), bool), jnp.zeros(16, jnp.int32), jnp.ones(16, bool))
   program = evaluator._judges[(0, 2)].lower(variables, evaluator._empty_tally(), *shapes).compile().as_text()
@@ -56,24 +70,24 @@ def test_every_example_counts_once_on_any_number_of_devices(network, mesh1, mesh
   for mesh in (mesh1, mesh8):
     judged, indices = judge(network, source, mesh)
     np.testing.assert_array_equal(indices, np.arange(count))
-    for subset, judgement in judged.items():
+    for subset, result in judged.items():
       logits = direct(network, images[..., list(subset)], subset=subset)
       predicted = logits.argmax(-1)
-      np.testing.assert_array_equal(judgement.predictions, predicted)
+      np.testing.assert_array_equal(result.predictions, predicted)
       np.testing.assert_array_equal(
-        judgement.confusion, sklearn_metrics.confusion_matrix(source.labels, predicted, labels=range(CLASSES))
+        result.confusion, sklearn_metrics.confusion_matrix(source.labels, predicted, labels=range(CLASSES))
       )
       loss = optax.softmax_cross_entropy_with_integer_labels(logits, source.labels).mean()
-      np.testing.assert_allclose(judgement.loss, loss, rtol=1e-4)
+      np.testing.assert_allclose(result.loss, loss, rtol=1e-4)
 
 
 def test_the_scores_are_scikit_learns(network, mesh8):
   source, _ = source_of(50)
   judged, _ = judge(network, source, mesh8)
-  for judgement in judged.values():
-    summary = judgement.summary(bootstrap=10)
+  for result in judged.values():
+    summary = result.summary(bootstrap=10)
     options = {'labels': range(CLASSES), 'average': 'macro', 'zero_division': 0}
-    truth, predicted = source.labels, judgement.predictions
+    truth, predicted = source.labels, result.predictions
     assert summary['accuracy'] == pytest.approx(sklearn_metrics.accuracy_score(truth, predicted))
     for name in ('precision', 'recall', 'f1'):
       assert summary[name] == pytest.approx(getattr(sklearn_metrics, f'{name}_score')(truth, predicted, **options))
@@ -105,16 +119,16 @@ def test_the_channels_of_a_source_and_their_presence_are_put_in_the_networks_ord
   )
   straight, _ = judge(network, source, mesh8)
   reordered, _ = judge(network, turned, mesh8)
-  for subset, judgement in straight.items():
-    np.testing.assert_array_equal(judgement.predictions, reordered[subset].predictions)
-    np.testing.assert_allclose(judgement.loss, reordered[subset].loss, rtol=1e-6)
+  for subset, result in straight.items():
+    np.testing.assert_array_equal(result.predictions, reordered[subset].predictions)
+    np.testing.assert_allclose(result.loss, reordered[subset].loss, rtol=1e-6)
 
 
 def test_an_example_is_judged_on_what_it_has_of_a_subset(network, mesh8):
   present = np.ones((20, 3), bool)
   present[4] = [True, True, False]
   source, images = source_of(20, present)
-  assert source.may_lack
+  assert source.has_missing_channels
   judged, _ = judge(network, source, mesh8)
   for subset in ((0, 1, 2), (0, 2)):
     left = tuple(index for index in subset if index != 2)

@@ -78,7 +78,7 @@ def estimate(images, batch_size, mesh, subsets=SUBSETS, present=None):
     subsets,
     read(),
     lambda _, batch: (batch['image'].astype(jnp.float32), batch['present']),
-    may_lack=not present.all(),
+    has_missing_channels=not present.all(),
     mesh=mesh,
   )
 
@@ -167,7 +167,7 @@ def test_settings_that_cannot_be_are_said(mesh8):
 
 def test_a_group_norm_run_that_wants_recalibration_is_refused_before_it_trains(tmp_path):
   with pytest.raises(InputError, match='nothing to recalibrate'):
-    loop.Run(small_config(**{'model.norm': 'group', 'train.recalibrate': True}), tmp_path / 'w')
+    loop.Trainer(small_config(**{'model.norm': 'group', 'train.recalibrate': True}), tmp_path / 'w')
   assert not (tmp_path / 'w').exists()
 
 
@@ -247,7 +247,7 @@ def test_a_loaded_network_uses_what_is_stored_for_the_right_subsets_only(copied)
 def test_what_is_stored_for_other_weights_is_not_used(copied, monkeypatch):
   put(copied, kept={'RG'})
   warned = []
-  monkeypatch.setattr('flaxnets.inference.network.logging.warning', lambda text, *args: warned.append(text % args))
+  monkeypatch.setattr('flaxnets.inference.restore.logging.warning', lambda text, *args: warned.append(text % args))
   path = copied / 'recalibrated'
   net = flaxnets.load(copied, recalibrated=False)
   net.variables['params']['head']['dense']['bias'] = net.variables['params']['head']['dense']['bias'] + 1

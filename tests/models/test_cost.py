@@ -12,7 +12,7 @@ from flaxnets.models import cost
 
 
 def counted(name, image_size, subset=(0, 1, 2), **kwargs):
-  return cost.macs(models.build(name, channels=3, num_classes=50, **kwargs), subset, image_size)['macs']
+  return cost.macs(models.build(name, num_channels=3, num_classes=50, **kwargs), subset, image_size)['macs']
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,12 @@ def test_the_plain_stem_costs_the_same_and_gains_nothing_from_missing_channels()
 
 
 def test_parameters_are_those_of_the_well_known_network():
-  model = models.build('resnet50', channels=3, num_classes=1000)
+  model = models.build('resnet50', num_channels=3, num_classes=1000)
   assert cost.parameters(cost.initial_shapes(model, 64)) == 25_557_032
 
 
 def test_mixing_is_counted_apart():
-  model = models.build('resnet18', channels=13, num_classes=10)
+  model = models.build('resnet18', num_channels=13, num_classes=10)
   full, one = cost.macs(model, tuple(range(13)), 64), cost.macs(model, (3,), 64)
   assert full['mixing_macs'] == 0
   assert one['mixing_macs'] == 7 * 7 * 13 * 64
@@ -49,7 +49,7 @@ def test_mixing_is_counted_apart():
 
 
 def test_flops_fall_with_the_subset_and_are_about_two_a_mac():
-  model = models.build('resnet18', channels=3, num_classes=50)
+  model = models.build('resnet18', num_channels=3, num_classes=50)
   full, one = (cost.flops(model, subset, 96) for subset in ((0, 1, 2), (0,)))
   assert one < full
   assert 1.5 < full / 333_585_408 < 2.0  # below two: XLA leaves the taps on padding out
@@ -57,7 +57,7 @@ def test_flops_fall_with_the_subset_and_are_about_two_a_mac():
 
 def test_matrix_products_inside_a_checkpointed_part_are_found():
   class Checkpointed(nn.Module):
-    channels = 3
+    num_channels = 3
 
     @nn.compact
     def __call__(self, x, subset=None):
@@ -68,7 +68,7 @@ def test_matrix_products_inside_a_checkpointed_part_are_found():
 
 def test_the_body_of_a_scan_counts_as_often_as_it_runs():
   class Repeated(nn.Module):
-    channels = 3
+    num_channels = 3
 
     @nn.compact
     def __call__(self, x, subset=None):
@@ -79,7 +79,7 @@ def test_the_body_of_a_scan_counts_as_often_as_it_runs():
 
 
 def test_the_command_prints_a_list_and_nothing_else():
-  command = [sys.executable, '-m', 'flaxnets.models.cost', '--image_size=32', '--width=8', '--subsets=RG;B', '--json']
+  command = [sys.executable, '-m', 'flaxnets', 'cost', '--image_size=32', '--width=8', '--subsets=RG;B', '--json']
   done = subprocess.run(command, capture_output=True, text=True, check=True)
   rows = json.loads(done.stdout)
   assert [row['channels'] for row in rows] == ['RG', 'B']
@@ -87,6 +87,6 @@ def test_the_command_prints_a_list_and_nothing_else():
 
 
 def test_the_command_says_what_there_is():
-  done = subprocess.run([sys.executable, '-m', 'flaxnets.models.cost', '--model=vgg'], capture_output=True, text=True)
+  done = subprocess.run([sys.executable, '-m', 'flaxnets', 'cost', '--model=vgg'], capture_output=True, text=True)
   assert done.returncode == 1
-  assert done.stderr == "flaxnets.models.cost: no model 'vgg'; there are resnet18, resnet34, resnet50, resattention\n"
+  assert done.stderr == "flaxnets cost: no model 'vgg'; there are resnet18, resnet34, resnet50, resattention\n"

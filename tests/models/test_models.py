@@ -17,7 +17,7 @@ from flaxnets.nn.stem import FILLS, fill, put_statistics
 
 
 def small(name='resnet18', **kwargs):
-  return models.build(name, **{'channels': 3, 'num_classes': 6, 'width': 8} | kwargs)
+  return models.build(name, **{'num_channels': 3, 'num_classes': 6, 'width': 8} | kwargs)
 
 
 def start(model, size=32, channels=3):
@@ -129,7 +129,7 @@ def test_max_pooling_is_flax_own(size):
 
 
 def test_weights_begin_as_in_the_pytorch_recipe():
-  model = models.build('resnet18', channels=3, num_classes=50)
+  model = models.build('resnet18', num_channels=3, num_classes=50)
   variables, _ = start(model)
   params = variables['params']
   kernel = params['stage3_block1']['conv1']['kernel']  # 3 x 3, 256 features: deviation sqrt(2 / (9 * 256))

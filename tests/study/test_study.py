@@ -262,7 +262,7 @@ def done(tmp_path, monkeypatch):
 
   monkeypatch.setattr(runner, 'launch', launch)
   for _ in range(3):
-    codes.append(runner.carry_out(wanted))
+    codes.append(runner.run_study(wanted))
     jobs.append(None)
   return wanted, codes, jobs
 
@@ -326,7 +326,7 @@ def test_a_folder_with_another_run_is_a_failure_in_its_row_and_not_in_the_others
 
 def test_asked_about_other_subsets_a_finished_run_is_judged_again(done):
   wanted, _, jobs = done
-  runner.carry_out(Study(wanted.runs, wanted.out, subsets='R'), 'whole,expert-R')
+  runner.run_study(Study(wanted.runs, wanted.out, subsets='R'), 'whole,expert-R')
   assert jobs[-2:] == ['whole', 'whole-seed1']  # an expert has but its own
 
 
@@ -344,7 +344,7 @@ def test_two_studies_cannot_go_on_in_one_folder(tmp_path):
   with (tmp_path / '.lock').open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX)
     with pytest.raises(InputError, match='another study is going on there'):
-      runner.carry_out(wanted)
+      runner.run_study(wanted)
 
 
 # The command, with processes of its own.

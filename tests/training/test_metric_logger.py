@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from flaxnets.errors import InputError
-from flaxnets.training.metric_logger import MOST_SKIPPED, Journal
+from flaxnets.training.metric_logger import MAX_SKIPPED, MetricLogger
 
 
 def metrics(loss, accuracy=0.5, skipped=0):
@@ -21,7 +21,7 @@ def metrics(loss, accuracy=0.5, skipped=0):
 
 
 def journal(folder, start=0):
-  return contextlib.closing(Journal(folder, start, 1000, batch_size=8))
+  return contextlib.closing(MetricLogger(folder, start, 1000, batch_size=8))
 
 
 def lines(folder):
@@ -47,16 +47,16 @@ def test_steps_without_a_finite_loss_are_left_out_of_the_mean_and_counted(tmp_pa
 
 
 def test_a_loss_that_is_never_finite_ends_the_run_with_advice(tmp_path):
-  advice = rf'not been finite for {MOST_SKIPPED} steps .* lower train.learning_rate'
+  advice = rf'not been finite for {MAX_SKIPPED} steps .* lower train.learning_rate'
   with pytest.raises(InputError, match=advice), journal(tmp_path) as told:
-    for step in range(1, MOST_SKIPPED + 2):
+    for step in range(1, MAX_SKIPPED + 2):
       told.dispatched(step, metrics(np.nan), every=10)
   assert all(line['loss'] is None for line in lines(tmp_path))
 
 
 def test_one_finite_step_begins_the_count_anew(tmp_path):
   with journal(tmp_path) as told:
-    for step in range(1, 3 * MOST_SKIPPED):
+    for step in range(1, 3 * MAX_SKIPPED):
       told.dispatched(step, metrics(1.0 if step % 40 == 0 else np.nan), every=10)
 
 

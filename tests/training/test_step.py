@@ -7,7 +7,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-from flaxnets.augment.pipeline import make_view
+from flaxnets.augment.pipeline import training_view
 from flaxnets.runtime import devices
 from flaxnets.training import optim
 from flaxnets.training.step import initial_state, make_train_step
@@ -34,9 +34,9 @@ def host_batch(size=16, seed=0):
 
 
 def view_of(mode='hierarchical', seed=0):
-  return make_view(
+  return training_view(
     seed=seed,
-    order=(0, 1, 2),
+    source_index=(0, 1, 2),
     canvas=(20, 20),
     image_size=12,
     fill=MEAN,
@@ -252,7 +252,11 @@ def test_channels_and_their_presence_come_in_the_order_of_the_network_whatever_t
     'presence_probability': 0.0,
     'presence_fill': 'absent',
   }
-  straight = make_view(order=(0, 1, 2), fill=MEAN, **kwargs)(jnp.asarray(0), jax.tree.map(jnp.asarray, batch))
-  reordered = make_view(order=(1, 2, 0), fill=MEAN, **kwargs)(jnp.asarray(0), jax.tree.map(jnp.asarray, turned))
+  straight = training_view(source_index=(0, 1, 2), fill=MEAN, **kwargs)(
+    jnp.asarray(0), jax.tree.map(jnp.asarray, batch)
+  )
+  reordered = training_view(source_index=(1, 2, 0), fill=MEAN, **kwargs)(
+    jnp.asarray(0), jax.tree.map(jnp.asarray, turned)
+  )
   jax.tree.map(np.testing.assert_array_equal, straight, reordered)
   np.testing.assert_array_equal(reordered[1][:, 0], batch['present'])
