@@ -1,10 +1,10 @@
-# make setup | test | benchmarks | lint | demo | lock      (each but lock begins with setup)
+# make setup | test | slow | benchmarks | lint | demo | lock      (each but lock begins with setup)
 PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 VENV ?= .venv
 WORKDIR ?= runs/demo
 BIN := $(VENV)/bin
 
-.PHONY: setup test benchmarks lint demo lock clean
+.PHONY: setup test slow benchmarks lint demo lock clean
 
 setup: $(VENV)/.done
 
@@ -18,6 +18,10 @@ $(VENV)/.done: requirements.lock pyproject.toml
 
 test: setup
 	$(BIN)/python -m pytest -n 2
+
+# What takes longer: the wheel, installed and used.
+slow: setup
+	$(BIN)/python -m pytest -m slow
 
 # Each benchmark once, with settings so small that its numbers mean nothing: that they keep working.
 benchmarks: setup
