@@ -1,10 +1,10 @@
-# make setup | test | slow | benchmarks | lint | demo | lock      (each but lock begins with setup)
+# make setup | test | slow | benchmarks | lint | docs | demo | lock      (each but lock begins with setup)
 PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 VENV ?= .venv
 WORKDIR ?= runs/demo
 BIN := $(VENV)/bin
 
-.PHONY: setup test slow benchmarks lint demo lock clean
+.PHONY: setup test slow benchmarks lint docs demo lock clean
 
 setup: $(VENV)/.done
 
@@ -30,6 +30,10 @@ benchmarks: setup
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+# The documentation, into site/. A broken link or reference is an error.
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet
 
 demo: setup
 	$(BIN)/flaxnets train --config=demo --workdir=$(WORKDIR)

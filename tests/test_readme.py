@@ -46,7 +46,7 @@ def test_the_layer_is_an_ordinary_convolution_that_takes_any_subset(names):
 def test_nnx_gives_the_same_through_its_bridge(names):
   exec(BLOCKS[1], names)
   assert names['three'].shape == (4, 8, 8, 64)
-  parameters = {'params': {'kernel': names['nnx_layer'].kernel.value}}
+  parameters = {'params': {'kernel': names['nnx_layer'].kernel[...]}}
   variables = flaxnets.put_statistics(names['variables'] | parameters, flaxnets.channel_statistics(names['images']))
   expected = names['layer'].apply(variables, names['images'][..., [1, 2, 7]], subset=(1, 2, 7))
   np.testing.assert_allclose(names['three'], expected, rtol=1e-5, atol=1e-5)

@@ -43,12 +43,12 @@ def run(program: str, command: ModuleType, arguments: Sequence[str]) -> int:
   logging.set_verbosity(logging.WARNING)
   # Grain hands absl's global flags to its worker processes, and so wants them parsed. Ours are not among them.
   absl.flags.FLAGS([program])
+  if {'--help', '-help', '-h'} & set(arguments):
+    print(help_text(program, command))
+    return 0
   flags = absl.flags.FlagValues()
   try:
     command.define(flags)
-    if {'--help', '-help', '-h'} & set(arguments):
-      print(_help(program, command, flags))
-      return 0
     rest = _parse(flags, list(arguments))
     _check_arguments(command.ARGUMENTS, rest)
     return command.main(flags, rest) or 0
@@ -191,7 +191,10 @@ def _check_arguments(form: str, rest: Sequence[str]) -> None:
     raise UsageError(f'{form.split()[len(rest)]} is missing; --help shows the usage')
 
 
-def _help(program: str, command: ModuleType, flags: absl.flags.FlagValues) -> str:
+def help_text(program: str, command: ModuleType) -> str:
+  """What --help prints: the usage line, the docstring of the command's module and every flag."""
+  flags = absl.flags.FlagValues()
+  command.define(flags)
   lines = [f'usage: {program} [--flag=value ...] {command.ARGUMENTS}'.rstrip(), '', (command.__doc__ or '').strip(), '']
   for name in sorted(flags, key=lambda name: flags[name].default is not None):
     flag = flags[name]
