@@ -201,7 +201,7 @@ def whole_steps(
   batch = flax_contenders.network_batch(args.batch_size, args.image_size, args.num_classes)
   contenders = {'flaxnets': flax_contenders.Training(model, variables, batch, mesh, config, whole=False)}
   if peer:
-    sizes = {'channels': 3, 'num_classes': args.num_classes, 'width': args.width}
+    sizes = {'num_channels': 3, 'num_classes': args.num_classes, 'width': args.width}
     contenders['torch'] = peer.Training(
       args.model,
       sizes,

@@ -18,8 +18,8 @@ from typing import Any
 
 import jax
 
+from flaxnets.analysis.text import columns
 from flaxnets.errors import InputError
-from flaxnets.models.cost import columns
 from flaxnets.runtime import provenance
 from flaxnets.runtime.machine import cores
 

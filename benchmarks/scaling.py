@@ -209,11 +209,11 @@ def _free_port() -> int:
 
 
 def serve(
-  args: argparse.Namespace, devices: int, batch_size: int, coordinator: str, processes: int, process: int
+  args: argparse.Namespace, device_count: int, batch_size: int, coordinator: str, processes: int, process: int
 ) -> Callable[[str, int], Any]:
   """For a child process; see `answer`."""
   devices.start([batch_size], coordinator=coordinator, processes=processes, process=process)
-  mesh = devices.data_mesh(jax.devices()[:devices])
+  mesh = devices.data_mesh(jax.devices()[:device_count])
   trained: dict[str, Any] = {}
 
   def answer(what: str, amount: int) -> Any:

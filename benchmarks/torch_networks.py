@@ -26,10 +26,10 @@ def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
 class Standardize(nn.Module):
   """(x - mean) / std per channel, as in the Flax networks: they too are given raw pixels."""
 
-  def __init__(self, channels: int):
+  def __init__(self, num_channels: int):
     super().__init__()
-    self.register_buffer('mean', torch.zeros(channels))
-    self.register_buffer('std', torch.ones(channels))
+    self.register_buffer('mean', torch.zeros(num_channels))
+    self.register_buffer('std', torch.ones(num_channels))
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
     return (x - self.mean[:, None, None]) / self.std[:, None, None]
@@ -38,10 +38,10 @@ class Standardize(nn.Module):
 class Stem(nn.Module):
   """7 x 7 at stride 2, BatchNorm, ReLU, 3 x 3 maximum at stride 2; for small images 3 x 3 and no pooling."""
 
-  def __init__(self, channels: int, width: int, small_images: bool):
+  def __init__(self, num_channels: int, width: int, small_images: bool):
     super().__init__()
-    self.standardize = Standardize(channels)
-    self.conv = conv(channels, width, 3) if small_images else conv(channels, width, 7, 2)
+    self.standardize = Standardize(num_channels)
+    self.conv = conv(num_channels, width, 3) if small_images else conv(num_channels, width, 7, 2)
     self.norm = nn.BatchNorm2d(width)
     self.pool = nn.Identity() if small_images else nn.MaxPool2d(3, 2, 1)
 
@@ -102,13 +102,13 @@ class ResNet(nn.Module):
     block: Any,
     expansion: int,
     *,
-    channels: int,
+    num_channels: int,
     num_classes: int,
     width: int,
     small_images: bool,
   ):
     super().__init__()
-    self.stem = Stem(channels, width, small_images)
+    self.stem = Stem(num_channels, width, small_images)
     self.blocks, inputs = [], width
     for stage, blocks in enumerate(stage_sizes):
       features = width * 2**stage * expansion
@@ -141,9 +141,9 @@ class Attention(nn.Module):
 class ResAttentionNet(nn.Module):
   """See `flaxnets.models.resattention.ResAttentionNet`."""
 
-  def __init__(self, *, channels: int, num_classes: int, width: int, small_images: bool):
+  def __init__(self, *, num_channels: int, num_classes: int, width: int, small_images: bool):
     super().__init__()
-    self.stem = Stem(channels, width, small_images)
+    self.stem = Stem(num_channels, width, small_images)
     self.layer2_block = bottleneck(width, 4 * width)
     self.layer2_attention = Attention(4 * width)
     self.layer3_block = bottleneck(4 * width, 8 * width)
@@ -162,13 +162,13 @@ RESNETS = {
 }
 
 
-def build(name: str, *, channels: int, num_classes: int, width: int = 64, small_images: bool = False) -> nn.Module:
-  """The PyTorch network of a name in `flaxnets.models.MODELS`: (b, channels, h, w) raw pixels -> logits.
+def build(name: str, *, num_channels: int, num_classes: int, width: int = 64, small_images: bool = False) -> nn.Module:
+  """The PyTorch network of a name in `flaxnets.models.MODELS`: (b, num_channels, h, w) raw pixels -> logits.
 
   Raises:
     InputError: for a network that has no counterpart here.
   """
-  sizes = {'channels': channels, 'num_classes': num_classes, 'width': width, 'small_images': small_images}
+  sizes = {'num_channels': num_channels, 'num_classes': num_classes, 'width': width, 'small_images': small_images}
   if name == 'resattention':
     return ResAttentionNet(**sizes)
   if name not in RESNETS:

@@ -97,12 +97,12 @@ def benchmark(args: argparse.Namespace) -> list[Row]:
   Raises:
     InputError: where the two sides do not compute the same, or a setting cannot be.
   """
-  devices = jax.devices()
+  found = jax.devices()
   # One device a core on CPUs, where PyTorch uses all cores; but one GPU, as PyTorch uses one.
-  mesh = devices.data_mesh(devices if devices[0].platform == 'cpu' else devices[:1])
+  mesh = devices.data_mesh(found if found[0].platform == 'cpu' else found[:1])
   devices.check_batch(args.batch_size, mesh, '--batch_size')
   peer = find_peer()
-  device = peer and peer.device_for(devices[0].platform)
+  device = peer and peer.device_for(found[0].platform)
   rows = []
   for name in args.models:
     comparison = Comparison(args, name, mesh, peer, device)
@@ -141,7 +141,7 @@ class Comparison:
   def __init__(self, args: argparse.Namespace, name: str, mesh: Mesh, peer: Any, device: Any):
     self.args, self.name, self.mesh, self.peer, self.device = args, name, mesh, peer, device
     self.on_gpu = mesh.devices.flat[0].platform != 'cpu'
-    self.sizes = {'channels': len(flax_contenders.FULL), 'num_classes': args.num_classes, 'width': args.width}
+    self.sizes = {'num_channels': len(flax_contenders.FULL), 'num_classes': args.num_classes, 'width': args.width}
     # Of the network with DynamicConv; its plain twin has the same weights, and no use for the correlation.
     whole = self.network(self.config('float32', plain=False))
     self.variables = flax_contenders.variables_of(whole, args.image_size)
