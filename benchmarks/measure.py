@@ -41,7 +41,7 @@ def parser(module: str, description: str, *, repeats: int = 7, seconds: float = 
 def positive(text: str) -> int:
   """An argparse type: an integer of at least 1."""
   if not text.isdecimal() or int(text) < 1:
-    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 1 on')
+    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least 1')
   return int(text)
 
 
