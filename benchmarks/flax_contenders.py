@@ -76,8 +76,8 @@ class Training:
     model, variables: a network and its initial variables.
     batch: from `network_batch` or `canvas_batch`.
     mesh: the devices.
-    config: the settings of SGD and, with `whole`, of augmentation and channel sampling.
-    whole: True if the batch contains canvases and the step includes augmentation and sampling; False if the images
+    config: the settings of SGD and, with `full_step`, of augmentation and channel sampling.
+    full_step: True if the batch contains canvases and the step includes augmentation and sampling; False if the images
       go straight into the network.
     learning_rate: constant over all steps.
 
@@ -94,26 +94,27 @@ class Training:
     mesh: Mesh,
     config: ml_collections.ConfigDict,
     *,
-    whole: bool,
+    full_step: bool,
     learning_rate: float = RATE,
   ):
     schedule = optim.schedule('constant', learning_rate=learning_rate, steps=1)
     optimizer = _optimizer(schedule, config)
-    view = experiment.training_view_of(config, FULL, batch['image'].shape[1:3], MEAN) if whole else _as_they_are
+    view = experiment.training_view_of(config, FULL, batch['image'].shape[1:3], MEAN) if full_step else _as_they_are
     step = make_train_step(
       model,
       optimizer,
       schedule,
       mesh,
       view,
-      masked=whole and config.presence.mode != 'none',
+      masked=full_step and config.presence.mode != 'none',
       label_smoothing=config.train.label_smoothing,
       accumulate=config.train.accumulate,
       ema=config.train.ema,
     )
     self.batch = jax.device_put(dict(batch), devices.sharded(mesh))
     self.state = jax.jit(
-      lambda given: initial_state(given, optimizer, ema=config.train.ema > 0), out_shardings=devices.replicated(mesh)
+      lambda variables: initial_state(variables, optimizer, ema=config.train.ema > 0),
+      out_shardings=devices.replicated(mesh),
     )(variables)
     self.step, self.compile_seconds = _compiled(step, self.state, self.batch)
     self.mesh = mesh
@@ -163,7 +164,7 @@ class Evaluation:
     return _bytes_accessed(self.forward)
 
 
-class Judging:
+class FullEvaluation:
   """The evaluator on all channels: host batch to device, warp, network, sums, predictions to the host."""
 
   def __init__(

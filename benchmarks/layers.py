@@ -102,7 +102,7 @@ def benchmark(args: argparse.Namespace) -> list[Row]:
     peer.set_tf32(False)
   with jax.default_matmul_precision('highest'):
     rows = convolutions(args, layers_of(model, args.image_size), sides)
-    return rows + rest(args, rows, whole_steps(args, config, model, mesh, peer, device))
+    return rows + rest(args, rows, complete_steps(args, config, model, mesh, peer, device))
 
 
 def layers_of(model: nn.Module, image_size: int) -> collections.Counter[Layer]:
@@ -193,13 +193,13 @@ def _row(name: str, timings: dict[str, Timing], count: int, details: dict[str, A
   )
 
 
-def whole_steps(
+def complete_steps(
   args: argparse.Namespace, config: Any, model: nn.Module, mesh: Mesh, peer: Any, device: Any
 ) -> dict[str, Timing]:
   """Times the complete training step of both sides, in turns."""
   variables = flax_contenders.variables_of(model, args.image_size)
   batch = flax_contenders.network_batch(args.batch_size, args.image_size, args.num_classes)
-  contenders = {'flaxnets': flax_contenders.Training(model, variables, batch, mesh, config, whole=False)}
+  contenders = {'flaxnets': flax_contenders.Training(model, variables, batch, mesh, config, full_step=False)}
   if peer:
     sizes = {'num_channels': 3, 'num_classes': args.num_classes, 'width': args.width}
     contenders['torch'] = peer.Training(
@@ -220,12 +220,12 @@ def whole_steps(
 
 def rest(args: argparse.Namespace, rows: Sequence[Row], steps: dict[str, Timing]) -> list[Row]:
   """Rows for the complete step and for everything but convolutions: norms, activations, pooling, SGD, waiting."""
-  whole, convolved = _row(f'layers/{args.model}/step', steps, 1, {}), rows[-1]
-  left = {'flaxnets': whole.value - convolved.value}
-  if whole.ratio is not None:
-    left['torch'] = whole.details['torch_ms'] - convolved.details['torch_ms']
+  step, convolved = _row(f'layers/{args.model}/step', steps, 1, {}), rows[-1]
+  left = {'flaxnets': step.value - convolved.value}
+  if step.ratio is not None:
+    left['torch'] = step.details['torch_ms'] - convolved.details['torch_ms']
   return [
-    whole,
+    step,
     _row(f'layers/{args.model}/rest', {side: Timing(0.0, [value / 1000]) for side, value in left.items()}, 1, {}),
   ]
 

@@ -54,11 +54,11 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     for count in args.devices:
       groups[f'{count} device{"s" * (count > 1)}'] = stack.enter_context(Group(args, count))
     first = next(iter(groups.values()))
-    if args.processes > 1 and (not first.real or first.there >= args.processes):
+    if args.processes > 1 and (not first.real or first.found >= args.processes):
       groups[f'{args.processes} processes'] = stack.enter_context(
         Group(args, args.processes, args.processes, first.real)
       )
-    groups = {name: group for name, group in groups.items() if group.there >= group.devices}
+    groups = {name: group for name, group in groups.items() if group.found >= group.devices}
     losses = {name: group.losses(args.steps) for name, group in groups.items()}
     timings = in_turns(
       {name: functools.partial(group.step_time, args.seconds) for name, group in groups.items()}, args.repeats
@@ -155,7 +155,7 @@ class Group:
 
   Attributes:
     devices, batch_size: over all processes.
-    there: number of devices that the processes found.
+    found: number of devices that the processes found.
     real: whether those devices are real rather than simulated.
   """
 
@@ -175,7 +175,7 @@ class Group:
       self._children.append(
         Child(serve, args, devices, self.batch_size, coordinator, processes, process, environment=environment)
       )
-    self.there, self.real = self._ask('devices')[0]
+    self.found, self.real = self._ask('devices')[0]
 
   def _ask(self, what: str, amount: int = 0) -> list[Any]:
     for child in self._children:
@@ -269,7 +269,7 @@ def _batch(args: argparse.Namespace, batch_size: int, mesh: jax.sharding.Mesh, n
   """A fixed batch of noise, seeded with `number`; this process's shard of it, on its devices."""
   random = np.random.default_rng(number)
   side = _canvas(args)
-  whole = {
+  batch = {
     'image': random.integers(0, 256, (batch_size, side, side, 3), np.uint8),
     'size': np.full((batch_size, 2), side, np.int32),
     'label': random.integers(0, CLASSES, batch_size, np.int32),
@@ -277,7 +277,7 @@ def _batch(args: argparse.Namespace, batch_size: int, mesh: jax.sharding.Mesh, n
   }
   share = batch_size // jax.process_count()
   mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
-  return next(devices.to_devices([{key: value[mine] for key, value in whole.items()}], mesh))
+  return next(devices.to_devices([{key: value[mine] for key, value in batch.items()}], mesh))
 
 
 if __name__ == '__main__':

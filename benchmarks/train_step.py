@@ -143,9 +143,9 @@ class Comparison:
     self.on_gpu = mesh.devices.flat[0].platform != 'cpu'
     self.sizes = {'num_channels': len(flax_contenders.FULL), 'num_classes': args.num_classes, 'width': args.width}
     # The variables of the network with DynamicConv; the plain network has the same weights and ignores the correlation.
-    whole = self.network(self.config('float32', plain=False))
-    self.variables = flax_contenders.variables_of(whole, args.image_size)
-    self.macs = cost.macs(whole, flax_contenders.FULL, args.image_size)['macs']
+    full = self.network(self.config('float32', plain=False))
+    self.variables = flax_contenders.variables_of(full, args.image_size)
+    self.macs = cost.macs(full, flax_contenders.FULL, args.image_size)['macs']
     self.agreement = self.check_same() if peer else None
 
   def config(self, dtype: str, *, plain: bool) -> ml_collections.ConfigDict:
@@ -172,7 +172,7 @@ class Comparison:
     config.train.weight_decay = 0.1
     with _precision('float32', self.on_gpu):
       training = flax_contenders.Training(
-        self.network(config), self.variables, batch, one, config, whole=False, learning_rate=1.0
+        self.network(config), self.variables, batch, one, config, full_step=False, learning_rate=1.0
       )
       evaluation = flax_contenders.Evaluation(self.network(config), self.variables, batch['image'], one)
     self.peer.set_tf32(False)
@@ -225,17 +225,17 @@ class Comparison:
 
   def ours(self, dtype: str, mode: str) -> dict[str, Callable[[int], Any]]:
     """The compiled contenders 'network', which does the same work as PyTorch, and 'full'."""
-    plain, whole = (self.config(dtype, plain=plain) for plain in (True, False))
-    batch, canvases = self.batch(), flax_contenders.canvas_batch(whole, self.args.num_classes)
+    plain, full = (self.config(dtype, plain=plain) for plain in (True, False))
+    batch, canvases = self.batch(), flax_contenders.canvas_batch(full, self.args.num_classes)
     if mode == 'train':
       training = functools.partial(flax_contenders.Training, variables=self.variables, mesh=self.mesh)
       return {
-        'network': training(self.network(plain), batch=batch, config=plain, whole=False),
-        'full': training(self.network(whole), batch=canvases, config=whole, whole=True),
+        'network': training(self.network(plain), batch=batch, config=plain, full_step=False),
+        'full': training(self.network(full), batch=canvases, config=full, full_step=True),
       }
     return {
       'network': flax_contenders.Evaluation(self.network(plain), self.variables, batch['image'], self.mesh),
-      'full': flax_contenders.Judging(self.network(whole), self.variables, canvases, self.mesh, whole),
+      'full': flax_contenders.FullEvaluation(self.network(full), self.variables, canvases, self.mesh, full),
     }
 
   def theirs(self, dtype: str, mode: str) -> dict[str, Callable[[int], Any]]:
