@@ -1,1 +1,1 @@
-"""Speed, measured beside a peer in one run: `python -m benchmarks.NAME` in the project's folder; see --help."""
+"""Speed benchmarks beside a peer, in one run: `python -m benchmarks.NAME` in the repository root; see --help."""

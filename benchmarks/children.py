@@ -1,4 +1,4 @@
-"""Contenders in processes of their own: each with its cores, its environment and a JAX that starts afresh."""
+"""Contenders in separate processes: each has its cores, its environment and a fresh JAX."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from flaxnets.errors import InputError
 
 
 class Child:
-  """A process that answers questions, one at a time.
+  """A process that answers one question at a time.
 
   Args:
-    serve: called in the process, returns the function that answers; both at the top level of a module.
-    arguments: of `serve`.
-    cores: how many it may run on, the first of this process's own; 0 for all.
-    environment: variables that it gets besides this process's own; None takes one away.
+    serve: called in the process; returns the function that answers. Must be at the top level of a module.
+    arguments: passed to `serve`.
+    cores: how many cores it may use, the first of this process's cores; 0 for all.
+    environment: variables set in addition to this process's environment; None unsets one.
   """
 
   def __init__(
@@ -33,9 +33,9 @@ class Child:
   ):
     context = multiprocessing.get_context('spawn')
     self._pipe, theirs = context.Pipe()
-    # Not a daemon: those may have no processes of their own, such as PyTorch's workers.
+    # Not a daemon: a daemon must not start processes, such as PyTorch's workers.
     self._process = context.Process(target=_answer, args=(theirs, serve, arguments))
-    # Set here and inherited: in the process JAX, or OpenMP, would already have been loaded, and counted cores.
+    # Set before the start and inherited: once the process runs, JAX or OpenMP may already have counted the cores.
     with _on_cores(cores), _with_environment(environment or {}):
       self._process.start()
     theirs.close()
@@ -44,11 +44,11 @@ class Child:
     self._pipe.send(question)
 
   def receive(self) -> Any:
-    """The answer to what was sent.
+    """Waits for the answer to the question that was sent.
 
     Raises:
       InputError: as raised in the process.
-      RuntimeError: with the traceback of any other error there.
+      RuntimeError: for any other error in the process, with its traceback.
     """
     try:
       answer, error = self._pipe.recv()
@@ -66,7 +66,7 @@ class Child:
     return self.receive()
 
   def close(self) -> None:
-    """Waits for the end of the process, which comes after the question that it is at."""
+    """Lets the process finish its current question and waits for it to exit."""
     self._pipe.close()
     self._process.join()
 
@@ -78,7 +78,7 @@ class Child:
 
 
 def _answer(pipe: Any, serve: Callable[..., Callable[..., Any]], arguments: Sequence[Any]) -> None:
-  """What a child does until nobody listens any more."""
+  """The loop of a child process; it ends when the parent closes the pipe."""
   answer = None
   with contextlib.suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
     while True:
@@ -125,10 +125,10 @@ def _set(variables: Mapping[str, str | None]) -> None:
 
 
 def in_turns(contenders: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Timing]:
-  """`measure.interleaved` for contenders that time themselves: each returns its seconds a unit, once settled.
+  """`measure.interleaved` for contenders that time themselves and return seconds per unit in a steady state.
 
   Raises:
-    InputError: where there is no turn.
+    InputError: for fewer than one turn.
   """
   if repeats < 1:
     raise InputError(f'--repeats is {repeats}; give 1 or more')
@@ -141,13 +141,13 @@ def in_turns(contenders: Mapping[str, Callable[[], float]], repeats: int) -> dic
 
 
 def pace(results: Iterable[Any], wait: Callable[[Any], Any], *, warm: int, seconds: float) -> float:
-  """Seconds a result, once the first ones, which were made ahead of their use, are gone.
+  """Seconds per result in a steady state, after the results that were prefetched.
 
   Args:
-    results: endless; at least three are timed.
-    wait: returns when a result is there on its device; called for each while the next is on its way.
-    warm: how many don't count.
-    seconds: the least that is timed.
+    results: an endless iterable; at least three results are timed.
+    wait: blocks until a result is on its device; called for each result while the next one is being made.
+    warm: how many results to discard first.
+    seconds: the minimum time to measure.
   """
   iterator = iter(results)
   last = None

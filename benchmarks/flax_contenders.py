@@ -1,4 +1,4 @@
-"""Flaxnets' own training step and evaluation, on one batch again and again, for benchmarks/train_step.py."""
+"""flaxnets' training step and evaluation, repeated on one batch, for benchmarks/train_step.py."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ FULL = (0, 1, 2)
 
 
 def variables_of(model: nn.Module, image_size: int, seed: int = 0) -> dict[str, Any]:
-  """First variables on the host, as a network in training has them: no norm layer is left at ones and zeros,
-  so that an error in carrying them over cannot hide."""
+  """Initial variables on the host. The norm layers are randomised as if trained, since their ones and zeros
+  would hide an error in the conversion to PyTorch."""
   variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, image_size, image_size, len(FULL))))
   variables = put_statistics(variables, {'mean': MEAN, 'std': STD, 'correlation': CORRELATION})
   rng = np.random.default_rng(seed)
@@ -47,7 +47,7 @@ def variables_of(model: nn.Module, image_size: int, seed: int = 0) -> dict[str, 
 
 
 def network_batch(batch_size: int, image_size: int, num_classes: int, seed: int = 0) -> dict[str, np.ndarray]:
-  """Float images of the network's size, raw pixels, and labels."""
+  """Float images of raw pixels at the network's input size, and labels."""
   rng = np.random.default_rng(seed)
   return {
     'image': rng.uniform(0, 255, (batch_size, image_size, image_size, len(FULL))).astype(np.float32),
@@ -57,7 +57,7 @@ def network_batch(batch_size: int, image_size: int, num_classes: int, seed: int 
 
 
 def canvas_batch(config: ml_collections.ConfigDict, num_classes: int, seed: int = 0) -> dict[str, np.ndarray]:
-  """A batch as `flaxnets.data.batches` gives them: canvases of bytes, and the sizes that they had."""
+  """A batch as `flaxnets.data.batches` makes it: uint8 canvases, and the original image sizes."""
   rng, side, count = np.random.default_rng(seed), experiment.canvas_side(config), config.train.batch_size
   return {
     'image': rng.integers(0, 256, (count, side, side, len(FULL)), np.uint8),
@@ -70,19 +70,20 @@ def canvas_batch(config: ml_collections.ConfigDict, num_classes: int, seed: int 
 
 
 class Training:
-  """The compiled training step; called with n it takes n steps and waits for the last.
+  """The compiled training step; called with n, it takes n steps and waits for the last one.
 
   Args:
-    model, variables: a network, and where it starts.
-    batch: as `network_batch` or `canvas_batch` gives it.
-    mesh: devices.
-    config: for SGD's numbers; and with whole, for augmentation and the sampling of subsets.
-    whole: whether the batch holds canvases, and the step begins with them. Else its images go straight in.
-    learning_rate: of every step.
+    model, variables: a network and its initial variables.
+    batch: from `network_batch` or `canvas_batch`.
+    mesh: the devices.
+    config: the settings of SGD and, with `full_step`, of augmentation and channel sampling.
+    full_step: True if the batch contains canvases and the step includes augmentation and sampling; False if the images
+      go straight into the network.
+    learning_rate: constant over all steps.
 
   Attributes:
-    state, metrics: see `flaxnets.training.step`, after the latest step.
-    compile_seconds: that tracing and compiling took; None where the first unit of work compiles.
+    state, metrics: after the latest step; see `flaxnets.training.step`.
+    compile_seconds: the time of tracing and compiling; None if the first unit of work compiles.
   """
 
   def __init__(
@@ -93,26 +94,27 @@ class Training:
     mesh: Mesh,
     config: ml_collections.ConfigDict,
     *,
-    whole: bool,
+    full_step: bool,
     learning_rate: float = RATE,
   ):
     schedule = optim.schedule('constant', learning_rate=learning_rate, steps=1)
     optimizer = _optimizer(schedule, config)
-    view = experiment.training_view_of(config, FULL, batch['image'].shape[1:3], MEAN) if whole else _as_they_are
+    view = experiment.training_view_of(config, FULL, batch['image'].shape[1:3], MEAN) if full_step else _as_they_are
     step = make_train_step(
       model,
       optimizer,
       schedule,
       mesh,
       view,
-      masked=whole and config.presence.mode != 'none',
+      masked=full_step and config.presence.mode != 'none',
       label_smoothing=config.train.label_smoothing,
       accumulate=config.train.accumulate,
       ema=config.train.ema,
     )
     self.batch = jax.device_put(dict(batch), devices.sharded(mesh))
     self.state = jax.jit(
-      lambda given: initial_state(given, optimizer, ema=config.train.ema > 0), out_shardings=devices.replicated(mesh)
+      lambda variables: initial_state(variables, optimizer, ema=config.train.ema > 0),
+      out_shardings=devices.replicated(mesh),
     )(variables)
     self.step, self.compile_seconds = _compiled(step, self.state, self.batch)
     self.mesh = mesh
@@ -140,7 +142,7 @@ def _optimizer(schedule: optax.Schedule, config: ml_collections.ConfigDict) -> o
 
 
 class Evaluation:
-  """The forward pass in evaluation mode, compiled; the attributes are those of Training."""
+  """The compiled forward pass in evaluation mode; attributes as in Training."""
 
   def __init__(self, model: nn.Module, variables: Mapping[str, Any], images: np.ndarray, mesh: Mesh):
     batch, everywhere = devices.sharded(mesh), devices.replicated(mesh)
@@ -162,8 +164,8 @@ class Evaluation:
     return _bytes_accessed(self.forward)
 
 
-class Judging:
-  """The evaluator at work on all channels: host batch to device, warp, network, sums, predictions to the host."""
+class FullEvaluation:
+  """The evaluator on all channels: host batch to device, warp, network, sums, predictions to the host."""
 
   def __init__(
     self,
@@ -190,10 +192,10 @@ class Judging:
     self.evaluator(self.variables, itertools.repeat(self.batch, units))
 
   def memory_bytes(self) -> None:
-    """Not known: the evaluator keeps its programs to itself."""
+    """Unknown: the evaluator does not expose its compiled programs."""
 
   def bytes_accessed(self) -> None:
-    """Not known either."""
+    """Unknown, as above."""
 
 
 def _compiled(function: Any, *args: Any) -> tuple[Any, float]:
@@ -203,7 +205,7 @@ def _compiled(function: Any, *args: Any) -> tuple[Any, float]:
 
 
 def _memory(compiled: Any, mesh: Mesh) -> int | None:
-  """Bytes on all devices of the compiled program: arguments, results and temporaries, as XLA plans them."""
+  """Bytes of the compiled program on all devices: arguments, results and temporaries, as XLA plans them."""
   planned = compiled.memory_analysis()
   if planned is None:
     return None
@@ -216,5 +218,5 @@ def _memory(compiled: Any, mesh: Mesh) -> int | None:
 
 
 def _bytes_accessed(compiled: Any) -> float | None:
-  """What the compiled program reads and writes on one device, as XLA counts it."""
+  """Bytes that the compiled program reads and writes on one device, as counted by XLA."""
   return (compiled.cost_analysis() or {}).get('bytes accessed')

@@ -1,10 +1,12 @@
-"""Images a second from files to batches on the devices, beside a PyTorch DataLoader; and training against its step.
+"""Images per second from files to batches on the devices, beside a PyTorch DataLoader; and training from files
+against its step alone.
 
     python -m benchmarks.input_pipeline [--sizes=84,224,500x375] [--cores=1,2] [--root=DIR] [--json=FILE]
 
-Every contender runs in a process of its own that may use so many cores only, and they take turns. Ours hands over
-canvases ('threads', 'workers': what reads) or, with '+warp', the normalised crops that the network sees. The peer
-(see `torch_pipeline`) hands over the latter, so '+warp' is the fair comparison where there is no accelerator to warp.
+Every contender runs in a separate process that is limited to a number of cores, and the contenders take turns. Ours
+delivers canvases, read by 'threads' or by 'workers'. With '+warp' it delivers the normalised crops that the network
+sees. The peer (see `torch_pipeline`) delivers such crops, so '+warp' is the fair comparison without an accelerator that
+does the warp.
 """
 
 from __future__ import annotations
@@ -37,16 +39,16 @@ from flaxnets.runtime import devices, machine
 
 MODES = ('threads', 'threads+warp', 'workers', 'workers+warp')
 MEAN, STD = np.float32([124, 116, 104]), np.float32([58, 57, 57])
-# Batches that may wait on the way, in the reader and on the device: not to be counted as made while the clock ran.
+# Batches that may be buffered in the reader and on the device; they must not count as made while the clock ran.
 AHEAD = 2 + 2 + 1
 
 
 def main(argv: Sequence[str] | None = None) -> list[Row]:
-  """Measures, prints and writes what the flags say; returns the rows."""
+  """Runs the parts that the flags select, prints and writes the rows, and returns them."""
   args = _parser().parse_args(argv)
   cores = args.cores or [count for count in (1, 2) if count <= machine.cores()]
   if max(cores) > machine.cores():
-    raise InputError(f'--cores={max(cores)}, but this process may use {machine.cores()}')
+    raise InputError(f'--cores={max(cores)}, but this process may use {machine.cores()} cores')
   rows = []
   with tempfile.TemporaryDirectory(prefix='flaxnets-benchmark-') as place:
     if 'files' in args.parts:
@@ -58,32 +60,36 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = measure.parser('input_pipeline', 'Speed of the way from image files to the devices.', seconds=1.0)
+  parser = measure.parser(
+    'input_pipeline', 'Speed of the input pipeline, from image files to the devices.', seconds=1.0
+  )
   parser.add_argument('--parts', type=measure.listed(allowed=('files', 'training')), default=['files', 'training'])
   parser.add_argument(
     '--sizes',
     type=measure.listed(),
     default=['84', '224', '500x375'],
-    help='width x height of the JPEGs made for this, pixels',
+    help='width x height of the synthetic JPEGs, pixels',
   )
-  parser.add_argument('--root', default='', help='folder of real images with a train.txt, in place of --sizes')
-  parser.add_argument('--images', type=int, default=256, help='how many JPEGs of each size')
+  parser.add_argument('--root', default='', help='folder of real images with a train.txt; replaces --sizes')
+  parser.add_argument('--images', type=int, default=256, help='number of JPEGs of each size')
   parser.add_argument('--cores', type=measure.listed(int), default=None, help='default: 1,2')
   parser.add_argument('--modes', type=measure.listed(allowed=MODES), default=list(MODES[:3]), help=','.join(MODES))
-  parser.add_argument('--readers', type=int, default=0, help='threads or worker processes of ours; 0 for one a core')
-  parser.add_argument('--no_array_record', dest='array_record', action='store_false', help='leave that case out')
+  parser.add_argument(
+    '--readers', type=int, default=0, help='our reader threads or worker processes; 0 for one per core'
+  )
+  parser.add_argument('--no_array_record', dest='array_record', action='store_false', help='skip the array_record case')
   parser.add_argument('--batch_size', type=int, default=64)
   parser.add_argument('--image_size', type=int, default=96, help="side of the network's input, pixels")
   parser.add_argument('--canvas', type=int, default=128, help='side of the canvas, pixels')
-  parser.add_argument('--model', default='resnet18', help='that is trained')
-  parser.add_argument('--width', type=int, default=64, help='of that')
-  parser.add_argument('--train_size', default='500x375', help='width x height of the JPEGs that it is trained on')
-  parser.add_argument('--epoch', type=int, default=60, help='steps over which memory is watched')
+  parser.add_argument('--model', default='resnet18', help='the network to train')
+  parser.add_argument('--width', type=int, default=64, help='its width')
+  parser.add_argument('--train_size', default='500x375', help='width x height of the JPEGs to train on, pixels')
+  parser.add_argument('--epoch', type=int, default=60, help='steps during which memory is recorded')
   return parser
 
 
 def _config(args: argparse.Namespace, root: str, source: str = 'lists') -> ml_collections.ConfigDict:
-  """The default recipe on some images, without dropping channels, which no peer does."""
+  """The default recipe on the given images, without channel sampling, which the peer does not do."""
   config = configs.default()
   config.image_size, config.data.canvas = args.image_size, args.canvas
   config.data.source, config.data.root, config.data.name = source, root, f'imagenet_mini/canvas{args.canvas}'
@@ -97,7 +103,7 @@ def _config(args: argparse.Namespace, root: str, source: str = 'lists') -> ml_co
 
 
 def read_files(args: argparse.Namespace, cores: Sequence[int], place: Path) -> list[Row]:
-  """Rows of every case of images, number of cores and way to read."""
+  """Rows for every image case, number of cores and reading mode."""
   cases = (
     {args.root: (args.root, 'lists')}
     if args.root
@@ -114,13 +120,13 @@ def read_files(args: argparse.Namespace, cores: Sequence[int], place: Path) -> l
     if importlib.util.find_spec('torch'):
       theirs = {count: stack.enter_context(Child(serve_peer, args, cores=count)) for count in cores}
     else:
-      print('PyTorch is not installed: the peer is missing, and so are all ratios to it')
+      print('PyTorch is not installed: the peer is missing, and rows have no ratio to it')
     for case, (root, source) in cases.items():
       contenders: dict[tuple[int, str], Callable[[], float]] = {}
       for count in cores:
         for mode in args.modes:
           contenders[count, mode] = functools.partial(ours[count].ask, root, source, mode, args.seconds)
-        # On a single core a worker gets in the way of the process that it works for: both ways are tried.
+        # On a single core a worker competes with its parent process, so the peer also runs without workers.
         for workers in ({count, 0} if count == 1 else {count}) if theirs and source == 'lists' else ():
           contenders[count, _peer(workers)] = functools.partial(theirs[count].ask, root, workers, args.seconds)
       timings = in_turns(contenders, args.repeats)
@@ -139,10 +145,10 @@ def _peer(workers: int) -> str:
 
 
 def make_photos(folder: Path, count: int, size: str) -> Path:
-  """Writes JPEGs of a size such as '84' or '500x375' (width x height), and their list."""
+  """Writes JPEGs and their list; `size` is '84' or '500x375' (width x height) in pixels."""
   match = re.fullmatch(r'(\d+)(?:x(\d+))?', size)
   if not match or not int(match[1]):
-    raise InputError(f'{size!r} is no size of images; write 84 or 500x375')
+    raise InputError(f'{size!r} is not an image size; write 84 or 500x375')
   return photos.write(folder, count, int(match[2] or match[1]), int(match[1]))
 
 
@@ -172,14 +178,14 @@ def _rows(
 
 
 def serve_peer(args: argparse.Namespace) -> Callable[[str, int, float], float]:
-  """For a child process, see `torch_pipeline.serve`; nobody else has to load PyTorch."""
+  """For a child process; see `torch_pipeline.serve`. Only that process loads PyTorch."""
   from benchmarks import torch_pipeline
 
   return torch_pipeline.serve(args.batch_size, args.image_size, configs.default().augment.to_dict())
 
 
 def serve_ours(args: argparse.Namespace) -> Callable[[str, str, str, float], float]:
-  """For a child process: a function of (root, source, mode, seconds) that tells the seconds a batch."""
+  """For a child process: a function of (root, source, mode, seconds) that returns seconds per batch."""
   devices.start([args.batch_size])
   mesh = devices.data_mesh()
   readers = args.readers or machine.cores()
@@ -214,12 +220,12 @@ def serve_ours(args: argparse.Namespace) -> Callable[[str, str, str, float], flo
 
 
 def _taken(stream: Iterator[batches.Batch]) -> Iterator[batches.Batch]:
-  """What training takes of each batch."""
+  """The fields of each batch that training uses."""
   return ({key: batch[key] for key in ('image', 'size', 'label', 'present')} for batch in stream)
 
 
 def train_end_to_end(args: argparse.Namespace, place: Path) -> list[Row]:
-  """Rows of the step on a batch that is there, of training from files, and of the memory meanwhile."""
+  """Rows for the step on a resident batch, for training from files, and for host memory during training."""
   root = args.root or str(make_photos(place / 'photos', args.images, args.train_size))
   with Child(serve_training, args, root, str(place / 'run')) as child:
     timings = in_turns(
@@ -239,7 +245,7 @@ def train_end_to_end(args: argparse.Namespace, place: Path) -> list[Row]:
       details | files.spread(args.batch_size) | {'file_bytes': _mean_bytes(root)},
     ),
   ]
-  # A single look hits or misses what a step holds for a moment: each is the median of a tenth of all.
+  # One sample may or may not include the short-lived memory of a step: each row is the median of a tenth of them.
   tenth = max(len(memory) // 10, 1)
   middle = (len(memory) - tenth) // 2
   for when, start in (('start', 0), ('middle', middle), ('end', len(memory) - tenth)):
@@ -256,7 +262,7 @@ def train_end_to_end(args: argparse.Namespace, place: Path) -> list[Row]:
 
 
 def serve_training(args: argparse.Namespace, root: str, workdir: str) -> Callable[[str, float], Any]:
-  """For a child process: a run whose loop has no log, validation or checkpoint; see `answer`."""
+  """For a child process: a training loop without logging, validation or checkpoints; see `answer`."""
   from flaxnets.training.loop import Trainer
 
   devices.start([args.batch_size])
@@ -279,7 +285,7 @@ def serve_training(args: argparse.Namespace, root: str, workdir: str) -> Callabl
     resident = next(feed)
 
   def answer(what: str, amount: float) -> Any:
-    """Seconds a step for 'step' (on one batch) and 'files', over `amount` seconds; for 'memory' MiB after each."""
+    """Seconds per step for 'step' (one batch) and 'files', over `amount` seconds; for 'memory', MiB after each step."""
     if what == 'step':
       return pace(steps(iter(lambda: resident, None)), jax.block_until_ready, warm=1, seconds=amount)
     with contextlib.closing(batches_on_devices()) as feed:
@@ -295,7 +301,7 @@ def serve_training(args: argparse.Namespace, root: str, workdir: str) -> Callabl
 
 
 def resident_memory() -> float:
-  """MiB that this process holds in memory."""
+  """Resident memory of this process in MiB."""
   return int(Path('/proc/self/statm').read_text().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 2**20
 
 

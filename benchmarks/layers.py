@@ -1,12 +1,12 @@
-"""Where the time of a training step goes: every convolution of a network alone, beside PyTorch's, and what remains.
+"""Where the time of a training step goes: each convolution alone, beside PyTorch's, and the rest of the step.
 
     python -m benchmarks.layers --model=resnet18 [--json=FILE]
 
-Rows: layers/MODEL/INPUTS->FEATURES SIZE at SIDE xCOUNT/PART in milliseconds for all COUNT such layers, where PART is
-forward, input gradient or kernel gradient; their sums; the whole step; and its rest, which is everything else. Each
-convolution is timed as a program of its own: in the step XLA fuses neighbours into one another, so that the rest can
-be off by what this saves or costs. Full float32 on both sides. Ratios are PyTorch's time, eager and channels-last, over
-ours; GFLOP/s are nominal, taps on padding included.
+Rows: layers/MODEL/INPUTS->FEATURES SIZE at SIDE xCOUNT/PART is in milliseconds for all COUNT such layers. PART is
+forward, input gradient or kernel gradient. Further rows are the sums, the complete step, and the rest, which is the
+step minus the convolutions. Each convolution is timed as a separate program. In the step, XLA fuses neighbouring
+operations, so the rest can be off by what fusion saves or costs. Both sides run in full float32. Ratios are PyTorch's
+time (eager, channels-last) over ours. GFLOP/s are nominal and include taps on padding.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PARTS = ('forward', 'input gradient', 'kernel gradient')
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-  """A convolution: `size` x `size` from (height, width, inputs) maps."""
+  """A convolution with a `size` x `size` kernel on (height, width, inputs) maps."""
 
   height: int
   width: int
@@ -48,7 +48,7 @@ class Layer:
   features: int
   size: int
   strides: int
-  first: bool  # its inputs are images, whose gradient nobody asks for
+  first: bool  # its inputs are images, whose gradient is not needed
 
   @property
   def name(self) -> str:
@@ -65,7 +65,7 @@ class Layer:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-  parser = measure.parser('layers', "A training step's time by layer.", seconds=0.1)
+  parser = measure.parser('layers', 'The time of a training step by layer.', seconds=0.1)
   parser.add_argument('--model', default='resnet18', choices=tuple(models.MODELS))
   parser.add_argument('--image_size', type=measure.positive, default=96, help='pixels')
   parser.add_argument('--batch_size', type=measure.positive, default=64)
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def benchmark(args: argparse.Namespace) -> list[Row]:
-  """All rows that a command line asks for."""
+  """All rows that the command line selects."""
   mesh = devices.data_mesh(jax.devices() if jax.devices()[0].platform == 'cpu' else jax.devices()[:1])
   devices.check_batch(args.batch_size, mesh, '--batch_size')
   peer = train_step.find_peer()
@@ -102,11 +102,11 @@ def benchmark(args: argparse.Namespace) -> list[Row]:
     peer.set_tf32(False)
   with jax.default_matmul_precision('highest'):
     rows = convolutions(args, layers_of(model, args.image_size), sides)
-    return rows + rest(args, rows, whole_steps(args, config, model, mesh, peer, device))
+    return rows + rest(args, rows, complete_steps(args, config, model, mesh, peer, device))
 
 
 def layers_of(model: nn.Module, image_size: int) -> collections.Counter[Layer]:
-  """How often each kind of convolution is in a network, in the order of its first."""
+  """How often each kind of convolution occurs in a network, in order of first occurrence."""
   found: collections.Counter[Layer] = collections.Counter()
 
   def note(call: Callable[..., Any], args: tuple, kwargs: dict, context: Any) -> Any:
@@ -121,7 +121,7 @@ def layers_of(model: nn.Module, image_size: int) -> collections.Counter[Layer]:
 
 
 class OurConvolution:
-  """One part of one convolution, in float32; called with n it is done n times."""
+  """One part of one convolution in float32; called with n, it runs n times."""
 
   def __init__(self, layer: Layer, part: str, batch_size: int, mesh: Mesh):
     module = Conv(layer.features, layer.size, layer.strides)
@@ -154,7 +154,7 @@ class OurConvolution:
 def convolutions(
   args: argparse.Namespace, layers: collections.Counter[Layer], sides: dict[str, Callable[..., Callable[[int], None]]]
 ) -> list[Row]:
-  """Rows of every part of every layer, and of their sums."""
+  """Rows for every part of every layer, and for their sums."""
   rows, sums = [], {side: collections.Counter() for side in sides}
   for layer, count in layers.items():
     for part in layer.parts:
@@ -193,15 +193,15 @@ def _row(name: str, timings: dict[str, Timing], count: int, details: dict[str, A
   )
 
 
-def whole_steps(
+def complete_steps(
   args: argparse.Namespace, config: Any, model: nn.Module, mesh: Mesh, peer: Any, device: Any
 ) -> dict[str, Timing]:
-  """The training step of both sides, in turns."""
+  """Times the complete training step of both sides, in turns."""
   variables = flax_contenders.variables_of(model, args.image_size)
   batch = flax_contenders.network_batch(args.batch_size, args.image_size, args.num_classes)
-  contenders = {'flaxnets': flax_contenders.Training(model, variables, batch, mesh, config, whole=False)}
+  contenders = {'flaxnets': flax_contenders.Training(model, variables, batch, mesh, config, full_step=False)}
   if peer:
-    sizes = {'channels': 3, 'num_classes': args.num_classes, 'width': args.width}
+    sizes = {'num_channels': 3, 'num_classes': args.num_classes, 'width': args.width}
     contenders['torch'] = peer.Training(
       args.model,
       sizes,
@@ -219,13 +219,13 @@ def whole_steps(
 
 
 def rest(args: argparse.Namespace, rows: Sequence[Row], steps: dict[str, Timing]) -> list[Row]:
-  """Rows of the whole step, and of what is no convolution: norms, activations, pooling, SGD, and waiting."""
-  whole, convolved = _row(f'layers/{args.model}/step', steps, 1, {}), rows[-1]
-  left = {'flaxnets': whole.value - convolved.value}
-  if whole.ratio is not None:
-    left['torch'] = whole.details['torch_ms'] - convolved.details['torch_ms']
+  """Rows for the complete step and for everything but convolutions: norms, activations, pooling, SGD, waiting."""
+  step, convolved = _row(f'layers/{args.model}/step', steps, 1, {}), rows[-1]
+  left = {'flaxnets': step.value - convolved.value}
+  if step.ratio is not None:
+    left['torch'] = step.details['torch_ms'] - convolved.details['torch_ms']
   return [
-    whole,
+    step,
     _row(f'layers/{args.model}/rest', {side: Timing(0.0, [value / 1000]) for side, value in left.items()}, 1, {}),
   ]
 

@@ -1,4 +1,4 @@
-"""What all benchmarks share: command line, interleaved timing, the record of machine and versions, rows out."""
+"""Shared by all benchmarks: command line, interleaved timing, the record of machine and versions, output of rows."""
 
 from __future__ import annotations
 
@@ -18,42 +18,42 @@ from typing import Any
 
 import jax
 
+from flaxnets.analysis.text import columns
 from flaxnets.errors import InputError
-from flaxnets.models.cost import columns
 from flaxnets.runtime import provenance
 from flaxnets.runtime.machine import cores
 
 DISTRIBUTIONS = ('flaxnets', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
-# Between two turns: threads of the one before still spin for a few milliseconds, waiting for more work.
+# Seconds between two turns: threads of the previous contender spin for a few milliseconds, waiting for more work.
 PAUSE = 0.1
 _load_at_start = os.getloadavg()[0]
 
 
 def parser(module: str, description: str, *, repeats: int = 7, seconds: float = 0.5) -> argparse.ArgumentParser:
-  """A parser of `python -m benchmarks.MODULE` with the flags that all share: --repeats, --seconds and --json."""
+  """The parser of `python -m benchmarks.MODULE`, with the shared flags --repeats, --seconds and --json."""
   made = argparse.ArgumentParser(prog=f'python -m benchmarks.{module}', description=description)
-  made.add_argument('--repeats', type=positive, default=repeats, help='turns that each contender gets')
-  made.add_argument('--seconds', type=float, default=seconds, help='least length of a turn')
-  made.add_argument('--json', type=_in_a_folder, default='', metavar='FILE', help='write the rows there too')
+  made.add_argument('--repeats', type=positive, default=repeats, help='turns per contender')
+  made.add_argument('--seconds', type=float, default=seconds, help='minimum length of a turn')
+  made.add_argument('--json', type=_in_a_folder, default='', metavar='FILE', help='also write the rows to this file')
   return made
 
 
 def positive(text: str) -> int:
-  """A type for argparse: a whole number from 1 on."""
+  """An argparse type: an integer of at least 1."""
   if not text.isdecimal() or int(text) < 1:
-    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number from 1 on')
+    raise argparse.ArgumentTypeError(f'{text!r} is not a whole number of at least 1')
   return int(text)
 
 
 def _in_a_folder(path: str) -> str:
-  # Said before everything is measured, not after.
+  # Checked before the measurement, which takes minutes.
   if not pathlib.Path(path).parent.is_dir():
     raise argparse.ArgumentTypeError(f'there is no folder {pathlib.Path(path).parent}')
   return path
 
 
 def listed(kind: Callable[[str], Any] = str, allowed: Sequence[Any] = ()) -> Callable[[str], list[Any]]:
-  """A type for argparse: values of one kind with commas between them, all of those allowed if any are named."""
+  """An argparse type: comma-separated values of one kind, each of them in `allowed` unless that is empty."""
 
   def values(text: str) -> list[Any]:
     try:
@@ -62,8 +62,8 @@ def listed(kind: Callable[[str], Any] = str, allowed: Sequence[Any] = ()) -> Cal
       raise argparse.ArgumentTypeError(f'{text!r} is not a list such as 1,2') from None
     wrong = [value for value in found if allowed and value not in allowed]
     if wrong or not found:
-      there = ','.join(map(str, allowed)) or 'values with commas between them'
-      raise argparse.ArgumentTypeError(f'{text!r} is not a list of: {there}')
+      expected = ','.join(map(str, allowed)) or 'comma-separated values'
+      raise argparse.ArgumentTypeError(f'{text!r} is not a list of: {expected}')
     return found
 
   return values
@@ -71,11 +71,11 @@ def listed(kind: Callable[[str], Any] = str, allowed: Sequence[Any] = ()) -> Cal
 
 @dataclasses.dataclass
 class Timing:
-  """How long a contender's unit of work took.
+  """How long a contender took per unit of work.
 
   Attributes:
-    first: seconds of its very first unit, with whatever was compiled or opened then.
-    each: seconds a unit in each turn.
+    first: seconds of the first unit, including compilation and opening files.
+    each: seconds per unit, for each turn.
   """
 
   first: float
@@ -86,31 +86,31 @@ class Timing:
     return statistics.median(self.each)
 
   def rate(self, amount: float = 1.0) -> float:
-    """What is done a second, by the median, where a unit does this amount (of images, say)."""
+    """Amount per second at the median turn, where one unit does `amount` (images, for example)."""
     return amount / self.median
 
   def spread(self, amount: float = 1.0) -> dict[str, float]:
-    """Of that rate the 'low' and the 'high' of all turns, and how many 'turns' there were."""
+    """The 'low' and 'high' of that rate over all turns, and the number of 'turns'."""
     return {'low': amount / max(self.each), 'high': amount / min(self.each), 'turns': len(self.each)}
 
 
 def interleaved(
   contenders: Mapping[str, Callable[[int], Any]], repeats: int, *, seconds: float = 0.5, pause: float = PAUSE
 ) -> dict[str, Timing]:
-  """Times contenders in turns, A B C A B C ..., so that what slows the machine for a while slows all of them.
+  """Times contenders in turns, A B C A B C ..., so that a slow phase of the machine slows all of them.
 
   Args:
-    contenders: by name, functions that do their unit of work n times and return when all of it is done, on
-      the device too.
-    repeats: turns of each, at least 1.
-    seconds: the least length of a turn; n is chosen for it once, from the second call.
+    contenders: functions by name. Each does its unit of work n times and returns when all of it is done, also on the
+      device.
+    repeats: turns per contender, at least 1.
+    seconds: the minimum length of a turn. It determines n, once, from the time of the second call.
     pause: seconds of rest before every turn.
 
   Returns:
-    A timing for each name, in the order given.
+    A timing per name, in the order of `contenders`.
 
   Raises:
-    InputError: where there is no turn.
+    InputError: for fewer than one turn.
   """
   if repeats < 1:
     raise InputError(f'--repeats is {repeats}; give 1 or more')
@@ -135,12 +135,12 @@ class Row:
   """One result.
 
   Attributes:
-    name: a path, as 'resnet18/train/float32'.
+    name: a path such as 'resnet18/train/float32'.
     value: in `unit`.
-    unit: as 'images/s'.
-    ratio: to the peer's best mode, above 1 where we are ahead (faster, smaller); None without a peer.
-    peer: the peer and its mode, None without.
-    details: whatever else belongs to it, JSON values; its keys stand beside the others in JSON.
+    unit: for example 'images/s'.
+    ratio: to the peer's best mode, above 1 if flaxnets leads (faster, smaller); None without a peer.
+    peer: the peer and its mode; None without a peer.
+    details: further JSON values, written beside the other fields.
   """
 
   name: str
@@ -152,10 +152,10 @@ class Row:
 
 
 def finish(rows: Sequence[Row], path: str = '', distributions: Sequence[str] = DISTRIBUTIONS) -> None:
-  """Prints machine, versions and a table of the rows, and writes them to a JSON file where one is named.
+  """Prints machine, versions and a table of the rows; also writes them as JSON unless `path` is empty.
 
   Raises:
-    InputError: where the file cannot be written.
+    InputError: if the file cannot be written.
   """
   record = {
     'machine': machine(),
@@ -169,8 +169,8 @@ def finish(rows: Sequence[Row], path: str = '', distributions: Sequence[str] = D
   print(table(rows))
   if _load_at_start > 0.25 * cores():
     print(
-      f'Other programs kept {_load_at_start:.1f} of {cores()} cores busy before this one began: '
-      'neither rates nor ratios mean much'
+      f'warning: other programs kept {_load_at_start:.1f} of {cores()} cores busy before this one started; '
+      'rates and ratios are unreliable'
     )
   if path:
     written = [{**_plain(row), **row.details, **record} for row in rows]
@@ -185,7 +185,7 @@ def _plain(row: Row) -> dict[str, Any]:
 
 
 def table(rows: Sequence[Row]) -> str:
-  """Rows as text in columns."""
+  """The rows as a text table."""
   return columns(
     [
       ('', 'value', 'unit', 'ratio', 'peer'),
@@ -204,7 +204,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def machine() -> dict[str, Any]:
-  """CPU, cores, memory, system, JAX's devices (which starts it), and the load before this program began."""
+  """CPU, cores, memory, system, JAX's devices (this starts JAX), and the load before this program started."""
   devices = jax.devices()
   return {
     'cpu': _cpu(),

@@ -1,4 +1,4 @@
-"""Images that decode like photographs, made from a seed: files and a list, in the layout of ImageNet-mini."""
+"""Synthetic images that decode like photographs, from a seed: files and a list in the layout of ImageNet-mini."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CLASSES = 10
 
 
 def write(root: Path, count: int, height: int, width: int, *, quality: int = 90, seed: int = 0) -> Path:
-  """Writes images/class<K>/<number>.jpg and train.txt below `root`, and returns it."""
+  """Writes images/class<K>/<number>.jpg and train.txt under `root`; returns `root`."""
   lines = []
   for number in range(count):
     path = Path('images', f'class{number % CLASSES}', f'{number}.jpg')
@@ -25,11 +25,12 @@ def write(root: Path, count: int, height: int, width: int, *, quality: int = 90,
 
 
 def photo(random: np.random.Generator, height: int, width: int) -> np.ndarray:
-  """(height, width, 3) uint8: noise of all scales, much the same in all channels, and a few outlines.
+  """(height, width, 3) uint8: noise at all scales, highly correlated across channels, and a few outlines.
 
-  Amplitudes fall as 1 / f^1.5 with the frequency. Those of natural images fall about as 1 / f (D. Field, Relations
-  between the statistics of natural images and the response properties of cortical cells, 1987), but few are sharp to
-  the pixel. So files at quality 90 are as large as photographs': 2.5 bits a pixel at 500 x 375 and 5 at 84 x 84.
+  Amplitudes fall with frequency as 1 / f^1.5. Those of natural images fall roughly as 1 / f (D. Field, Relations
+  between the statistics of natural images and the response properties of cortical cells, 1987), but few photographs are
+  sharp to the pixel. Files at quality 90 therefore have the size of photographs: 2.5 bits per pixel at 500 x 375 and 5
+  at 84 x 84.
   """
   image = np.zeros((height, width, 3), np.float32)
   finest = 1.0

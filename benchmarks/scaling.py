@@ -1,9 +1,9 @@
-"""The training step over 1, 2, 4 and 8 devices, and over two processes: the same losses, and at what cost.
+"""The training step over 1, 2, 4 and 8 devices and over two processes: equal losses, and the cost of sharding.
 
     python -m benchmarks.scaling [--devices=1,2,4,8] [--weak] [--json=FILE]
 
-On a CPU the devices are simulated in child processes: they share the cores, so that a step can't get faster beyond
-these, and its time tells what splitting costs. Real devices are taken where there are several.
+On a CPU, the devices are simulated in child processes and share its cores. More devices than cores cannot make a step
+faster, so its time shows the overhead of sharding. Several real devices are used if the machine has them.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ STATISTICS = {
   'std': np.float32([58, 57, 57]),
   'correlation': np.float32([[1, 0.9, 0.8], [0.9, 1, 0.9], [0.8, 0.9, 1]]),
 }
-# Sums in another order: what rounding does grows to 2e-4 in three steps and past 1e-3 in five, so three are compared.
+# Sums run in another order. Rounding errors grow to 2e-4 in three steps and past 1e-3 in five, so three are compared.
 LOSS_TOLERANCE = 1e-3
 
 
 def main(argv: Sequence[str] | None = None) -> list[Row]:
-  """Measures, prints and writes what the flags say; returns the rows.
+  """Runs the benchmark, prints and writes the rows, and returns them.
 
   Raises:
-    InputError: where losses differ, after everything was printed and written.
+    InputError: if losses differ; raised after everything has been printed and written.
   """
   args = _parser().parse_args(argv)
   groups: dict[str, Group] = {}
@@ -54,11 +54,11 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     for count in args.devices:
       groups[f'{count} device{"s" * (count > 1)}'] = stack.enter_context(Group(args, count))
     first = next(iter(groups.values()))
-    if args.processes > 1 and (not first.real or first.there >= args.processes):
+    if args.processes > 1 and (not first.real or first.found >= args.processes):
       groups[f'{args.processes} processes'] = stack.enter_context(
         Group(args, args.processes, args.processes, first.real)
       )
-    groups = {name: group for name, group in groups.items() if group.there >= group.devices}
+    groups = {name: group for name, group in groups.items() if group.found >= group.devices}
     losses = {name: group.losses(args.steps) for name, group in groups.items()}
     timings = in_turns(
       {name: functools.partial(group.step_time, args.seconds) for name, group in groups.items()}, args.repeats
@@ -71,16 +71,20 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = measure.parser('scaling', 'The training step over several devices and processes.', repeats=5, seconds=3.0)
+  parser = measure.parser(
+    'scaling', 'The training step over several devices and over several processes.', repeats=5, seconds=3.0
+  )
   parser.add_argument(
     '--devices',
     type=measure.listed(int),
     default=[1, 2, 4, 8],
-    help='numbers of devices, the first for comparison; more than there are is left out',
+    help='numbers of devices, the first for comparison; numbers beyond the available devices are skipped',
   )
-  parser.add_argument('--processes', type=int, default=2, help='on this machine, a device each; 0 to leave them out')
-  parser.add_argument('--weak', action='store_true', help='--batch_size for each device, not for all together')
-  parser.add_argument('--steps', type=int, default=3, help='whose losses are compared')
+  parser.add_argument(
+    '--processes', type=int, default=2, help='processes on this machine with one device each; 0 to skip them'
+  )
+  parser.add_argument('--weak', action='store_true', help='weak scaling: --batch_size is per device, not global')
+  parser.add_argument('--steps', type=int, default=3, help='number of first steps whose losses are compared')
   parser.add_argument('--model', default='resnet18', help=', '.join(models.MODELS))
   parser.add_argument('--width', type=int, default=64)
   parser.add_argument('--small_images', action='store_true')
@@ -95,9 +99,9 @@ def _rows(
   timings: Mapping[str, Timing],
   losses: Mapping[str, Sequence[float]],
 ) -> list[Row]:
-  """Step times, and efficiency: images a second and a device against the first group's.
+  """Step times and efficiency: images per second and device, relative to the first group.
 
-  Where devices are simulated, all have the same cores, and it is images a second: 1 if splitting costs nothing.
+  Simulated devices share the same cores, so there efficiency compares images per second: 1 if sharding costs nothing.
   """
   rows = []
   base, first = next(iter(groups.items()))
@@ -128,31 +132,31 @@ def _rows(
 
 
 def check_losses(losses: Mapping[str, Sequence[float]]) -> None:
-  """InputError where a contender's losses are not those of the first, to a relative 1e-3."""
+  """Raises InputError if a contender's losses differ from the first one's by more than a relative 1e-3."""
   base, expected = next(iter(losses.items()))
   for name, found in losses.items():
     off = float(np.max(np.abs(np.divide(found, expected) - 1)))
     if not off <= LOSS_TOLERANCE:
       raise InputError(
         f'over {name} the losses are {np.round(found, 5)}, over {base} {np.round(expected, 5)}: '
-        f'{off:.1e} apart, but the same to {LOSS_TOLERANCE} is right'
+        f'they differ by {off:.1e}, and at most {LOSS_TOLERANCE} is allowed'
       )
   print(f'losses over {", ".join(losses)} are the same')
 
 
 class Group:
-  """The processes that train together.
+  """Processes that train together.
 
   Args:
-    args: the command line's.
-    devices: in all processes together.
-    processes: that have one each, or 1 that has all.
-    apart: whether each process may see just its own of the machine's accelerators.
+    args: the parsed command line.
+    devices: number of devices over all processes.
+    processes: number of processes with one device each, or 1 for a process with all devices.
+    apart: whether each process sees only one of the machine's accelerators.
 
   Attributes:
-    devices, batch_size: in all.
-    there: devices that its processes found together.
-    real: whether these are not simulated.
+    devices, batch_size: over all processes.
+    found: number of devices that the processes found.
+    real: whether those devices are real rather than simulated.
   """
 
   def __init__(self, args: argparse.Namespace, devices: int, processes: int = 1, apart: bool = False):
@@ -164,14 +168,14 @@ class Group:
     coordinator = f'127.0.0.1:{_free_port()}' if processes > 1 else ''
     self._children = []
     for process in range(processes):
-      # Other groups have the same accelerators: none may take all memory.
+      # The groups share the accelerators, so none may reserve all of their memory.
       environment = {'JAX_NUM_CPU_DEVICES': str(devices // processes), 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
       if apart:
         environment['CUDA_VISIBLE_DEVICES'] = str(process)
       self._children.append(
         Child(serve, args, devices, self.batch_size, coordinator, processes, process, environment=environment)
       )
-    self.there, self.real = self._ask('devices')[0]
+    self.found, self.real = self._ask('devices')[0]
 
   def _ask(self, what: str, amount: int = 0) -> list[Any]:
     for child in self._children:
@@ -179,17 +183,17 @@ class Group:
     return [child.receive() for child in self._children]
 
   def losses(self, steps: int) -> list[float]:
-    """Of the first steps of training."""
+    """Losses of the first steps of training."""
     return self._ask('losses', steps)[0]
 
   def step_time(self, seconds: float) -> float:
-    """Seconds a step, of the slowest process, over about so many seconds."""
-    # Steps and not seconds are asked for, because the processes have to agree on them.
+    """Seconds per step of the slowest process, measured for about `seconds`."""
+    # The processes must run the same number of steps, so they get steps rather than seconds.
     self._steps = self._steps or max(round(seconds / max(self._ask('time', 1))), 2)
     return max(self._ask('time', self._steps))
 
   def close(self) -> None:
-    # A process of several that ends by itself makes the others fail.
+    # In a group, a process that exits early makes the others fail.
     with contextlib.suppress(RuntimeError, OSError):
       self._ask('end')
     for child in self._children:
@@ -209,15 +213,15 @@ def _free_port() -> int:
 
 
 def serve(
-  args: argparse.Namespace, devices: int, batch_size: int, coordinator: str, processes: int, process: int
+  args: argparse.Namespace, device_count: int, batch_size: int, coordinator: str, processes: int, process: int
 ) -> Callable[[str, int], Any]:
   """For a child process; see `answer`."""
   devices.start([batch_size], coordinator=coordinator, processes=processes, process=process)
-  mesh = devices.data_mesh(jax.devices()[:devices])
+  mesh = devices.data_mesh(jax.devices()[:device_count])
   trained: dict[str, Any] = {}
 
   def answer(what: str, amount: int) -> Any:
-    """For 'devices' how many there are, and whether real; 'losses' of, or 'time' a step over, so many steps."""
+    """'devices': their number, and whether they are real; 'losses': of `amount` steps; 'time': per step, over them."""
     if what == 'devices':
       return len(jax.devices()), jax.devices()[0].platform != 'cpu'
     if what == 'end':
@@ -239,7 +243,7 @@ def serve(
 
 
 def _training(args: argparse.Namespace, mesh: jax.sharding.Mesh) -> tuple[Callable, Any]:
-  """The compiled step of the default recipe, and the first state."""
+  """The compiled step of the default recipe, and the initial state."""
   config = configs.default()
   config.image_size = args.image_size
   config.model.name, config.model.width, config.model.small_images = args.model, args.width, args.small_images
@@ -262,10 +266,10 @@ def _canvas(args: argparse.Namespace) -> int:
 
 
 def _batch(args: argparse.Namespace, batch_size: int, mesh: jax.sharding.Mesh, number: int) -> dict[str, jax.Array]:
-  """One of several fixed batches of noise, this process's share of it on its devices."""
+  """A fixed batch of noise, seeded with `number`; this process's shard of it, on its devices."""
   random = np.random.default_rng(number)
   side = _canvas(args)
-  whole = {
+  batch = {
     'image': random.integers(0, 256, (batch_size, side, side, 3), np.uint8),
     'size': np.full((batch_size, 2), side, np.int32),
     'label': random.integers(0, CLASSES, batch_size, np.int32),
@@ -273,7 +277,7 @@ def _batch(args: argparse.Namespace, batch_size: int, mesh: jax.sharding.Mesh, n
   }
   share = batch_size // jax.process_count()
   mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
-  return next(devices.to_devices([{key: value[mine] for key, value in whole.items()}], mesh))
+  return next(devices.to_devices([{key: value[mine] for key, value in batch.items()}], mesh))
 
 
 if __name__ == '__main__':

@@ -1,10 +1,10 @@
-"""What a subset of channels costs in time: to run, against its MACs, to compile, and to judge beside all others.
+"""The time that a subset of channels costs: to run (relative to its MACs), to compile, and to evaluate with all others.
 
 python -m benchmarks.subsets [--model=resnet18] [--image_size=96] [--parts=speed,compile,growth,evaluation]
 
-speed: latency of one image and throughput of a batch, for every subset of R, G and B (or --subsets of them).
-compile: the evaluator's functions for these in fresh processes, without and with the compilation cache.
-growth: compile time, and the time of all that eval_main.py does, for 3 and for 13 channels.
+speed: latency of one image and throughput of a batch, for every subset of R, G and B (or for --subsets).
+compile: compile time of the evaluator's functions for these subsets, in fresh processes, without and with the cache.
+growth: compile time, and the time of everything that `flaxnets eval` does, for 3 and for 13 channels.
 evaluation: these subsets in one pass over image files, beside the sum of their forward passes alone.
 """
 
@@ -42,13 +42,14 @@ from flaxnets.runtime import devices
 
 PARTS = ('speed', 'compile', 'growth', 'evaluation')
 CLASSES = tuple(f'class{number}' for number in range(photos.CLASSES))
-# Of 3 channels 'sample:7' is all; of more it is as many, and what differs is the channels. 'singles' grow with them.
+# 'sample:7' is all subsets of 3 channels, and equally many of more channels, so only the channels differ. 'singles' are
+# more with more channels.
 GROWTH = ('sample:7', 'singles')
-CACHE = {'without': '', 'filling': 'cache', 'with': 'cache'}  # way to compile: its folder
+CACHE = {'without': '', 'filling': 'cache', 'with': 'cache'}  # how the cache is used: its folder
 
 
 def main(argv: Sequence[str] | None = None) -> list[Row]:
-  """Measures, prints and writes what the flags say; returns the rows."""
+  """Runs the parts that the flags select, prints and writes the rows, and returns them."""
   args = _parser().parse_args(argv)
   rows = []
   with tempfile.TemporaryDirectory(prefix='flaxnets-benchmark-') as place:
@@ -61,18 +62,20 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = measure.parser('subsets', 'What subsets of channels cost in time.')
+  parser = measure.parser('subsets', 'The time that subsets of channels cost.')
   parser.add_argument('--parts', type=measure.listed(allowed=PARTS), default=list(PARTS), help=','.join(PARTS))
-  parser.add_argument('--starts', type=int, default=3, help='fresh processes for each way to compile')
-  parser.add_argument('--subsets', default='all', help='of R, G and B, the first for comparison; not for growth')
-  parser.add_argument('--channels', type=measure.listed(int), default=[3, 13], help='numbers of them, for growth')
+  parser.add_argument('--starts', type=int, default=3, help='fresh processes for each compile measurement')
+  parser.add_argument(
+    '--subsets', default='all', help='subsets of R, G and B, the first for comparison; growth ignores this'
+  )
+  parser.add_argument('--channels', type=measure.listed(int), default=[3, 13], help='numbers of channels, for growth')
   parser.add_argument('--model', default='resnet18', help=', '.join(models.MODELS))
   parser.add_argument('--width', type=int, default=64)
   parser.add_argument('--small_images', action='store_true')
   parser.add_argument('--image_size', type=int, default=96, help='pixels')
-  parser.add_argument('--batch_size', type=int, default=64, help='of throughput and evaluation')
-  parser.add_argument('--images', type=int, default=512, help='that are judged')
-  parser.add_argument('--size', type=int, default=224, help='height and width of the JPEGs that are judged, pixels')
+  parser.add_argument('--batch_size', type=int, default=64, help='for throughput and evaluation')
+  parser.add_argument('--images', type=int, default=512, help='number of images to evaluate')
+  parser.add_argument('--size', type=int, default=224, help='height and width of the JPEGs to evaluate, pixels')
   return parser
 
 
@@ -170,7 +173,7 @@ def _medians(found: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _fresh(args: argparse.Namespace, cache: Path | None, *question: Any) -> Any:
-  """The answer of a process that has compiled nothing yet."""
+  """The answer of a fresh process, which has compiled nothing yet."""
   environment = (
     {'JAX_ENABLE_COMPILATION_CACHE': 'false'}
     if cache is None
@@ -215,7 +218,7 @@ def network(args: argparse.Namespace, channels: ChannelSet) -> nn.Module:
 
 
 def serve(args: argparse.Namespace) -> Callable[..., Any]:
-  """For a child process: a function of the part's name, and of what it is to be done with."""
+  """For a child process: a function of the name of a part and its arguments."""
   devices.start([args.batch_size])
   return lambda what, *rest: {'speed': _speed, 'compile': _compile, 'report': _report, 'evaluation': _evaluation}[what](
     args, *rest
@@ -223,7 +226,7 @@ def serve(args: argparse.Namespace) -> Callable[..., Any]:
 
 
 def _variables(model: nn.Module, image_size: int) -> dict[str, Any]:
-  """First weights, and statistics of channels that look alike."""
+  """Initial weights, and statistics of highly correlated channels."""
   count = model.num_channels
   images = np.zeros((1, image_size, image_size, count), np.float32)
   correlation = np.full((count, count), 0.8, np.float32) + 0.2 * np.eye(count, dtype=np.float32)
@@ -236,7 +239,7 @@ def _variables(model: nn.Module, image_size: int) -> dict[str, Any]:
 def _forward_passes(
   model: nn.Module, subsets: Sequence[Subset], images: jax.Array, variables: Any
 ) -> dict[Subset, Callable[[], jax.Array]]:
-  """The network on each subset of some images: compiled functions, and their inputs cut out before."""
+  """The network on each subset of the images, as compiled functions; their inputs are sliced beforehand."""
 
   def apply(variables, images, subset):
     return model.apply(variables, images, subset=subset)
@@ -278,12 +281,12 @@ def _evaluator(args: argparse.Namespace, model: nn.Module, subsets: Sequence[Sub
 
 
 def _compile(args: argparse.Namespace, count: int, text: str) -> dict[str, float]:
-  """Seconds to 'initialise' a network, to 'compile' what judges it on some subsets, and to 'run' that on a batch."""
+  """Seconds to 'initialise' a network, to 'compile' its evaluation on some subsets, and to 'run' that on a batch."""
   return _compiled(args, channel_set(count), text)[0]
 
 
 def _compiled(args: argparse.Namespace, channels: ChannelSet, text: str) -> tuple[dict[str, float], Any]:
-  """The seconds, and the network's variables."""
+  """The seconds of `_compile`, and the network's variables."""
   begin = time.perf_counter()
   model = network(args, channels)
   variables = jax.device_put(_variables(model, args.image_size), devices.replicated(devices.data_mesh()))
@@ -299,19 +302,19 @@ def _compiled(args: argparse.Namespace, channels: ChannelSet, text: str) -> tupl
 
 
 def _report(args: argparse.Namespace, count: int, text: str) -> dict[str, float]:
-  """What `_compile` tells, and how long all that eval_main.py does then takes: compile, judge, count costs."""
+  """The seconds of `_compile`, and those of all that `flaxnets eval` does: compile, evaluate, count costs."""
   from flaxnets.evaluation.judge import evaluate
   from flaxnets.inference.metadata import Metadata
   from flaxnets.inference.network import Network
 
   channels, config = channel_set(count), config_of(args)
   seconds, variables = _compiled(args, channels, text)
-  knowledge = Metadata(channels, CLASSES, 'uint8', (0.0,) * count, (255.0,) * count)
+  metadata = Metadata(channels, CLASSES, 'uint8', (0.0,) * count, (255.0,) * count)
   with tempfile.TemporaryDirectory() as place:
     images, labels = _noise(args, count, args.images)
     np.savez(Path(place, 'data.npz'), X_test=images, y_test=labels, bands=channels.names, classes=CLASSES)
     config.data.source, config.data.root, config.data.channels = 'arrays', f'{place}/data.npz', ''
-    net = Network(config, knowledge, jax.device_get(variables), 0, False)
+    net = Network(config, metadata, jax.device_get(variables), 0, False)
     begin = time.perf_counter()
     evaluate(net, subsets=text)
     return seconds | {'report': time.perf_counter() - begin}

@@ -79,7 +79,7 @@ def test_without_torch_our_rows_are_there_and_the_missing_peer_is_said(without_t
 def test_each_unit_of_training_is_a_step_that_changes_the_weights(mesh1):
   one = peerless(mesh1)
   config = one.config('float32', plain=True)
-  training = flax_contenders.Training(one.network(config), one.variables, one.batch(), mesh1, config, whole=False)
+  training = flax_contenders.Training(one.network(config), one.variables, one.batch(), mesh1, config, full_step=False)
   training(3)
   kernel = np.asarray(training.state.params['stem']['conv']['kernel'])
   assert int(training.state.step) == 3 and int(training.state.skipped) == 0

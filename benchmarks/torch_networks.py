@@ -1,6 +1,6 @@
-"""The networks of `flaxnets.models` in PyTorch, to compute the same thing beside them; and weights carried over.
+"""The networks of `flaxnets.models` in PyTorch, computing the same function; and the conversion of weights.
 
-Modules have the names that they have in Flax, so that a weight's path is its key. Stems are the plain convolution.
+Modules have the same names as in Flax, so the path of a weight is its key. Stems use the plain convolution.
 Architectures: K. He et al., Deep Residual Learning for Image Recognition, CVPR 2016; F. Wang et al., Residual
 Attention Network for Image Classification, CVPR 2017.
 """
@@ -24,24 +24,24 @@ def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
 
 
 class Standardize(nn.Module):
-  """(x - mean) / std per channel, as in the Flax networks: they too are given raw pixels."""
+  """(x - mean) / std per channel; as in the Flax networks, the input is raw pixels."""
 
-  def __init__(self, channels: int):
+  def __init__(self, num_channels: int):
     super().__init__()
-    self.register_buffer('mean', torch.zeros(channels))
-    self.register_buffer('std', torch.ones(channels))
+    self.register_buffer('mean', torch.zeros(num_channels))
+    self.register_buffer('std', torch.ones(num_channels))
 
   def forward(self, x: torch.Tensor) -> torch.Tensor:
     return (x - self.mean[:, None, None]) / self.std[:, None, None]
 
 
 class Stem(nn.Module):
-  """7 x 7 at stride 2, BatchNorm, ReLU, 3 x 3 maximum at stride 2; for small images 3 x 3 and no pooling."""
+  """7 x 7 at stride 2, BatchNorm, ReLU, 3 x 3 max pooling at stride 2; for small images, 3 x 3 and no pooling."""
 
-  def __init__(self, channels: int, width: int, small_images: bool):
+  def __init__(self, num_channels: int, width: int, small_images: bool):
     super().__init__()
-    self.standardize = Standardize(channels)
-    self.conv = conv(channels, width, 3) if small_images else conv(channels, width, 7, 2)
+    self.standardize = Standardize(num_channels)
+    self.conv = conv(num_channels, width, 3) if small_images else conv(num_channels, width, 7, 2)
     self.norm = nn.BatchNorm2d(width)
     self.pool = nn.Identity() if small_images else nn.MaxPool2d(3, 2, 1)
 
@@ -102,13 +102,13 @@ class ResNet(nn.Module):
     block: Any,
     expansion: int,
     *,
-    channels: int,
+    num_channels: int,
     num_classes: int,
     width: int,
     small_images: bool,
   ):
     super().__init__()
-    self.stem = Stem(channels, width, small_images)
+    self.stem = Stem(num_channels, width, small_images)
     self.blocks, inputs = [], width
     for stage, blocks in enumerate(stage_sizes):
       features = width * 2**stage * expansion
@@ -141,9 +141,9 @@ class Attention(nn.Module):
 class ResAttentionNet(nn.Module):
   """See `flaxnets.models.resattention.ResAttentionNet`."""
 
-  def __init__(self, *, channels: int, num_classes: int, width: int, small_images: bool):
+  def __init__(self, *, num_channels: int, num_classes: int, width: int, small_images: bool):
     super().__init__()
-    self.stem = Stem(channels, width, small_images)
+    self.stem = Stem(num_channels, width, small_images)
     self.layer2_block = bottleneck(width, 4 * width)
     self.layer2_attention = Attention(4 * width)
     self.layer3_block = bottleneck(4 * width, 8 * width)
@@ -162,17 +162,17 @@ RESNETS = {
 }
 
 
-def build(name: str, *, channels: int, num_classes: int, width: int = 64, small_images: bool = False) -> nn.Module:
-  """The PyTorch network of a name in `flaxnets.models.MODELS`: (b, channels, h, w) raw pixels -> logits.
+def build(name: str, *, num_channels: int, num_classes: int, width: int = 64, small_images: bool = False) -> nn.Module:
+  """The PyTorch counterpart of a network in `flaxnets.models.MODELS`: (b, num_channels, h, w) raw pixels -> logits.
 
   Raises:
-    InputError: for a network that has no counterpart here.
+    InputError: for a network without a counterpart.
   """
-  sizes = {'channels': channels, 'num_classes': num_classes, 'width': width, 'small_images': small_images}
+  sizes = {'num_channels': num_channels, 'num_classes': num_classes, 'width': width, 'small_images': small_images}
   if name == 'resattention':
     return ResAttentionNet(**sizes)
   if name not in RESNETS:
-    raise InputError(f'no PyTorch counterpart of {name!r}; there are {", ".join([*RESNETS, "resattention"])}')
+    raise InputError(f'no PyTorch counterpart of {name!r}; choose one of {", ".join([*RESNETS, "resattention"])}')
   return ResNet(*RESNETS[name], **sizes)
 
 
@@ -183,8 +183,8 @@ _STATISTICS = {'mean': 'running_mean', 'var': 'running_var'}
 def carried(variables: Mapping[str, Any]) -> dict[str, torch.Tensor]:
   """Flax variables ('params', 'batch_stats', 'channel_stats') as a state dict of the PyTorch network.
 
-  Kernels (h, w, in, out) become (out, in, h, w), dense ones (in, out) become (out, in). What a plain stem doesn't
-  have, the correlation of channels, is left out.
+  Convolution kernels (h, w, in, out) become (out, in, h, w), and dense kernels (in, out) become (out, in). The
+  correlation of the channels is skipped, since a plain stem does not have it.
   """
   state = {}
   for collection, keys in (('params', _KEYS), ('batch_stats', _STATISTICS), ('channel_stats', {})):
@@ -199,10 +199,10 @@ def _torch_axes(value: np.ndarray) -> np.ndarray:
 
 
 def load(network: nn.Module, variables: Mapping[str, Any]) -> nn.Module:
-  """Puts Flax variables into a network; every weight and statistic must find its place, and none may be left over.
+  """Loads Flax variables into a network; weights and statistics must match one to one.
 
   Raises:
-    InputError: where one doesn't.
+    InputError: if any is missing, left over or of another shape.
   """
   state = carried(variables)
   counters = {key: value for key, value in network.state_dict().items() if key.endswith('num_batches_tracked')}

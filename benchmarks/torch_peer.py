@@ -1,6 +1,6 @@
-"""PyTorch's training step and evaluation, as its users write them for speed: the peer of benchmarks/train_step.py.
+"""PyTorch's training step and evaluation, tuned as its users do: the peer of benchmarks/train_step.py.
 
-Channels-last memory, cuDNN's own search for algorithms, the fused optimiser, autocast for bfloat16.
+Channels-last memory, cuDNN benchmark mode, the fused optimiser, autocast for bfloat16.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from flaxnets.runtime import machine
 
 
 def device_for(platform: str) -> torch.device:
-  """Where to run beside JAX on 'cpu' or 'gpu', with as many threads as cores.
+  """The PyTorch device for JAX's platform 'cpu' or 'gpu'; on a CPU, also sets one thread per core.
 
   Raises:
-    InputError: where JAX has a GPU and this PyTorch can't use it, so that nothing could be compared.
+    InputError: if JAX has a GPU that this PyTorch cannot use, so there is nothing to compare.
   """
   if platform == 'cpu':
     torch.set_num_threads(machine.cores())
@@ -38,19 +38,19 @@ def device_for(platform: str) -> torch.device:
 
 
 def set_tf32(allowed: bool) -> None:
-  """Whether GPUs may round the factors of float32 products to TensorFloat-32, in convolutions and matrix products."""
-  # Not the newer fp32_precision: torch.compile reads the older switches, and refuses a mixture.
+  """Sets whether GPUs may round the inputs of float32 convolutions and matrix products to TensorFloat-32."""
+  # Not the newer fp32_precision: torch.compile reads the older switches and rejects a mixture.
   torch.set_float32_matmul_precision('high' if allowed else 'highest')
   torch.backends.cudnn.allow_tf32 = allowed
 
 
 def channels_last(images: np.ndarray, device: torch.device) -> torch.Tensor:
-  """(b, h, w, c) as a (b, c, h, w) tensor of the same order in memory."""
+  """(b, h, w, c) as a (b, c, h, w) tensor with the same memory layout."""
   return torch.from_numpy(images).permute(0, 3, 1, 2).to(device)
 
 
 class _Contender:
-  """A network on a device with a batch; called with n it works n times and waits for the last."""
+  """A network and a batch on a device; called with n, it does n units of work and waits for the last one."""
 
   def __init__(
     self,
@@ -65,9 +65,9 @@ class _Contender:
     compiled: bool,
   ):
     self.device, self.bfloat16 = device, bfloat16
-    self.compile_seconds = None if compiled else 0.0  # None: in the first unit of work
+    self.compile_seconds = None if compiled else 0.0  # None: the first unit of work compiles
     self.network = network_on(device, name, sizes, variables)
-    # What is compiled for one setting counts against the limit of recompilations in the next.
+    # Programs of earlier settings would count towards the recompilation limit.
     torch.compiler.reset()
     self.forward = torch.compile(self.network) if compiled else self.network
     self.images = channels_last(images, device)
@@ -78,7 +78,7 @@ class _Contender:
       for _ in range(units):
         self.work()
     except torch._dynamo.exc.TorchDynamoException as error:
-      raise InputError(f'torch.compile failed ({str(error).splitlines()[0]}); --no_compile leaves it out') from None
+      raise InputError(f'torch.compile failed ({str(error).splitlines()[0]}); --no_compile skips it') from None
     if self.device.type == 'cuda':
       torch.cuda.synchronize()
 
@@ -89,7 +89,7 @@ class _Contender:
     return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16)
 
   def memory_bytes(self) -> int | None:
-    """The most that is allocated during one unit of work, other contenders' tensors left out; None on a CPU."""
+    """Peak allocation in bytes during one unit of work, without other contenders' tensors; None on a CPU."""
     if self.device.type != 'cuda':
       return None
     others = torch.cuda.memory_allocated() - sum(tensor.nbytes for tensor in self.held())
@@ -98,16 +98,16 @@ class _Contender:
     return torch.cuda.max_memory_allocated() - others
 
   def bytes_accessed(self) -> None:
-    """PyTorch does not count them."""
+    """Unknown: PyTorch does not count them."""
 
   def held(self) -> list[torch.Tensor]:
-    """The tensors that live on between units of work."""
+    """The tensors that persist between units of work."""
     gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
     return [*self.network.parameters(), *self.network.buffers(), *gradients, self.images, self.labels]
 
 
 class Training(_Contender):
-  """Forward, cross-entropy, backward, SGD with momentum, and weight decay on all but vectors."""
+  """Forward, cross-entropy, backward, SGD with momentum; weight decay on everything but vectors."""
 
   def __init__(self, *args, learning_rate: float, momentum: float, weight_decay: float, **kwargs):
     super().__init__(*args, **kwargs)
@@ -133,7 +133,7 @@ class Training(_Contender):
     self.loss = loss.detach()
 
   def weights(self) -> dict[str, np.ndarray]:
-    """Parameters by their keys, as they are now."""
+    """The current parameters by key."""
     return {key: value.detach().cpu().numpy() for key, value in self.network.named_parameters()}
 
   def held(self) -> list[torch.Tensor]:
@@ -154,7 +154,7 @@ class Evaluation(_Contender):
 
 
 class Convolution:
-  """One part of one convolution (see `benchmarks.layers`) alone, eagerly; called with n it is done n times."""
+  """One part of one convolution (see `benchmarks.layers`) in eager mode; called with n, it runs n times."""
 
   def __init__(self, layer: Any, part: str, batch_size: int, device: torch.device):
     self.device, self.part = device, part
@@ -182,11 +182,11 @@ class Convolution:
 
 
 def network_on(device: torch.device, name: str, sizes: Mapping[str, int], variables: Mapping[str, Any]) -> nn.Module:
-  """The network of a name and sizes (see `torch_networks.build`) with Flax variables."""
+  """The network from `torch_networks.build(name, **sizes)` with Flax variables, on a device."""
   network = torch_networks.load(torch_networks.build(name, **sizes), variables)
   return network.to(device, memory_format=torch.channels_last)
 
 
 def by_key(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """A tree like Flax parameters as `Training.weights` gives them."""
+  """A tree shaped like the Flax parameters, in the form of `Training.weights`."""
   return {key: value.numpy() for key, value in torch_networks.carried({'params': params}).items()}

@@ -1,8 +1,8 @@
 """The peer's input: a PyTorch DataLoader over image files, decoded and augmented with Pillow in the customary chain.
 
-The chain is that of torchvision's transforms on Pillow images, written out: RandomResizedCrop,
-RandomHorizontalFlip, RandomRotation (bilinear), RandomPerspective, ToTensor, Normalize; each resamples anew.
-Random numbers come from Python's own generator, which takes less time than a tensor of one element.
+The chain reimplements torchvision's transforms on Pillow images: RandomResizedCrop, RandomHorizontalFlip,
+RandomRotation (bilinear), RandomPerspective, ToTensor, Normalize. Each geometric transform but the flip resamples.
+Random numbers come from Python's `random`, which takes less time than a one-element tensor.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Photos(torch.utils.data.Dataset):
-  """Image files of a list of `path label` lines, each a (3, S, S) float32 tensor, and their labels.
+  """The images of a list of `path label` lines as (3, S, S) float32 tensors, with their labels.
 
   Args:
-    root: folder with train.txt and what it names.
-    image_size: side S, pixels.
+    root: folder with train.txt and the images that it lists.
+    image_size: side S in pixels.
     augmentation: the fields of config.augment.
   """
 
@@ -58,7 +58,7 @@ class Photos(torch.utils.data.Dataset):
 
 
 def random_box(size: tuple[int, int], scale: Sequence[float], ratio: Sequence[float]) -> tuple[int, int, int, int]:
-  """RandomResizedCrop's left, top, right and bottom in an image of (width, height), whole pixels."""
+  """RandomResizedCrop's left, top, right and bottom in an image of size (width, height), as integer pixels."""
   width, height = size
   for _ in range(10):
     area = width * height * random.uniform(*scale)
@@ -73,7 +73,7 @@ def random_box(size: tuple[int, int], scale: Sequence[float], ratio: Sequence[fl
 
 
 def perspective(size: int, distortion: float) -> list[float]:
-  """RandomPerspective's eight coefficients, from output to input pixels, as Pillow takes them."""
+  """RandomPerspective's eight coefficients from output to input pixels, in Pillow's order."""
   reach, last = int(distortion * size / 2), size - 1
   corners = [(0, 0), (last, 0), (last, last), (0, last)]
   moved = [(abs(x - random.randint(0, reach)), abs(y - random.randint(0, reach))) for x, y in corners]
@@ -85,7 +85,7 @@ def perspective(size: int, distortion: float) -> list[float]:
 
 
 def serve(batch_size: int, image_size: int, augmentation: dict) -> Callable[[str, int, float], float]:
-  """For a child process: a function of (root, workers, seconds) that tells the seconds a batch."""
+  """For a child process: a function of (root, workers, seconds) that returns seconds per batch."""
   cuda = torch.cuda.is_available()
 
   def wait(images: torch.Tensor) -> None:
@@ -94,7 +94,7 @@ def serve(batch_size: int, image_size: int, augmentation: dict) -> Callable[[str
 
   def run(root: str, workers: int, seconds: float) -> float:
     photos = Photos(root, image_size, augmentation)
-    # Endless, as our batches are: at the end of an epoch the workers would stand still.
+    # Endless, like our batches: at the end of an epoch the workers would idle.
     order = torch.utils.data.RandomSampler(photos, replacement=True, num_samples=2**40)
     loader = torch.utils.data.DataLoader(
       photos, batch_size, sampler=order, num_workers=workers, pin_memory=cuda, drop_last=True

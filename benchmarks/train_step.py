@@ -1,19 +1,19 @@
-"""Images a second of the training step and of evaluation, beside the same network in PyTorch, in one run.
+"""Images per second of the training step and of evaluation, beside the same network in PyTorch, in one run.
 
     python -m benchmarks.train_step --models=resnet18,resattention --dtypes=float32,bfloat16 [--json=FILE]
 
-Both sides get the same weights and the same float images of the network's size, on the device already. A training
-step is forward, backward and SGD with momentum and weight decay; evaluation is a forward pass. First of all it is
-checked that both compute the same function. PyTorch has channels-last memory, and runs eagerly and compiled.
+Both sides get the same weights and the same float images at the network's input size, already on the device. A training
+step is forward, backward and SGD with momentum and weight decay. Evaluation is a forward pass. The benchmark first
+checks that both sides compute the same function. PyTorch uses channels-last memory and runs both eagerly and compiled.
 
-Rows: MODEL/MODE/DTYPE is flaxnets, with its ratio to PyTorch's best mode of the same precision; .../torch_eager and
-.../torch_compile are PyTorch; .../full is all that flaxnets does with a batch, without a peer: from canvases of
-bytes over warp, sampling of subsets and DynamicConv in training, and over the evaluator's sums in evaluation.
-Memory: of flaxnets what XLA plans for the program (arguments, results, temporaries, on all devices), of PyTorch
-on a GPU the most allocated during a step; on a CPU PyTorch's cannot be told apart in one process, and is left out.
-MFU: images/s x 2 x MACs of an image (`flaxnets.models.cost`), x 3 in training, over the GPU's peak for that precision.
-Bandwidth share: bytes a second that XLA counts for the program's own kernels, over the GPU's peak. An estimate: caches
-make it too high, and calls of cuDNN and cuBLAS, which XLA may not count, too low.
+Rows: MODEL/MODE/DTYPE is flaxnets, with its ratio to PyTorch's best mode at the same precision. .../torch_eager and
+.../torch_compile are PyTorch. .../full is everything that flaxnets does with a batch of uint8 canvases, without a
+peer: warp, channel sampling and a step with DynamicConv in training, warp and the evaluator's sums in evaluation.
+Memory: for flaxnets, what XLA plans for the program (arguments, results, temporaries, on all devices). For PyTorch on a
+GPU, the peak allocation during a step. PyTorch's share of one CPU process cannot be separated, and is omitted.
+MFU: images/s x 2 x MACs per image (`flaxnets.models.cost`), x 3 in training, over the GPU's peak for that precision.
+Bandwidth share: bytes per second that XLA counts for the program's own kernels, over the GPU's peak. This is an
+estimate: caches make it too high, and calls to cuDNN and cuBLAS, which XLA may not count, make it too low.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from flaxnets.errors import InputError
 from flaxnets.models import cost
 from flaxnets.runtime import devices
 
-# Peak FLOP/s, dense, and bytes/s of GPUs by the name that JAX gives them, from NVIDIA's data sheets; a longer name
-# goes first.
+# Dense peak FLOP/s, and bytes/s of memory, by JAX's name of the GPU, from NVIDIA's data sheets. The first name that is
+# part of the GPU's name counts, so longer names come first.
 PEAKS = {
   'H100 PCIe': {'bfloat16': 756e12, 'tf32': 378e12, 'float32': 51e12, 'memory': 2.0e12},
   'H100': {'bfloat16': 989e12, 'tf32': 495e12, 'float32': 67e12, 'memory': 3.35e12},
   'H200': {'bfloat16': 989e12, 'tf32': 495e12, 'float32': 67e12, 'memory': 4.8e12},
   'A100': {'bfloat16': 312e12, 'tf32': 156e12, 'float32': 19.5e12, 'memory': 2.0e12},
 }
-# The most that both sides may be apart. Where rounding takes a value over the kink of a ReLU, the few positions of the
-# last stage make that up to 2 % of a gradient, of either side against float64 too.
+# The largest allowed differences between both sides. Rounding can push a value across the kink of a ReLU. The last
+# stage has few positions, so that changes up to 2 % of a gradient, on either side relative to float64 too.
 AGREE = {'outputs': 1e-3, 'losses': 1e-3, 'steps': 5e-2}
-CHECKED = 8  # images that the check takes
+CHECKED = 8  # images in the check
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -70,21 +70,21 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
   parser.add_argument('--num_classes', type=measure.positive, default=50)
   parser.add_argument('--dtypes', type=measure.listed(str, ('float32', 'bfloat16')), default=['float32', 'bfloat16'])
   parser.add_argument('--modes', type=measure.listed(str, ('train', 'eval')), default=['train', 'eval'])
-  parser.add_argument('--no_compile', action='store_true', help='leave torch.compile out')
+  parser.add_argument('--no_compile', action='store_true', help='skip torch.compile')
   parser.add_argument(
     '--no_tf32',
     action='store_true',
-    help='float32 products on GPUs in full float32, on both sides; '
-    'without it they are TensorFloat-32 on both (on CPUs always float32)',
+    help='compute float32 products on GPUs in full float32, on both sides; '
+    'by default both use TensorFloat-32 (CPUs always use float32)',
   )
   return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
   args = parse(argv)
-  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # both frameworks share a GPU's memory
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # both frameworks share the GPU's memory
   devices.start([args.batch_size])
-  # Compile times of both are those of a first run.
+  # Both sides report the compile times of a first run.
   jax.config.update('jax_enable_compilation_cache', False)
   with tempfile.TemporaryDirectory() as folder:
     os.environ['TORCHINDUCTOR_CACHE_DIR'] = folder
@@ -92,17 +92,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def benchmark(args: argparse.Namespace) -> list[Row]:
-  """All rows that a command line asks for.
+  """All rows that the command line selects.
 
   Raises:
-    InputError: where the two sides do not compute the same, or a setting cannot be.
+    InputError: if the two sides do not compute the same function, or a setting is invalid.
   """
-  devices = jax.devices()
-  # One device a core on CPUs, where PyTorch uses all cores; but one GPU, as PyTorch uses one.
-  mesh = devices.data_mesh(devices if devices[0].platform == 'cpu' else devices[:1])
+  found = jax.devices()
+  # On CPUs one device per core, since PyTorch uses all cores. Only one GPU, since PyTorch uses one.
+  mesh = devices.data_mesh(found if found[0].platform == 'cpu' else found[:1])
   devices.check_batch(args.batch_size, mesh, '--batch_size')
   peer = find_peer()
-  device = peer and peer.device_for(devices[0].platform)
+  device = peer and peer.device_for(found[0].platform)
   rows = []
   for name in args.models:
     comparison = Comparison(args, name, mesh, peer, device)
@@ -114,13 +114,13 @@ def benchmark(args: argparse.Namespace) -> list[Row]:
 
 
 def find_peer() -> Any:
-  """The module `benchmarks.torch_peer`, or None, and a line that says so, where PyTorch is missing."""
+  """The module `benchmarks.torch_peer`; prints a line and returns None if PyTorch is not installed."""
   try:
     from benchmarks import torch_peer
   except ModuleNotFoundError as error:
     if error.name != 'torch':
       raise
-    print("PyTorch is not installed: no peer, no ratios (it comes with pip install 'flaxnets[bench]')")
+    print("PyTorch is not installed, so rows have no peer and no ratio; pip install 'flaxnets[bench]' installs it")
     return None
   return torch_peer
 
@@ -129,27 +129,27 @@ class Comparison:
   """One network on both sides, with the same weights.
 
   Args:
-    args: the command line.
-    name: of the network.
+    args: the parsed command line.
+    name: the name of the network.
     mesh: flaxnets' devices.
-    peer, device: the module `benchmarks.torch_peer` and what it runs on; None without PyTorch.
+    peer, device: the module `benchmarks.torch_peer` and its device; None without PyTorch.
 
   Raises:
-    InputError: where the two sides do not compute the same.
+    InputError: if the two sides do not compute the same function.
   """
 
   def __init__(self, args: argparse.Namespace, name: str, mesh: Mesh, peer: Any, device: Any):
     self.args, self.name, self.mesh, self.peer, self.device = args, name, mesh, peer, device
     self.on_gpu = mesh.devices.flat[0].platform != 'cpu'
-    self.sizes = {'channels': len(flax_contenders.FULL), 'num_classes': args.num_classes, 'width': args.width}
-    # Of the network with DynamicConv; its plain twin has the same weights, and no use for the correlation.
-    whole = self.network(self.config('float32', plain=False))
-    self.variables = flax_contenders.variables_of(whole, args.image_size)
-    self.macs = cost.macs(whole, flax_contenders.FULL, args.image_size)['macs']
+    self.sizes = {'num_channels': len(flax_contenders.FULL), 'num_classes': args.num_classes, 'width': args.width}
+    # The variables of the network with DynamicConv; the plain network has the same weights and ignores the correlation.
+    full = self.network(self.config('float32', plain=False))
+    self.variables = flax_contenders.variables_of(full, args.image_size)
+    self.macs = cost.macs(full, flax_contenders.FULL, args.image_size)['macs']
     self.agreement = self.check_same() if peer else None
 
   def config(self, dtype: str, *, plain: bool) -> ml_collections.ConfigDict:
-    """The default recipe with these settings; with plain the stem is the convolution that PyTorch has."""
+    """The default recipe with these settings; with `plain`, the stem is an ordinary convolution as in PyTorch."""
     config = configs.default()
     config.image_size, config.train.batch_size = self.args.image_size, self.args.batch_size
     config.model.name, config.model.dtype, config.model.width = self.name, dtype, self.args.width
@@ -161,18 +161,18 @@ class Comparison:
     return experiment.build_network(config, ChannelSet.of('RGB'), self.args.num_classes)
 
   def check_same(self) -> dict[str, float]:
-    """How far apart both are, relative, in full float32: outputs, the loss in training, and how a step moves weights.
+    """Relative differences in full float32 of the outputs, the training loss, and the weight updates of a step.
 
     Raises:
-      InputError: where that is too far for one and the same function.
+      InputError: if a difference is too large for the same function.
     """
     batch = flax_contenders.network_batch(CHECKED, self.args.image_size, self.args.num_classes, seed=1)
     config, one = self.config('float32', plain=True), devices.data_mesh(list(self.mesh.devices.flat[:1]))
-    # The first step then moves a weight by its gradient and its decay, and a decay that shows.
+    # The first step then changes a weight by its gradient plus its decay, with a decay large enough to show.
     config.train.weight_decay = 0.1
     with _precision('float32', self.on_gpu):
       training = flax_contenders.Training(
-        self.network(config), self.variables, batch, one, config, whole=False, learning_rate=1.0
+        self.network(config), self.variables, batch, one, config, full_step=False, learning_rate=1.0
       )
       evaluation = flax_contenders.Evaluation(self.network(config), self.variables, batch['image'], one)
     self.peer.set_tf32(False)
@@ -189,17 +189,17 @@ class Comparison:
         _apart(after[key] - begin[key], value - begin[key]) for key, value in their_training.weights().items()
       ),
     }
-    print(f'{self.name}: apart from PyTorch by ' + ', '.join(f'{value:.1e} ({key})' for key, value in apart.items()))
+    print(f'{self.name}: differs from PyTorch by ' + ', '.join(f'{value:.1e} ({key})' for key, value in apart.items()))
     for key, value in apart.items():
       if not value <= AGREE[key]:
         raise InputError(
           f'{self.name}: flaxnets and PyTorch do not compute the same function: with equal weights '
-          f'their {key} are {value:.1e} apart, and {AGREE[key]:.0e} is the most; nothing was timed'
+          f'their {key} are {value:.1e} apart, and at most {AGREE[key]:.0e} is allowed; nothing was timed'
         )
     return apart
 
   def rows(self, dtype: str, mode: str) -> list[Row]:
-    """One precision and mode, all contenders timed in turns."""
+    """The rows of one precision and mode; all contenders are timed in turns."""
     products = 'tf32' if dtype == 'float32' and self.on_gpu and not self.args.no_tf32 else dtype
     with _precision(products, self.on_gpu):
       contenders = self.ours(dtype, mode)
@@ -217,29 +217,29 @@ class Comparison:
         row.details['apart'] = self.agreement
         if best is not None:
           row.ratio, row.peer = times[best].median / timing.median, best
-          # On a machine with other work, medians are of what was left over; the fastest turns less so.
+          # On a busy machine, medians reflect what other programs left over; the fastest turns do so less.
           fastest = min(min(other.each) for key, other in times.items() if key.startswith('torch'))
           row.details['ratio_of_fastest_turns'] = fastest / min(timing.each)
       rows.append(row)
     return rows
 
   def ours(self, dtype: str, mode: str) -> dict[str, Callable[[int], Any]]:
-    """'network', the same work as PyTorch's, and 'full'; compiled."""
-    plain, whole = (self.config(dtype, plain=plain) for plain in (True, False))
-    batch, canvases = self.batch(), flax_contenders.canvas_batch(whole, self.args.num_classes)
+    """The compiled contenders 'network', which does the same work as PyTorch, and 'full'."""
+    plain, full = (self.config(dtype, plain=plain) for plain in (True, False))
+    batch, canvases = self.batch(), flax_contenders.canvas_batch(full, self.args.num_classes)
     if mode == 'train':
       training = functools.partial(flax_contenders.Training, variables=self.variables, mesh=self.mesh)
       return {
-        'network': training(self.network(plain), batch=batch, config=plain, whole=False),
-        'full': training(self.network(whole), batch=canvases, config=whole, whole=True),
+        'network': training(self.network(plain), batch=batch, config=plain, full_step=False),
+        'full': training(self.network(full), batch=canvases, config=full, full_step=True),
       }
     return {
       'network': flax_contenders.Evaluation(self.network(plain), self.variables, batch['image'], self.mesh),
-      'full': flax_contenders.Judging(self.network(whole), self.variables, canvases, self.mesh, whole),
+      'full': flax_contenders.FullEvaluation(self.network(full), self.variables, canvases, self.mesh, full),
     }
 
   def theirs(self, dtype: str, mode: str) -> dict[str, Callable[[int], Any]]:
-    """'torch_eager' and 'torch_compile', with the weights and the batch that 'network' has."""
+    """The contenders 'torch_eager' and 'torch_compile', with the weights and the batch of 'network'."""
     config, batch = self.config(dtype, plain=True), self.batch()
     made = {'torch_eager': self.their(mode, config, batch, compiled=False)}
     if not self.args.no_compile:
@@ -255,7 +255,7 @@ class Comparison:
     compiled: bool,
     learning_rate: float = flax_contenders.RATE,
   ) -> Any:
-    """PyTorch's contender for a config, with its numbers of SGD."""
+    """PyTorch's contender for a config, with the same SGD settings."""
     kind = (
       self.peer.Evaluation
       if mode == 'eval'
@@ -281,7 +281,7 @@ class Comparison:
     return flax_contenders.network_batch(self.args.batch_size, self.args.image_size, self.args.num_classes)
 
   def details(self, mode: str, products: str, timing: Timing, contender: Any) -> dict[str, Any]:
-    """What a row holds beside its value: spread, settings, compile time, memory, shares of a GPU's peaks."""
+    """The details of a row: spread, settings, compile time, memory, and shares of the GPU's peaks."""
     compiling, memory = contender.compile_seconds, contender.memory_bytes()
     kind = self.mesh.devices.flat[0].device_kind
     peak, bandwidth, touched = peak_of(kind, products), peak_of(kind, 'memory'), contender.bytes_accessed()
@@ -305,14 +305,14 @@ def _apart(one: Any, other: Any) -> float:
 
 
 def _precision(products: str, on_gpu: bool) -> contextlib.AbstractContextManager:
-  """JAX's setting for what `set_tf32` says to PyTorch. CPUs and bfloat16 factors leave nothing to say."""
+  """JAX's counterpart of `set_tf32` in PyTorch. It does nothing on CPUs and for bfloat16."""
   if not on_gpu or products == 'bfloat16':
     return contextlib.nullcontext()
   return jax.default_matmul_precision('tensorfloat32' if products == 'tf32' else 'highest')
 
 
 def peak_of(kind: str, what: str) -> float | None:
-  """FLOP/s of products of a precision, or bytes/s of 'memory', of a device kind as JAX names it."""
+  """Peak FLOP/s for a precision, or bytes/s for 'memory', of a device kind in JAX's naming; None if unknown."""
   return next((peaks[what] for name, peaks in PEAKS.items() if name in kind), None)
 
 

@@ -1,4 +1,4 @@
-"""Draws docs/figures/*.svg: what DynamicConv does, and what it is worth. Needs matplotlib (`pip install .[figures]`).
+"""Draws docs/figures/*.svg: how DynamicConv works, and its accuracy. Needs matplotlib (`pip install .[figures]`).
 
 python docs/figures/draw.py
 """
@@ -16,7 +16,7 @@ HERE = pathlib.Path(__file__).parent
 TABLE = HERE.parent / 'results' / 'rgb' / 'table.json'
 LONGER = {20: TABLE, **{epochs: HERE.parent / 'results' / f'rgb{epochs}' / 'table.json' for epochs in (40, 80)}}
 RED, GREEN, BLUE, INK, FAINT = '#c8524a', '#4f9d5b', '#4a73b8', '#222222', '#bbbbbb'
-# Of the study's runs, from the naive to the best: name in the table, name here, colour.
+# Runs of the study, from naive to best: name in the table, label in the figure, colour.
 RUNS = (
   ('rgb-none', 'trained on RGB, absent = zeros', FAINT),
   ('rgb-linear', 'trained on RGB, linear completion', '#d79a3c'),
@@ -27,7 +27,7 @@ RUNS = (
 
 
 def main() -> None:
-  # Text as text, and no date or random name within: the same table draws the same file.
+  # Text stays text, without a date or random ids, so the same table draws the same file.
   plt.rcParams.update({'svg.fonttype': 'none', 'svg.hashsalt': 'flaxnets', 'font.family': 'sans-serif', 'font.size': 9})
   for name, draw, size in (
     ('kernels', kernels, (7.2, 2.5)),
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def kernels(axes: plt.Axes) -> None:
-  """The bank, and the kernels of two subsets with what each present channel takes over from the absent ones."""
+  """The bank, and the kernels of two subsets: each present kernel receives shares of the absent kernels."""
   axes.set(xlim=(0, 14.4), ylim=(0, 4.6), aspect='equal')
   axes.axis('off')
   takes_over = {
@@ -62,7 +62,7 @@ def kernels(axes: plt.Axes) -> None:
       if channel not in kernel:
         axes.add_patch(patches.Rectangle((x, 1.3), 1.05, 2.5, fill=False, linestyle=':', edgecolor=FAINT))
         continue
-      # A present kernel is its own, and a share of each absent one.
+      # The kernel of a present channel, plus a share of each absent one.
       absent = len(kernel[channel]) - 1
       of_own = 1.5 if absent else 2.5
       for share, source in enumerate(kernel[channel]):
@@ -85,12 +85,12 @@ def kernels(axes: plt.Axes) -> None:
 
 
 def subsets(axes: plt.Axes) -> None:
-  """Accuracy on each subset of some runs of the study, beside its expert."""
+  """Accuracy of selected runs of the study on each subset, beside the experts."""
   means = {row['run']: row for row in json.loads(TABLE.read_text())['means']}
   labels = list(means['hierarchical-linear']['accuracy'])
-  for run, told, colour in RUNS:
+  for run, name, colour in RUNS:
     values = [100 * means[run]['accuracy'][label] for label in labels]
-    axes.plot(labels, values, 'o-', color=colour, label=told, markersize=5, linewidth=1)
+    axes.plot(labels, values, 'o-', color=colour, label=name, markersize=5, linewidth=1)
   experts = [100 * means[f'expert-{label}']['accuracy'][label] for label in labels]
   axes.plot(labels, experts, '_', color=INK, markersize=22, markeredgewidth=2, label='an expert for each subset')
   axes.set(ylim=(0, None), ylabel='accuracy, per cent', xlabel='channels that are present')
@@ -98,17 +98,17 @@ def subsets(axes: plt.Axes) -> None:
 
 
 def epochs(axes: plt.Axes) -> None:
-  """Accuracy of the one network and of two experts when all are trained for longer; seed 0 of each."""
+  """Accuracy of the one network and of two experts at several training lengths; seed 0 of each."""
   tables = {
     number: {row['name']: row for row in json.loads(path.read_text())['rows']} for number, path in LONGER.items()
   }
   for subset, colour in (('RGB', '#5b4a9d'), ('R', RED)):
-    for run, told, line in (
+    for run, name, line in (
       ('hierarchical-linear', f'one network, on {subset}', 'o-'),
       (f'expert-{subset}', f'the expert of {subset}', 's--'),
     ):
       values = [100 * rows[run]['accuracy'][subset] for rows in tables.values()]
-      axes.plot(list(tables), values, line, color=colour, label=told, markersize=5, linewidth=1)
+      axes.plot(list(tables), values, line, color=colour, label=name, markersize=5, linewidth=1)
   axes.set(xlabel='epochs', ylabel='accuracy, per cent', xticks=list(tables))
   _finish(axes)
 
