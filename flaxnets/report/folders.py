@@ -154,9 +154,9 @@ def _table(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _in_order(runs: list[Run], table: Mapping[str, Any] | None) -> list[Run]:
-  """A study's runs in the order of its table; those that it lacks last."""
+  """A study's runs in the order of its table; those that it lacks last, and of these the experts."""
   order = [row['name'] for row in table['rows']] if table else []
-  return sorted(runs, key=lambda run: order.index(run.name) if run.name in order else len(order))
+  return sorted(runs, key=lambda run: (order.index(run.name) if run.name in order else len(order), bool(run.expert_of)))
 
 
 def _read(folder: pathlib.Path, study: str, result: str) -> Run:

@@ -104,8 +104,9 @@ def _run(run: Run, compared: Mapping[str, Any] | None, side: int, per_class: boo
     'config': compare.flattened(run.config),
     'provenance': _provenance(run, curve),
   }
-  if run.rows and not found['confusions']['subsets']:
-    found['confusions'] |= words.absent('The predictions of this run are missing.', words.evaluate_command(run))
+  if not found['confusions']['subsets']:
+    missing = 'The predictions of this run are missing.' if run.rows else 'The run is not evaluated yet.'
+    found['confusions'] |= words.absent(missing, words.evaluate_command(run))
   found['summary'] = words.of_run(run, curve['step'])
   return found
 
@@ -202,6 +203,8 @@ def _open(run: Run, root: str) -> tuple[Any, str]:
 def _examples(run: Run, source: Any, reason: str) -> dict[str, Any]:
   if not run.arrays:
     return words.absent(f'No images are shown, for {reason}.', words.evaluate_command(run))
+  if len(run.scores.get('channels', [])) == 1:
+    return words.absent('The network has one channel, and so no two subsets to compare.')
   if len(run.rows) < 2:
     return words.absent('One subset alone was evaluated.', words.evaluate_command(run, 'all'))
   labels = _chosen(run, COMPARED)

@@ -54,10 +54,10 @@ def markdown(report: Mapping[str, Any], folder: str) -> tuple[str, dict[str, byt
     parts.append(f'## {title}')
     for plot in drawn.get(name, []):
       parts.append(_picture(plot.caption, f'{plot.name}.png', plots.png(plot), folder, pictures))
-    parts += writers[name]
+    parts += filter(None, writers[name])
     if parts[-1].startswith('## '):
       parts.append('The folders hold nothing for this section; `flaxnets eval --workdir=DIR` evaluates a run.')
-  return '\n\n'.join(part for part in parts if part) + '\n', pictures
+  return '\n\n'.join(parts) + '\n', pictures
 
 
 def _plain(value: Any) -> str:
@@ -100,8 +100,8 @@ def _summary(report: Mapping[str, Any]) -> list[str]:
 
 def _comparison(report: Mapping[str, Any]) -> list[str]:
   found = report['comparison']
-  said = [f'{found["absent"]} `{found["command"]}`'] if 'absent' in found else []
-  return [*map(_table, tables.of_comparison(report)), *said]
+  shown = [*map(_table, tables.of_comparison(report))]
+  return shown or [f'{_plain(found["absent"])} `{found["command"]}`']
 
 
 def _confusions(report: Mapping[str, Any]) -> Iterator[str]:

@@ -79,4 +79,4 @@ def _colours() -> str:
     ''.join(f'--c{number}:{colour};' for number, colour in enumerate(colours))
     for colours in (plots.COLOURS, plots.DARK_COLOURS)
   )
-  return f':root{{{light}}}@media (prefers-color-scheme:dark) and (not print){{:root{{{dark}}}}}'
+  return f':root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}'

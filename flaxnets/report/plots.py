@@ -199,7 +199,13 @@ def _lines(name: str, caption: str, lines: Mapping[str, Mapping[str, Any]], key:
       **_look(number),
     )
   axes.set(xlabel='step', ylabel=label)
-  axes.set_ylim(bottom=0)
+  known = np.concatenate([_numbers(values[key], scale) for values in lines.values()])
+  known = known[np.isfinite(known) & (known > 0)]
+  if key == 'loss' and known.size and known.max() > 20 * np.median(known):
+    axes.set_yscale('log')  # one wild value would flatten all others
+    axes.yaxis.set_major_formatter('{x:g}')
+  else:
+    axes.set_ylim(bottom=0)
   _legend(axes)
   return Plot(f'curves-{name}', caption, figure)
 
@@ -227,7 +233,7 @@ def _by_size(runs: Sequence[Mapping[str, Any]]) -> Plot:
 def _against_macs(runs: Sequence[Mapping[str, Any]]) -> Plot:
   shown = [run for run in runs if run['subsets']][:MOST]
   figure, axes = _axes(len(shown))
-  label = sum(len(run['subsets']) for run in shown) <= 16
+  label = len(shown) == 1 and len(shown[0]['subsets']) <= 16
   for number, run in enumerate(shown):
     rows = [row for row in run['subsets'] if row.get('macs') is not None]
     macs, accuracy = ([row[key] * scale for row in rows] for key, scale in (('macs', 1e-6), ('accuracy', 100)))

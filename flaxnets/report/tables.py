@@ -57,10 +57,9 @@ def count(value: float | None) -> Cell:
   """A large number: 34.2 M."""
   if value is None:
     return Cell()
-  for unit, size in (('G', 1e9), ('M', 1e6), ('k', 1e4)):
-    if abs(value) >= size:
-      scale = 1e3 if unit == 'k' else size
-      return Cell(f'{value / scale:,.1f} {unit}', value)
+  for unit, least, size in (('G', 1e9, 1e9), ('M', 1e6, 1e6), ('k', 1e4, 1e3)):
+    if abs(value) >= least:
+      return Cell(f'{value / size:,.2f} {unit}', value)
   return Cell(f'{value:,.0f}', value)
 
 
@@ -266,4 +265,4 @@ def of_provenance(report: Mapping[str, Any]) -> Table:
   for package in dict.fromkeys(name for _, _, found in runs for name in found['versions']):
     lines[package] = [found['versions'].get(package, '') for _, _, found in runs]
   rows = [[text(title), *map(text, values)] for title, values in lines.items() if any(values)]
-  return Table('provenance', 'Where the numbers come from', ['', *(name for name, _, _ in runs)], rows)
+  return Table('provenance', 'Where the numbers come from', ['what', *(name for name, _, _ in runs)], rows)
