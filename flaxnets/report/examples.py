@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,8 +33,6 @@ def open_images(run: Run, root: str = '') -> Source:
   Raises:
     InputError: if they cannot be opened, which names the reason.
   """
-  from flaxnets.data import open as data_open  # OpenCV takes a while
-
   data, scores = run.config.get('data') or {}, run.scores
   if not data:
     raise InputError(f'{run.folder / "config.json"} does not say where the data are')
@@ -48,7 +47,15 @@ def open_images(run: Run, root: str = '') -> Source:
   split = scores['split']
   named = {'train': 'train', 'validation': 'validation', 'val': 'validation', 'test': 'test'}
   split = data[named[split]] if split in named else split
-  return data_open.open_source(options, split, scores.get('classes'))
+  return _opened(options, split, tuple(scores.get('classes') or ()) or None)
+
+
+@functools.lru_cache(maxsize=2)
+def _opened(options: DataOptions, split: str, classes: tuple[str, ...] | None) -> Source:
+  """A source; the runs of a study share one."""
+  from flaxnets.data import open as data_open  # OpenCV takes a while to import
+
+  return data_open.open_source(options, split, classes)
 
 
 def pick(run: Run, labels: Sequence[str]) -> list[dict[str, Any]]:

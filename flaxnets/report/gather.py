@@ -6,6 +6,7 @@ A section without data is `{'absent': sentence, 'command': command}`, with the c
 from __future__ import annotations
 
 import datetime
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from flaxnets.analysis import worth
 from flaxnets.analysis.results import AccuracyTable
 from flaxnets.channels import ChannelSet
+from flaxnets.data.source import Source
 from flaxnets.errors import InputError
 from flaxnets.report import compare, confusions, curves, examples, folders, pictures, words
 from flaxnets.report.folders import Run
@@ -21,6 +23,7 @@ from flaxnets.runtime import provenance
 
 SHOWN = 6  # subsets of a run whose kernels and calibration are shown
 COMPARED = 4  # subsets of a run whose right and wrong images are compared
+PICTURED = 8  # runs of a report whose images are shown
 FEATURES = 24  # kernels in a row
 _LEFT_OUT = ('confusion', 'calibration')  # of a result's row: in sections of their own
 
@@ -55,8 +58,8 @@ def gather(names: Sequence[str], *, result: str = '', against: str = '', root: s
     'versions': provenance.versions(('flaxnets', 'numpy', 'matplotlib')),
     'summary': [*map(words.of_study, tables), *([] if shared is None else words.of_comparison(shared))],
     'runs': [
-      _run(run, _compared_row(shared, run.name), side, per_class, root)
-      for run, side, per_class in zip(runs, sides, tabled, strict=True)
+      _run(run, _compared_row(shared, run.name), side, per_class, _open(run, root, place))
+      for place, (run, side, per_class) in enumerate(zip(runs, sides, tabled, strict=True))
     ],
     'comparison': shared or words.absent(*_why_not_compared(runs)),
     'studies': [{'name': table.name, 'table': dict(table.table)} for table in tables],
@@ -76,10 +79,12 @@ def _compared_row(shared: Mapping[str, Any] | None, name: str) -> Mapping[str, A
   return next((row for row in shared['rows'] if row['run'] == name), None) if shared else None
 
 
-def _run(run: Run, compared: Mapping[str, Any] | None, side: int, per_class: bool, root: str) -> dict[str, Any]:
-  """Everything about one run."""
+def _run(
+  run: Run, compared: Mapping[str, Any] | None, side: int, per_class: bool, opened: tuple[Source | None, str]
+) -> dict[str, Any]:
+  """Everything about one run; `opened` is what `_open` gives."""
   curve = curves.of(run.metrics)
-  source, reason = _open(run, root)
+  source, reason = opened
   found = {
     'name': run.name,
     'folder': str(run.folder),
@@ -173,6 +178,7 @@ def _kernels(run: Run) -> dict[str, Any]:
   features = pictures.strongest(first, FEATURES)
   scale = max(float(np.quantile(np.abs(first[..., features]), 0.995)), 1e-12)
   channels = ChannelSet(tuple(run.scores['channels'])) if run.scores.get('channels') else None
+  zoom = max(28 // (first.shape[1] + 1), 2)  # screen pixels for a weight
   return {
     'features': int(first.shape[3]),
     'shown': len(features),
@@ -181,8 +187,8 @@ def _kernels(run: Run) -> dict[str, Any]:
       {
         'subset': label,
         'channels': [channels.names[place] for place in channels.subset(label)] if channels else [label],
-        'width': len(features) * (kernel.shape[1] + 1) - 1,
-        'height': kernel.shape[2] * (kernel.shape[0] + 1) - 1,
+        'width': zoom * (len(features) * (kernel.shape[1] + 1) - 1),
+        'height': zoom * (kernel.shape[2] * (kernel.shape[0] + 1) - 1),
         'uri': pictures.uri(pictures.kernel_sheet(kernel, features, scale), 'png'),
       }
       for label, kernel in kernels.items()
@@ -190,17 +196,19 @@ def _kernels(run: Run) -> dict[str, Any]:
   }
 
 
-def _open(run: Run, root: str) -> tuple[Any, str]:
+def _open(run: Run, root: str, place: int) -> tuple[Source | None, str]:
   """The images that a run was judged on, or None and the reason."""
   if not run.arrays:
-    return None, 'the run is not evaluated yet' if not run.rows else 'its predictions are missing'
+    return None, 'its predictions are missing' if run.rows else 'the run is not evaluated yet'
+  if place >= PICTURED:
+    return None, f'a report shows those of its first {PICTURED} runs'
   try:
     return examples.open_images(run, root), ''
-  except (InputError, OSError, KeyError) as error:
-    return None, f'{error}' if isinstance(error, InputError) else f'{type(error).__name__}: {error}'
+  except (OSError, KeyError, ValueError) as error:  # InputError is a ValueError
+    return None, str(error) if isinstance(error, InputError) else f'{type(error).__name__}: {error}'
 
 
-def _examples(run: Run, source: Any, reason: str) -> dict[str, Any]:
+def _examples(run: Run, source: Source | None, reason: str) -> dict[str, Any]:
   if not run.arrays:
     return words.absent(f'No images are shown, for {reason}.', words.evaluate_command(run))
   if len(run.scores.get('channels', [])) == 1:
@@ -210,13 +218,13 @@ def _examples(run: Run, source: Any, reason: str) -> dict[str, Any]:
   labels = _chosen(run, COMPARED)
   found: dict[str, Any] = {'labels': labels, 'images': examples.pick(run, labels)}
   if source is None:
-    command = f'flaxnets report {run.folder} --root=FOLDER'
+    command = f'flaxnets report {shlex.quote(str(run.folder))} --root=FOLDER'
     return found | words.absent(f'The images are not shown: {reason}.', command)
   examples.add_pictures(found['images'], source)
   return found
 
 
-def _channel_stats(run: Run, source: Any, reason: str) -> dict[str, Any]:
+def _channel_stats(run: Run, source: Source | None, reason: str) -> dict[str, Any]:
   stored = run.scores.get('channel_stats')
   if stored:
     return {**stored, 'images': None}

@@ -88,9 +88,9 @@ class Confusions {
     return this.found.matrix[row * this.side + column] / Math.max(this.totals[row], 1);
   }
 
-  colour(row, column) {
+  opacity(row, column) {
     const share = this.share(row, column);
-    return `rgba(var(--${row === column ? 'right' : 'wrong'}), ${share ? 0.12 + 0.88 * Math.sqrt(share) : 0})`;
+    return share ? 0.12 + 0.88 * Math.sqrt(share) : 0;
   }
 
   // A bin's classes: one name, or the first and the last of several.
@@ -100,7 +100,7 @@ class Confusions {
     return first === last ? this.classes[first] : `${this.classes[first]} … ${this.classes[last]}`;
   }
 
-  told(row, column) {
+  described(row, column) {
     const count = this.found.matrix[row * this.side + column];
     return `${this.named(row)} predicted as ${this.named(column)}: ` +
       `${count.toLocaleString('en')} of ${this.totals[row].toLocaleString('en')} (${percent(this.share(row, column))})`;
@@ -126,8 +126,10 @@ class Confusions {
       line.append(name);
       for (let column = 0; column < this.side; column++) {
         const cell = line.insertCell();
-        cell.style.background = this.colour(row, column);
-        cell.title = this.told(row, column);
+        const opacity = this.opacity(row, column);
+        cell.style.background = `rgba(var(--${row === column ? 'right' : 'wrong'}), ${opacity})`;
+        if (opacity > 0.6) cell.style.color = 'var(--paper)';
+        cell.title = this.described(row, column);
         const count = this.found.matrix[row * this.side + column];
         if (this.side <= COUNTED_CLASSES && count) cell.textContent = count;
       }
@@ -148,9 +150,8 @@ class Confusions {
     const [right, wrong] = ['--right', '--wrong'].map((name) => style.getPropertyValue(name).split(',').map(Number));
     for (let row = 0; row < this.side; row++) {
       for (let column = 0; column < this.side; column++) {
-        const share = this.share(row, column);
-        const alpha = share ? 0.12 + 0.88 * Math.sqrt(share) : 0;
-        image.data.set([...(row === column ? right : wrong), 255 * alpha], 4 * (row * this.side + column));
+        const colour = row === column ? right : wrong;
+        image.data.set([...colour, 255 * this.opacity(row, column)], 4 * (row * this.side + column));
       }
     }
     canvas.getContext('2d').putImageData(image, 0, 0);
@@ -159,7 +160,7 @@ class Confusions {
       const place = (at, size) => Math.max(0, Math.min(this.side - 1, Math.floor(at / size * this.side)));
       const row = place(event.clientY - box.top - canvas.clientTop, canvas.clientHeight);
       const column = place(event.clientX - box.left - canvas.clientLeft, canvas.clientWidth);
-      byId('confusion-cell').textContent = this.told(row, column);
+      byId('confusion-cell').textContent = this.described(row, column);
     };
     canvas.addEventListener('pointermove', point);
     canvas.addEventListener('pointerdown', point);

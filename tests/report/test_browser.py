@@ -176,3 +176,17 @@ def luminance(colour):
 def contrast(one, other):
   low, high = sorted([luminance(one), luminance(other)])
   return (high + 0.05) / (low + 0.05)
+
+
+def test_paper_is_white_with_the_tables_within_its_width(browser, pages):
+  opened(browser, pages['study'], scheme='dark')
+  browser.size(720, 1000)
+  browser.send(
+    'Emulation.setEmulatedMedia', media='print', features=[{'name': 'prefers-color-scheme', 'value': 'dark'}]
+  )
+  try:
+    assert browser.js('getComputedStyle(document.body).backgroundColor') == 'rgb(255, 255, 255)'
+    assert browser.js('getComputedStyle(document.querySelector("nav")).display') == 'none'
+    assert browser.js('document.documentElement.scrollWidth') <= 800  # what is a little wider, the printer shrinks
+  finally:
+    browser.send('Emulation.setEmulatedMedia', media='')
