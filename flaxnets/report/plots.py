@@ -26,6 +26,7 @@ COLOURS = ('#0072b2', '#e69f00', '#009e73', '#cc79a7', '#5d3a9b', '#56b4e9', '#d
 DARK_COLOURS = ('#5aaee6', '#f0b13a', '#3fc79a', '#e39cc4', '#a98fe8', '#9bd8fa', '#f2855b', '#a9a9a9')
 _INK = '#1f2328'
 _STYLES = ('-', '--', ':', '-.')
+FEW = 10  # examples in a bin, below which its accuracy is left out as chance
 MOST = len(COLOURS) * len(_STYLES)  # lines that can be told apart
 _WIDTH, _HEIGHT = 4.8, 3.1  # inches; a legend is added to the height
 _LEGEND_ROW = 0.19
@@ -284,15 +285,16 @@ def _calibration(run: Mapping[str, Any], number: int) -> Plot:
   figure, axes = _axes(len(bins), height=3.4)
   axes.plot([0, 100], [0, 100], color=_INK, alpha=0.4, linewidth=0.8)
   for place, (label, found) in enumerate(bins.items()):
-    known = [each for each in found if each['count']]
+    known = [each for each in found if each['count'] >= FEW] or [each for each in found if each['count']]
     axes.plot(
       [100 * each['confidence'] for each in known],
       [100 * each['accuracy'] for each in known],
       marker='o',
       markersize=3,
+      clip_on=False,
       label=_short(label),
       **_look(place),
     )
   axes.set(xlabel='confidence, %', ylabel='accuracy, %', xlim=(0, 100), ylim=(0, 100))
   _legend(axes)
-  return Plot(f'calibration-{number}', f'Calibration of {run["name"]}', figure)
+  return Plot(f'calibration-{number}', f'Calibration of {run["name"]}: bins of {FEW} examples or more', figure)

@@ -210,7 +210,7 @@ def _runs_of_study(study: Mapping[str, Any], number: int) -> Table:
 def of_worth(run: Mapping[str, Any]) -> Table:
   """The best subset of each size."""
   found = run['worth']
-  judged = '' if found['exact'] else f', of the {found["judged"]:,} that were evaluated'
+  judged = '' if found['exact'] else f', of the {len(run["subsets"]):,} that were evaluated'
   rows = [[text(row['size']), text(row['channels']), share(row['accuracy'])] for row in found['best']]
   return Table('best', f'{run["name"]}: the best subset of each size{judged}', ['channels', 'subset', 'accuracy'], rows)
 

@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from flaxnets.analysis import worth
 from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
-from flaxnets.report import confusions, curves, examples
+from flaxnets.report import confusions, curves, examples, plots, tables
 from flaxnets.report.folders import find
 from flaxnets.report.gather import chosen, gather
 from tests.report.made import begin_run, make_run
@@ -137,8 +138,8 @@ def test_configs_are_compared_field_by_field(tmp_path):
 
 def test_worths_that_lack_subsets_name_the_command(tmp_path):
   make_run(tmp_path / 'run', subsets='RGB;R')
-  worth = gather([tmp_path / 'run'])['runs'][0]['worth']
-  assert 'subsets' in worth['absent'] and '$(flaxnets worth --list' in worth['command']
+  found = gather([tmp_path / 'run'])['runs'][0]['worth']
+  assert 'subsets' in found['absent'] and '$(flaxnets worth --list' in found['command']
 
 
 def test_a_study_is_its_table_and_its_runs_in_the_tables_order(tmp_path):
@@ -258,3 +259,15 @@ def test_stored_channel_statistics_go_before_measured_ones(tmp_path):
   stored = {'mean': [1.0] * 3, 'std': [2.0] * 3, 'correlation': np.eye(3).tolist()}
   make_run(tmp_path / 'run', channel_stats=stored)
   assert gather([tmp_path / 'run'])['runs'][0]['channel_stats'] == {**stored, 'images': None}
+
+
+def test_worths_of_more_than_ten_channels_are_sampled_with_their_errors(tmp_path):
+  names = 'ABCDEFGHIJK'
+  needed = ';'.join(map(ChannelSet.of(names).label, worth.subsets_needed(11)))
+  make_run(tmp_path / 'run', names=names, subsets=needed)
+  report = gather([tmp_path / 'run'])
+  found = report['runs'][0]['worth']
+  assert not found['exact'] and all(row['standard_error'] > 0 for row in found['channels'])
+  assert sum(row['worth'] for row in found['channels']) == pytest.approx(found['full'] - found['none'])
+  assert 'that were evaluated' in tables.of_worth(report['runs'][0]).caption
+  assert plots.svg(plots.of_report(report)['worth'][0])
