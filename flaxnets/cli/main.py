@@ -19,6 +19,7 @@ COMMANDS = {
   'study': ('study', 'train and evaluate several networks; one table with differences and regret'),
   'cost': ('cost', 'parameters, MACs and FLOPs of a network for each subset'),
   'worth': ('worth', 'what each channel is worth in accuracy, and the best subset of each size'),
+  'report': ('report', 'a page about one run, several, or a study: tables, curves, confusions, kernels, images'),
   'views': ('views', 'a contact sheet of what the network sees in training and evaluation'),
   'prepare': ('prepare', 'convert images into a TFDS data set that trains without decoding'),
   'split': ('split', 'hold images of every class out of train.txt for tuning'),

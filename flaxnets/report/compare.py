@@ -1,0 +1,94 @@
+"""Runs of a report side by side: paired differences, regrets, and the fields in which their configs differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flaxnets.analysis import comparison
+from flaxnets.analysis.results import Hits
+from flaxnets.errors import InputError
+from flaxnets.report.folders import Run
+from flaxnets.runtime import workdir
+
+
+def compared(runs: Sequence[Run], against: str = '') -> dict[str, Any] | None:
+  """All runs that were judged on the images of a reference, against it and against the experts among them.
+
+  Args:
+    runs: all of a report.
+    against: the name of the reference; '' for the first run with predictions that is no expert.
+
+  Returns:
+    'reference', 'rows' (for each run what `comparison.compared` gives, with 'run', its name) and 'left_out', the names
+    of the runs that were judged on other images or not at all; None where fewer than two runs can be compared.
+
+  Raises:
+    InputError: for a reference that is no run with predictions.
+  """
+  judged = {run.name: run.hits for run in runs if run.hits is not None}
+  if against and against not in judged:
+    raise InputError(f'--against={against} is no run with predictions; there are {", ".join(judged) or "none"}')
+  candidates = [run.name for run in runs if run.name in judged]
+  trained_on_all = [run.name for run in runs if run.name in judged and not run.expert_of]
+  reference = against or next(iter(trained_on_all or candidates), '')
+  if not reference:
+    return None
+  ids = judged[reference].ids
+  same = [run for run in runs if run.name in judged and np.array_equal(judged[run.name].ids, ids)]
+  if len(same) < 2:
+    return None
+  experts = _experts(same, judged)
+  rows = []
+  for run in same:
+    other = None if run.name == reference else judged[reference]
+    theirs = {} if run.expert_of else experts.get(_network(run), {})
+    rows.append({'run': run.name, **comparison.compared(judged[run.name], theirs, other)})
+  names = {run.name for run in same}
+  return {'reference': reference, 'rows': rows, 'left_out': [run.name for run in runs if run.name not in names]}
+
+
+def shared_label(label: str) -> str:
+  """A subset's label as `results.read_hits` writes it: R,G is RG whatever other channels the network has."""
+  names = label.split(',')
+  return ''.join(names) if all(len(name) == 1 for name in names) else label
+
+
+def _network(run: Run) -> tuple[Any, ...]:
+  """What an expert has to share with a run."""
+  model = run.config.get('model', {})
+  return model.get('name'), model.get('width'), run.config.get('image_size')
+
+
+def _experts(runs: Sequence[Run], judged: dict[str, Hits]) -> dict[tuple[Any, ...], dict[str, Hits]]:
+  """For each network, and each label of a subset, its expert; several are averaged."""
+  found: dict[tuple[Any, ...], dict[str, list[Hits]]] = {}
+  for run in runs:
+    if run.expert_of:
+      for label in judged[run.name].hits:
+        found.setdefault(_network(run), {}).setdefault(label, []).append(judged[run.name])
+  return {
+    network: {label: comparison.mean_of(several) for label, several in experts.items()}
+    for network, experts in found.items()
+  }
+
+
+def config_differences(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
+  """The fields in which the configs of some runs differ: for each dotted name the value of each run, None for none."""
+  known = [run for run in runs if run.config]
+  fields = dict.fromkeys(name for run in known[1:] for name in workdir.differences(known[0].config, run.config))
+  flat = {run.name: flattened(run.config) for run in known}
+  return {name: {run: fields.get(name) for run, fields in flat.items()} for name in fields}
+
+
+def flattened(config: Any, prefix: str = '') -> dict[str, Any]:
+  """A nested config as dotted names and values."""
+  found: dict[str, Any] = {}
+  for key, value in config.items():
+    if isinstance(value, dict):
+      found |= flattened(value, f'{prefix}{key}.')
+    else:
+      found[f'{prefix}{key}'] = value
+  return found

@@ -1,0 +1,190 @@
+import html.parser
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from flaxnets.errors import InputError
+from flaxnets.report import page, plots
+from flaxnets.report.gather import gather
+from flaxnets.report.write import write
+from tests.report.made import begin_run, make_run
+
+ROOT = pathlib.Path(__file__).parents[2]
+TABLE = ROOT / 'docs' / 'results' / 'rgb'
+HOSTILE = '<script>alert(1)</script>'
+
+
+class Reader(html.parser.HTMLParser):
+  """The tags of a page with their attributes, and the text within each section."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.tags, self.text, self._section = [], {}, ''
+    self.feed(text)
+
+  def handle_starttag(self, tag, attributes):
+    self.tags.append((tag, dict(attributes)))
+    if tag == 'section':
+      self._section = dict(attributes)['id']
+      self.text[self._section] = ''
+
+  def handle_data(self, data):
+    if self._section:
+      self.text[self._section] += data
+
+  def all(self, tag):
+    return [attributes for name, attributes in self.tags if name == tag]
+
+
+def made(tmp_path, kind):
+  """A folder of each kind that a report can be about."""
+  if kind == 'going on':
+    begin_run(tmp_path / 'run')
+  elif kind == 'just begun':
+    begin_run(tmp_path / 'run', steps=0)
+  elif kind == 'one subset':
+    make_run(tmp_path / 'run', names='R')
+  elif kind == 'study':
+    for seed, name in enumerate(('one', 'two')):
+      make_run(tmp_path / 'run' / name, seed=seed)
+  elif kind == 'table':
+    return TABLE
+  else:
+    make_run(tmp_path / 'run')
+  return tmp_path / 'run'
+
+
+KINDS = ('complete', 'going on', 'just begun', 'one subset', 'study', 'table')
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_every_section_is_there_and_says_something(tmp_path, kind):
+  reader = Reader(page.html(gather([made(tmp_path, kind)])))
+  assert list(reader.text) == list(page.SECTIONS)
+  for name, title in page.SECTIONS.items():
+    assert len(reader.text[name].replace(title, '').strip()) > 20, name
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_ids_are_unique_and_links_within_the_page_lead_somewhere(tmp_path, kind):
+  reader = Reader(page.html(gather([made(tmp_path, kind)])))
+  ids = [attributes['id'] for _, attributes in reader.tags if 'id' in attributes]
+  assert len(set(ids)) == len(ids)
+  links = [value for _, attributes in reader.tags for key, value in attributes.items() if key.endswith('href')]
+  assert {link[1:] for link in links if link.startswith('#')} <= set(ids)
+  assert all(link.startswith(('#', 'data:')) for link in links)
+
+
+def test_names_are_escaped_wherever_they_are_shown(tmp_path):
+  folder = tmp_path / HOSTILE.replace('/', '|')
+  make_run(folder, classes=(HOSTILE, 'dog', '"><img src=x onerror=alert(1)>'), names=('<b>', 'G', '$x$'))
+  text = page.html(gather([folder]))
+  reader = Reader(text)
+  assert len(reader.all('script')) == 2  # the data and the page's own
+  assert not [image for image in reader.all('img') if not image['src'].startswith('data:')]
+  assert not reader.all('b') or all('<b>' not in value for value in reader.text)
+  assert HOSTILE not in text
+  assert HOSTILE in reader.text['examples']  # shown as it is written
+
+
+def test_the_policy_admits_no_connection_and_no_other_script(tmp_path):
+  reader = Reader(page.html(gather([made(tmp_path, 'complete')])))
+  policy = next(tag['content'] for tag in reader.all('meta') if tag.get('http-equiv') == 'Content-Security-Policy')
+  assert "default-src 'none'" in policy and "connect-src 'none'" in policy
+  assert re.search(r"script-src 'sha256-[\w+/=]+';", policy)
+  sources = [value for _, tag in reader.tags for key, value in tag.items() if key in ('src', 'srcset', 'action')]
+  assert sources and all(source.startswith('data:') for source in sources)
+
+
+def test_a_page_of_127_subsets_and_1000_classes_stays_under_20_mb(tmp_path):
+  make_run(tmp_path / 'run', names='ABCDEFG', classes=[f'class {n}' for n in range(1000)], examples=10_000)
+  path = write([str(tmp_path / 'run')], tmp_path / 'report.html')
+  assert path.stat().st_size < 20e6
+  report = gather([tmp_path / 'run'])
+  assert len(report['runs'][0]['confusions']['subsets']) == 127
+  assert report['runs'][0]['confusions']['side'] == 100
+
+
+def test_a_plot_takes_its_colours_from_the_page():
+  report = {'runs': [{'name': 'a $x$ & <b>', 'evaluated': False, 'curves': {
+    'train': {'step': [1, 2], 'loss': [2.0, None], 'accuracy': [0.1, 0.2]},
+    'validation': {'step': [], 'loss': [], 'accuracy': [], 'subsets': {}},
+  }}]}  # fmt: skip
+  drawn = plots.of_report(report)['curves']
+  svg = plots.svg(drawn[0])
+  assert 'var(--c0)' in svg and 'currentColor' in svg
+  assert not re.search('#[0-9a-f]{6}', svg.replace('#ffffff', ''))
+  assert svg == plots.svg(drawn[0])
+  assert plots.png(drawn[0]).startswith(b'\x89PNG')
+
+
+def test_markdown_links_pictures_that_exist(tmp_path):
+  path = write([str(made(tmp_path, 'complete'))], tmp_path / 'out.md')
+  text = path.read_text()
+  links = re.findall(r'!\[.*?\]\((.*?)\)', text)
+  assert len(links) > 10
+  for link in links:
+    Image.open(tmp_path / link).verify()
+  assert [line[3:] for line in text.splitlines() if line.startswith('## ')] == list(page.SECTIONS.values())
+  assert '| RGB |' in text
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_markdown_has_every_section_for_every_folder(tmp_path, kind):
+  text = write([str(made(tmp_path, kind))], tmp_path / 'out.md').read_text()
+  parts = re.split(r'^## .*$', text, flags=re.MULTILINE)
+  assert len(parts) == len(page.SECTIONS) + 1 and all(part.strip() for part in parts)
+
+
+def test_markdown_escapes_names(tmp_path):
+  make_run(tmp_path / 'run', classes=(HOSTILE, 'a|b', 'owl'))
+  text = write([str(tmp_path / 'run')], tmp_path / 'out.md').read_text()
+  assert HOSTILE not in text and '&lt;script&gt;' in text and 'a\\|b' in text
+
+
+def test_the_format_follows_the_ending_unless_it_is_said(tmp_path):
+  begin_run(tmp_path / 'run')
+  folders = [str(tmp_path / 'run')]
+  assert json.loads(write(folders, tmp_path / 'a.json').read_text())['runs'][0]['name'] == 'run'
+  assert write(folders, tmp_path / 'a.txt', 'json').read_text().startswith('{')
+  assert write(folders, tmp_path / 'a.htm').read_text().startswith('<!DOCTYPE html>')
+
+
+def test_a_report_into_a_folder_that_does_not_exist_is_an_error(tmp_path):
+  begin_run(tmp_path / 'run')
+  with pytest.raises(InputError, match='there is no folder'):
+    write([str(tmp_path / 'run')], tmp_path / 'missing' / 'report.html')
+
+
+def test_the_command_prints_the_path_and_imports_no_jax(tmp_path):
+  make_run(tmp_path / 'run')
+  program = (
+    'import sys; from flaxnets.cli import main; code = main.run("report", sys.argv[1:]);'
+    'assert not {"jax", "flax"} & set(sys.modules); sys.exit(code)'
+  )
+  out = tmp_path / 'report.html'
+  done = subprocess.run(
+    [sys.executable, '-c', program, str(tmp_path / 'run'), f'--out={out}'],
+    capture_output=True, text=True, cwd=ROOT,
+  )  # fmt: skip
+  assert done.returncode == 0, done.stderr
+  assert done.stdout == f'{out}\n' and out.exists()
+
+
+def test_a_mistake_is_one_line(tmp_path):
+  done = subprocess.run(
+    [sys.executable, '-m', 'flaxnets', 'report', str(tmp_path)], capture_output=True, text=True, cwd=ROOT
+  )
+  assert done.returncode == 1
+  assert done.stderr.startswith('flaxnets report: ') and done.stderr.count('\n') == 1
+
+
+def test_the_package_carries_the_files_of_the_page():
+  text = (ROOT / 'pyproject.toml').read_text()
+  for path in (ROOT / 'flaxnets' / 'report').iterdir():
+    assert path.suffix in ('.py', '') or f'"{path.name}"' in text
