@@ -63,9 +63,14 @@ class ChannelSet:
 
   @classmethod
   def of(cls, text: str, wavelengths: Sequence[float | None] = ()) -> ChannelSet:
-    """Reads 'RGB' (one letter a channel) or 'B02,B03,B08'."""
-    names = text.split(',') if ',' in text else list(text)
-    return cls(tuple(name.strip() for name in names), tuple(wavelengths))
+    """Reads channel names that a person wrote.
+
+    With a comma, names stand between commas: 'B02,B03,B08'. A comma at the end is ignored: 'RG,' is one channel.
+    Without a comma, the text is one name: 'B08', 'NIR', 'DAPI', 'VV', 'red'. The exception are distinct capital letters
+    that are all among R, G, B and N, or that include R, G and B. They are one channel per letter: 'RGB', 'RG', 'RGBN',
+    'RGBD'.
+    """
+    return cls(_names(text), tuple(wavelengths))
 
   def __len__(self) -> int:
     return len(self.names)
@@ -90,23 +95,28 @@ class ChannelSet:
     except ValueError:
       raise InputError(f'no channel {name!r}; there are {", ".join(self.names)}') from None
 
+  def names_in(self, text: str) -> tuple[str, ...]:
+    """The names that a text lists when it is about this set; the set may lack some of them.
+
+    The text is read as in `of`, with two differences. The name of a channel of this set is that channel. If all names
+    of this set are single letters, a text without a comma is one channel per letter.
+    """
+    text = text.strip()
+    if text not in self.names and ',' not in text and all(len(name) == 1 for name in self.names):
+      return tuple(text)
+    return (text,) if text in self.names else _names(text)
+
   def order(self, names: str | Sequence[str]) -> tuple[int, ...]:
     """The indices of some named channels, in the order given.
 
     Args:
-      names: a sequence of names, or text: 'RG' or 'B02,B03'. A text that is itself a name is that channel.
+      names: a sequence of names, or text: 'RG' or 'B02,B03' (see `names_in`).
 
     Raises:
       InputError: for no names, an unknown name, or a name given twice.
     """
     if isinstance(names, str):
-      text = names.strip()
-      if text in self.names:
-        names = [text]
-      elif ',' in text or not all(len(name) == 1 for name in self.names):
-        names = [name.strip() for name in text.split(',')]
-      else:
-        names = list(text)
+      names = self.names_in(names)
     indices = tuple(self.index(name) for name in names)
     if not indices:
       raise InputError(f'no channel named; there are {", ".join(self.names)}')
@@ -186,3 +196,14 @@ class ChannelSet:
       size = draw.randint(1, len(self))
       found.add(tuple(sorted(draw.sample(range(len(self)), size))))
     return list(found)
+
+
+def _names(text: str) -> tuple[str, ...]:
+  """The names in a text, by the rule of `ChannelSet.of`."""
+  text = text.strip()
+  if ',' in text:
+    return tuple(name.strip() for name in text.removesuffix(',').split(','))
+  letters = set(text)
+  distinct, capitals = len(letters) == len(text), text.isalpha() and text.isupper()
+  letter_per_channel = distinct and (letters <= set('RGBN') or (capitals and letters >= set('RGB')))
+  return tuple(text) if letter_per_channel else (text,)

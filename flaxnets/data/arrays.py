@@ -123,8 +123,7 @@ def _taken(bands: ChannelSet, channels: str, place: str, some: bool) -> tuple[in
   """The places of the channels that a person named in a file's, or of those that it has where `some` will do."""
   if not channels:
     return bands.full
-  alone = ',' not in channels and any(len(name) > 1 for name in bands.names)
-  names = (channels.strip(),) if alone or channels in bands.names else ChannelSet.of(channels).names
+  names = ChannelSet(bands.names_in(channels)).names
   unknown = [name for name in names if name not in bands.names]
   if unknown and not (some and len(unknown) < len(names)):
     raise InputError(

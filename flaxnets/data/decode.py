@@ -48,7 +48,9 @@ def image_planes(channels: ChannelSet) -> tuple[int, ...]:
   names = channels.names
   if set(names) <= set('RGB'):
     return tuple('RGB'.index(name) for name in names)
-  if set(names) & set('RGB') or len(names) not in (1, 3):
+  # 'rgb' or 'RL' was meant as several channels, but is one name by the rule of `ChannelSet.of`.
+  misspelt = len(names) == 1 and len(names[0]) > 1 and set(names[0].upper()) <= set('RGBALN')
+  if set(names) & set('RGB') or len(names) not in (1, 3) or misspelt:
     raise InputError(
       f"image files hold R, G and B (or one gray channel, 'L'), not {', '.join(names)}; "
       'other channels come from data.source=arrays'

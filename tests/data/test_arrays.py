@@ -91,6 +91,14 @@ def test_single_letter_bands_can_be_written_together(tmp_path):
   np.testing.assert_array_equal(read(source)[1][0, 0], [3, 1])
 
 
+def test_one_band_is_named_without_a_comma(tmp_path):
+  images = np.zeros((2, 5, 7), np.uint16)
+  path = tmp_path / 'one.npz'
+  np.savez(path, X_train=images, y_train=np.array([0, 1]))
+  for channels in ('B08', 'NIR', 'B08,'):
+    assert from_arrays(path, channels=channels).channels.names == (channels.removesuffix(','),)
+
+
 def test_without_names_in_the_file_the_config_names_all_channels(tmp_path):
   path = arrays(tmp_path, bands=None, classes=None)
   source = from_arrays(path, channels='BGRN')

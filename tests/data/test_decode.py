@@ -284,8 +284,8 @@ def test_channels_by_name_choose_planes():
   assert image_planes(ChannelSet.of('BGR')) == (2, 1, 0)
   assert image_planes(ChannelSet.of('G')) == (1,)
   assert image_planes(ChannelSet.of('B08,B04,B03')) == (0, 1, 2)
-  assert image_planes(ChannelSet.of('L')) == ()
-  for wrong in ('RGBN', 'RL', 'LA', 'R,NIR,G'):
+  assert image_planes(ChannelSet.of('L')) == image_planes(ChannelSet.of('gray')) == ()
+  for wrong in ('RGBN', 'R,L', 'L,A', 'R,NIR,G', 'RL', 'LA', 'rgb', 'RR'):
     with pytest.raises(InputError, match='image files hold R, G and B'):
       image_planes(ChannelSet.of(wrong))
 
