@@ -29,18 +29,29 @@ _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 _COLOURS = (('R', 'G', 'B'), ('B04', 'B03', 'B02'))  # shown as red, green, blue; the latter are Sentinel-2's
 
 
-def contact_sheet(source: Source, view: View, *, image_size: int, resize: float = 1.0) -> Image.Image:
-  """A dozen examples, spread over a source, in rows; the evaluation view and training views in columns.
+def contact_sheet(
+  source: Source,
+  view: View,
+  *,
+  image_size: int,
+  resize: float = 1.0,
+  threads: int = 0,
+  on_bad_image: str = 'error',
+) -> Image.Image:
+  """Draws a dozen examples, evenly spaced in a source, in rows; the evaluation view and training views in columns.
 
   Args:
-    source: where they come from.
+    source: the examples.
     view: what training sees of a batch, from `flaxnets.augment.pipeline.training_view`. Absent channels are black, and
       the present ones are named.
     image_size: side of the network's input, pixels.
-    resize: of `geometry.evaluation_homographies`.
+    resize: see `geometry.evaluation_homographies`.
+    threads, on_bad_image: see `flaxnets.data.batches.evaluation_batches`. Skipped examples have no row.
   """
   indices = np.unique(np.linspace(0, len(source) - 1, _ROWS).round().astype(int))
-  batch = next(evaluation_batches(source, batch_size=len(indices), examples=indices))
+  options = {'threads': threads, 'on_bad_image': on_bad_image}
+  batch = next(evaluation_batches(source, batch_size=len(indices), examples=indices, **options))
+  batch = {name: values[batch['mask']] for name, values in batch.items()}
   everything = np.ones_like(batch['present'])
   fill = batch['image'].mean(axis=(0, 1, 2), dtype=np.float32)
   evaluated = pipeline.evaluation_images(batch['image'], batch['size'], image_size=image_size, resize=resize, fill=fill)
@@ -122,11 +133,10 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
   if not flags.out.endswith(('.png', '.jpg', '.jpeg', '.webp')):
     raise InputError(f'--out={flags.out} is not a picture; give a file name such as --out=sheet.png')
   source = experiment.open_source(config, 'train')
-  measured = statistics.measure(
-    source, examples=200, threads=config.data.threads, on_bad_image=config.data.on_bad_image
-  )
+  reading = {'threads': config.data.threads, 'on_bad_image': config.data.on_bad_image}
+  measured = statistics.measure(source, examples=200, **reading)
   view = experiment.training_view_of(config, source.channels.full, source.canvas, measured['mean'])
-  sheet = contact_sheet(source, view, image_size=config.image_size, resize=config.augment.evaluation_resize)
+  sheet = contact_sheet(source, view, image_size=config.image_size, resize=config.augment.evaluation_resize, **reading)
   try:
     sheet.save(flags.out)
   except OSError as error:

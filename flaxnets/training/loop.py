@@ -120,6 +120,7 @@ class Trainer:
         self.source,
         examples=self.config.data.statistics_examples,
         seed=self.config.seed,
+        threads=self.config.data.threads,
         on_bad_image=self.config.data.on_bad_image,
       ),
       self.order,
