@@ -21,12 +21,14 @@ import contextlib
 import dataclasses
 import functools
 import math
+import warnings
 from collections.abc import Callable, Generator, Sequence
 
 import grain
 import numpy as np
 from absl import flags, logging
 
+from flaxnets.data import opencv
 from flaxnets.data.source import BadImage, Source
 from flaxnets.errors import InputError
 from flaxnets.runtime import machine
@@ -226,13 +228,35 @@ def _deliver(
   if not workers:
     threads = threads or machine.cores()
     return _batches(results.to_iter_dataset(grain.ReadOptions(threads, threads + prefetch)))
-  if not flags.FLAGS.is_parsed():  # grain hands its flags to the workers, and not every caller is an absl app
-    flags.FLAGS.mark_as_parsed()
+  _make_grain_flags_readable()
   in_turn = results.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
   options = grain.experimental.DatasetOptions(min_shm_size=_SHARED)
   shared = grain.experimental.WithOptionsIterDataset(in_turn, options)
   waiting = max(1, math.ceil(prefetch / workers))
-  return _batches(shared.mp_prefetch(grain.MultiprocessingOptions(workers, waiting)), copied=True)
+  options = grain.MultiprocessingOptions(workers, waiting)
+  return _batches(shared.mp_prefetch(options, worker_init_fn=_start_worker), copied=True)
+
+
+def _make_grain_flags_readable() -> None:
+  """Lets grain read its flags, which it does for workers, where the program parses no absl flags.
+
+  absl returns the value of a flag if it parsed all flags or if that flag is marked as present. To mark all flags as
+  parsed would hide the mistakes of a program that reads its own flags too early.
+  """
+  if not flags.FLAGS.is_parsed():
+    for name in list(flags.FLAGS):
+      if name.startswith('grain_'):
+        flags.FLAGS[name].present = True
+
+
+def _start_worker(worker: int, workers: int) -> None:
+  """Settings of a process that only reads."""
+  del worker, workers
+  import cv2
+
+  cv2.setNumThreads(1)
+  # Odd metadata (a palette's, a damaged TIFF tag) does not deserve a line on stderr from every worker.
+  warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
 def _caught(read: Callable[[int], Result], step: int) -> Result | InputError:
@@ -246,7 +270,7 @@ def _caught(read: Callable[[int], Result], step: int) -> Result | InputError:
 def _batches(results: grain.IterDataset, copied: bool = False) -> Batches:
   """The batches, while each unreadable example is logged once, whichever thread or process came upon it."""
   logged = set()
-  with contextlib.closing(iter(results)) as iterator:
+  with opencv.single_threaded(), contextlib.closing(iter(results)) as iterator:
     for result in iterator:
       if isinstance(result, InputError):
         raise result

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 from collections.abc import Sequence
 
 import cv2
@@ -29,11 +28,6 @@ _UPRIGHT = {  # by EXIF orientation: where the camera's rows and columns belong
   7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
   8: lambda a: a.swapaxes(0, 1)[::-1],
 }
-
-# Images are decoded side by side: OpenCV's own threads would only get in the way of the others.
-cv2.setNumThreads(1)
-# Odd metadata (a palette's, a broken TIFF tag) is no reason for a line on stderr from every worker.
-warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
 def image_planes(channels: ChannelSet) -> tuple[int, ...]:

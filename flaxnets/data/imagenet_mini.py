@@ -24,6 +24,7 @@ from array_record.python import array_record_module
 from tensorflow_datasets.core import writer
 from tqdm import tqdm
 
+from flaxnets.data import opencv
 from flaxnets.data.decode import decode
 from flaxnets.data.files import ImageFiles, open_list
 from flaxnets.data.source import BadImage, DataOptions
@@ -100,6 +101,7 @@ class ImagenetMini(tfds.core.GeneratorBasedBuilder):
     written = 0
     # TFDS writes from this thread; others decode a little ahead of it.
     with (
+      opencv.single_threaded(),
       concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
       tqdm(total=len(source), desc=split, unit=' images') as progress,
     ):
