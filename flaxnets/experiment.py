@@ -96,18 +96,26 @@ def build_network(config: ml_collections.ConfigDict, channels: ChannelSet, num_c
 
 
 def training_view_of(
-  config: ml_collections.ConfigDict, order: Sequence[int], canvas: tuple[int, int], fill: np.ndarray
+  config: ml_collections.ConfigDict,
+  order: Sequence[int],
+  canvas: tuple[int, int],
+  statistics: Mapping[str, np.ndarray],
 ) -> View:
-  """What the config's network sees of a batch in training; see `flaxnets.augment.pipeline.training_view`."""
-  augmentation = config.augment.to_dict()
-  del augmentation['evaluation_resize']
+  """What the config's network sees of a batch in training; see `flaxnets.augment.pipeline.training_view`.
+
+  Args:
+    config: a whole config.
+    order: index of each of the network's channels in the source.
+    canvas: height and width of the batch's images, pixels.
+    statistics: 'mean' and 'std' (C,) of the network's channels.
+  """
   return pipeline.training_view(
     seed=config.seed,
     source_index=order,
     canvas=canvas,
     image_size=config.image_size,
-    fill=fill,
-    augmentation=augmentation,
+    statistics=statistics,
+    augmentation=config.augment.to_dict(),
     presence_mode=config.presence.mode,
     presence_probability=config.presence.probability,
     presence_fill=config.presence.fill,

@@ -2,10 +2,14 @@
 
 Training: channel order, geometry (one homography, one resampling), which channels stay.
 Evaluation: channel order, the evaluation view, the same resampling.
+
+A new step of training is a function in a module of this package and a line in `training_view`. Its options are its
+keyword arguments, which take the values of the fields of `config.augment` with the same names.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +29,7 @@ def training_view(
   source_index: Sequence[int],
   canvas: tuple[int, int],
   image_size: int,
-  fill: np.ndarray,
+  statistics: Mapping[str, np.ndarray],
   augmentation: Mapping[str, Any],
   presence_mode: str,
   presence_probability: float,
@@ -34,12 +38,12 @@ def training_view(
   """The function that turns a batch's canvases into what the network sees in training.
 
   Args:
-    seed: of everything random; with the step and the position in the batch it decides every draw.
+    seed: seed of all draws. A draw depends on the seed, the step and the position in the batch, and on nothing else.
     source_index: index of each of the network's channels in the source.
     canvas: height and width of the batch's images, pixels.
     image_size: side of the network's input, pixels.
-    fill: (C,) raw pixel values outside the image.
-    augmentation: keyword arguments of `geometry.training_homographies`.
+    statistics: 'mean' and 'std' (C,) of the network's channels, raw pixel values. Outside the image there is the mean.
+    augmentation: options by name, as in `config.augment`: the keyword arguments of the functions that are called below.
     presence_mode, presence_probability, presence_fill: see `flaxnets.augment.presence`.
 
   Returns:
@@ -52,14 +56,24 @@ def training_view(
     key = jax.random.fold_in(jax.random.key(seed), step)
     key_view, key_presence, key_fill = jax.random.split(key, 3)
     matrices = geometry.training_homographies(
-      key_view, batch['size'], canvas=canvas, image_size=image_size, **augmentation
+      key_view,
+      batch['size'],
+      canvas=canvas,
+      image_size=image_size,
+      **_options_of(geometry.training_homographies, augmentation),
     )
-    images = warp(in_order(batch['image'], source_index), matrices, image_size, fill=fill, subsamples=subsamples)
+    images = in_order(batch['image'], source_index)
+    images = warp(images, matrices, image_size, fill=statistics['mean'], subsamples=subsamples)
     present = in_order(batch['present'], source_index)
     kept = presence.sample_channels(key_presence, presence_mode, present.shape, probability=presence_probability)
     return presence.drop_channels(key_fill, images, kept, present, fill=presence_fill)
 
   return view
+
+
+def _options_of(function: Callable[..., Any], augmentation: Mapping[str, Any]) -> dict[str, Any]:
+  """Those of the options that are arguments of a function."""
+  return {name: augmentation[name] for name in inspect.signature(function).parameters if name in augmentation}
 
 
 def evaluation_images(

@@ -135,7 +135,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
   source = experiment.open_source(config, 'train')
   reading = {'threads': config.data.threads, 'on_bad_image': config.data.on_bad_image}
   measured = statistics.measure(source, examples=200, **reading)
-  view = experiment.training_view_of(config, source.channels.full, source.canvas, measured['mean'])
+  view = experiment.training_view_of(config, source.channels.full, source.canvas, measured)
   sheet = contact_sheet(source, view, image_size=config.image_size, resize=config.augment.evaluation_resize, **reading)
   try:
     sheet.save(flags.out)

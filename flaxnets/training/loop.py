@@ -90,13 +90,13 @@ class Trainer:
     self.labels = digests({'labels': self.source.labels})['labels']  # what tells that the examples are still the same
     restored = self.checkpoints.restore_latest()
     self.state, self.metadata = self._go_on(*restored) if restored else self._begin()
-    self.fill = np.asarray(jax.device_get(self.state.channel_stats['stem']['standardize']['mean']))
+    channel_stats = jax.device_get(self.state.channel_stats['stem']['standardize'])
     self.step = make_train_step(
       self.model,
       self.optimizer,
       self.schedule,
       self.mesh,
-      experiment.training_view_of(config, self.order, self.source.canvas, self.fill),
+      experiment.training_view_of(config, self.order, self.source.canvas, channel_stats),
       masked=config.presence.mode != 'none' or self.source.has_missing_channels,
       label_smoothing=config.train.label_smoothing,
       accumulate=config.train.accumulate,
@@ -108,7 +108,7 @@ class Trainer:
       source_index=self.validation.channels.order(self.channels.names),
       image_size=config.image_size,
       resize=config.augment.evaluation_resize,
-      fill=self.fill,
+      fill=channel_stats['mean'],
       has_missing_channels=self.validation.has_missing_channels,
       mesh=self.mesh,
     )

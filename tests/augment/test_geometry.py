@@ -230,7 +230,7 @@ def test_the_contact_sheet_shows_rows_of_examples_in_false_colour():
     source_index=range(5),
     canvas=(24, 24),
     image_size=16,
-    fill=np.zeros(5),
+    statistics={'mean': np.zeros(5), 'std': np.ones(5)},
     augmentation=augmentation,
     presence_mode='hierarchical',
     presence_probability=0.0,
