@@ -62,6 +62,9 @@ def default() -> config_dict.ConfigDict:
   augment.rotation = 10.0  # degrees either way
   augment.perspective = 0.2  # the corners move inwards by up to this share of half the side
   augment.perspective_probability = 0.5
+  augment.brightness = 0.0  # shift of each channel, up to this many of the channel's standard deviations; 0 for none
+  augment.contrast = 0.0  # relative change of each channel's contrast, at most this much, up to 1; 0 for none
+  augment.noise = 0.0  # deviation of the noise, up to this many of the channel's standard deviations; 0 for none
   augment.evaluation_resize = 1.0  # evaluation: shorter side to image_size x this, then the centre
 
   config.presence = presence = config_dict.ConfigDict()

@@ -1,6 +1,6 @@
 """What happens to a batch between the host's canvases and the network, in order. All of it runs on the device.
 
-Training: channel order, geometry (one homography, one resampling), which channels stay.
+Training: channel order, geometry (one homography, one resampling), brightness, contrast and noise, which channels stay.
 Evaluation: channel order, the evaluation view, the same resampling.
 
 A new step of training is a function in a module of this package and a line in `training_view`. Its options are its
@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxnets.augment import geometry, presence
+from flaxnets.augment import geometry, photometric, presence
 from flaxnets.augment.warp import subsamples_for, warp
 
 Batch = Mapping[str, jax.Array]
@@ -64,6 +64,7 @@ def training_view(
     )
     images = in_order(batch['image'], source_index)
     images = warp(images, matrices, image_size, fill=statistics['mean'], subsamples=subsamples)
+    images = photometric.jitter(key, images, statistics['std'], **_options_of(photometric.jitter, augmentation))
     present = in_order(batch['present'], source_index)
     kept = presence.sample_channels(key_presence, presence_mode, present.shape, probability=presence_probability)
     return presence.drop_channels(key_fill, images, kept, present, fill=presence_fill)
