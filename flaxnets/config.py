@@ -65,6 +65,10 @@ def default() -> config_dict.ConfigDict:
   augment.brightness = 0.0  # shift of each channel, up to this many of the channel's standard deviations; 0 for none
   augment.contrast = 0.0  # relative change of each channel's contrast, at most this much, up to 1; 0 for none
   augment.noise = 0.0  # deviation of the noise, up to this many of the channel's standard deviations; 0 for none
+  augment.mixup = (
+    0.0  # alpha of mixup: an example is averaged with another with a weight from Beta(alpha, alpha); 0: off
+  )
+  augment.cutmix = 0.0  # alpha of cutmix: a box of another example, its area from Beta(alpha, alpha); 0: off
   augment.evaluation_resize = 1.0  # evaluation: shorter side to image_size x this, then the centre
 
   config.presence = presence = config_dict.ConfigDict()

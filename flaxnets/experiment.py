@@ -10,7 +10,7 @@ from flax import linen as nn
 
 from flaxnets import models
 from flaxnets.augment import pipeline
-from flaxnets.augment.pipeline import View
+from flaxnets.augment.pipeline import Targets, View
 from flaxnets.channels import MAX_SUBSETS, ChannelSet, Subset
 from flaxnets.data import open as data_open
 from flaxnets.data.source import DataOptions, Source
@@ -119,6 +119,17 @@ def training_view_of(
     presence_mode=config.presence.mode,
     presence_probability=config.presence.probability,
     presence_fill=config.presence.fill,
+  )
+
+
+def training_targets_of(config: ml_collections.ConfigDict, order: Sequence[int], num_classes: int) -> Targets | None:
+  """The soft labels of the config's training view; see `flaxnets.augment.pipeline.training_targets`."""
+  return pipeline.training_targets(
+    seed=config.seed,
+    source_index=order,
+    image_size=config.image_size,
+    num_classes=num_classes,
+    augmentation=config.augment.to_dict(),
   )
 
 

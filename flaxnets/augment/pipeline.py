@@ -1,6 +1,7 @@
 """What happens to a batch between the host's canvases and the network, in order. All of it runs on the device.
 
-Training: channel order, geometry (one homography, one resampling), brightness, contrast and noise, which channels stay.
+Training: channel order, geometry (one homography, one resampling), brightness, contrast and noise, mixing with another
+example, which channels stay.
 Evaluation: channel order, the evaluation view, the same resampling.
 
 A new step of training is a function in a module of this package and a line in `training_view`. Its options are its
@@ -16,11 +17,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from flaxnets.augment import geometry, photometric, presence
+from flaxnets.augment import geometry, mixing, photometric, presence
 from flaxnets.augment.warp import subsamples_for, warp
 
 Batch = Mapping[str, jax.Array]
 View = Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
+Targets = Callable[[jax.Array, Batch], jax.Array]
 
 
 def training_view(
@@ -53,7 +55,7 @@ def training_view(
   subsamples = subsamples_for(canvas, image_size, perspective=augmentation['perspective'])
 
   def view(step: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
-    key = jax.random.fold_in(jax.random.key(seed), step)
+    key = _step_key(seed, step)
     key_view, key_presence, key_fill = jax.random.split(key, 3)
     matrices = geometry.training_homographies(
       key_view,
@@ -66,10 +68,42 @@ def training_view(
     images = warp(images, matrices, image_size, fill=statistics['mean'], subsamples=subsamples)
     images = photometric.jitter(key, images, statistics['std'], **_options_of(photometric.jitter, augmentation))
     present = in_order(batch['present'], source_index)
+    images = mixing.mix_images(key, images, present, **_options_of(mixing.mix_images, augmentation))
     kept = presence.sample_channels(key_presence, presence_mode, present.shape, probability=presence_probability)
     return presence.drop_channels(key_fill, images, kept, present, fill=presence_fill)
 
   return view
+
+
+def training_targets(
+  *,
+  seed: int,
+  source_index: Sequence[int],
+  image_size: int,
+  num_classes: int,
+  augmentation: Mapping[str, Any],
+) -> Targets | None:
+  """The function that gives the soft labels of what `training_view` makes of a batch, for the same arguments.
+
+  Returns:
+    A function of (step, batch) giving (B, num_classes) float32, or None if no examples are mixed: then the labels of
+    the batch hold.
+  """
+  options = _options_of(mixing.mix_labels, augmentation)
+  if not mixing.enabled(**options):
+    return None
+
+  def targets(step: jax.Array, batch: Batch) -> jax.Array:
+    present = in_order(batch['present'], source_index)
+    return mixing.mix_labels(
+      _step_key(seed, step), batch['label'], present, num_classes=num_classes, image_size=image_size, **options
+    )
+
+  return targets
+
+
+def _step_key(seed: int, step: jax.Array) -> jax.Array:
+  return jax.random.fold_in(jax.random.key(seed), step)
 
 
 def _options_of(function: Callable[..., Any], augmentation: Mapping[str, Any]) -> dict[str, Any]:

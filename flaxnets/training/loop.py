@@ -97,6 +97,7 @@ class Trainer:
       self.schedule,
       self.mesh,
       experiment.training_view_of(config, self.order, self.source.canvas, channel_stats),
+      experiment.training_targets_of(config, self.order, len(self.source.classes)),
       masked=config.presence.mode != 'none' or self.source.has_missing_channels,
       label_smoothing=config.train.label_smoothing,
       accumulate=config.train.accumulate,
