@@ -72,7 +72,8 @@ class ImageFiles:
     self.labels = np.array(labels, np.int32)
     self.canvas, self.dtype, self.has_missing_channels = (canvas, canvas), np.dtype(np.uint8), False
     self.ids = _unique(paths)
-    self._root, self._paths, self._lines, self._planes = root, paths, lines, image_planes(channels)
+    self.root = root
+    self._paths, self._lines, self._planes = paths, lines, image_planes(channels)
 
   def __len__(self) -> int:
     return len(self._paths)
@@ -82,7 +83,7 @@ class ImageFiles:
 
   def where(self, index: int) -> str:
     """The file and its line in the list, for messages."""
-    path = os.path.join(self._root, self._paths[index])
+    path = os.path.join(self.root, self._paths[index])
     return path if self._lines is None else f'{path} ({self.name}, line {self._lines[index]})'
 
   def encoded(self, index: int) -> bytes:
@@ -92,7 +93,7 @@ class ImageFiles:
       BadImage: if it cannot be read.
     """
     try:
-      with open(os.path.join(self._root, self._paths[index]), 'rb') as file:
+      with open(os.path.join(self.root, self._paths[index]), 'rb') as file:
         return file.read()
     except (OSError, ValueError) as error:
       reason = getattr(error, 'strerror', None) or error
