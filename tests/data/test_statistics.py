@@ -154,7 +154,7 @@ def test_unreadable_examples_are_an_error_or_left_out():
 
 
 def test_statistics_of_no_examples_are_an_error():
-  with pytest.raises(InputError, match='of 0 examples; at least 1'):
+  with pytest.raises(InputError, match='need at least 1 example, not 0'):
     measure(source_of(np.zeros((2, 1, 1, 1), np.uint8)), examples=0)
 
 
