@@ -146,6 +146,8 @@ def check(config: config_dict.ConfigDict) -> None:
     ('train.warmup_epochs', train.warmup_epochs, train.warmup_epochs >= 0, '0 or more'),
     ('train.label_smoothing', train.label_smoothing, 0 <= train.label_smoothing < 1, 'from 0 to below 1'),
     ('train.ema', train.ema, 0 <= train.ema < 1, 'from 0 to below 1'),
+    ('augment.evaluation_resize', config.augment.evaluation_resize, config.augment.evaluation_resize >= 1, '1 or more'),
+    ('presence.probability', config.presence.probability, 0 <= config.presence.probability <= 1, 'from 0 to 1'),
     ('evaluate.every', config.evaluate.every, config.evaluate.every >= 0, '0 or more'),
   ):
     if not fits:

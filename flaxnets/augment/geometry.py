@@ -99,9 +99,7 @@ def evaluation_homographies(
     InputError: for resize below 1.
   """
   if resize < 1:
-    raise InputError(
-      f'augment.evaluation_resize is {resize}; it is at least 1, or the image would not fill {image_size} pixels'
-    )
+    raise InputError(f'resize is {resize}; it must be at least 1, or the image would not fill {image_size} pixels')
   size = jnp.asarray(size, jnp.int32)
   resized = round(image_size * resize) * size // size.min(axis=1, keepdims=True)
   start = jnp.round((resized - image_size) / 2)
@@ -111,13 +109,13 @@ def evaluation_homographies(
 
 def _check(crop_scale, crop_ratio, flip, perspective, perspective_probability) -> None:
   if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-    raise InputError(f'augment.crop_scale is {tuple(crop_scale)}; it is (least, most), above 0 and up to 1')
+    raise InputError(f'crop_scale is {tuple(crop_scale)}; it must be (least, most), above 0 and up to 1')
   if not 0 < crop_ratio[0] <= crop_ratio[1]:
-    raise InputError(f'augment.crop_ratio is {tuple(crop_ratio)}; it is (least, most), above 0')
+    raise InputError(f'crop_ratio is {tuple(crop_ratio)}; it must be (least, most), above 0')
   check_perspective(perspective)
   for name, value in (('flip', flip), ('perspective_probability', perspective_probability)):
     if not 0 <= value <= 1:
-      raise InputError(f'augment.{name} is {value}; it is a probability, from 0 to 1')
+      raise InputError(f'{name} is {value}; it must be a probability, from 0 to 1')
 
 
 def _random_crop(

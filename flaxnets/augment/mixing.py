@@ -89,7 +89,7 @@ def enabled(*, mixup: float = 0.0, cutmix: float = 0.0) -> bool:
   """
   for name, value in (('mixup', mixup), ('cutmix', cutmix)):
     if value < 0:
-      raise InputError(f'{name} is {value}; it is the parameter of a beta distribution, above 0, or 0 for none')
+      raise InputError(f'{name} is {value}; it must be the parameter of a beta distribution, above 0, or 0 for none')
   return bool(mixup or cutmix)
 
 

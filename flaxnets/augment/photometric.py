@@ -46,9 +46,9 @@ def jitter(
   """
   if brightness < 0 or noise < 0:
     name, value = ('brightness', brightness) if brightness < 0 else ('noise', noise)
-    raise InputError(f'{name} is {value}; it is a multiple of the deviation of a channel, 0 or more')
+    raise InputError(f'{name} is {value}; it must be a multiple of the deviation of a channel, 0 or more')
   if not 0 <= contrast <= 1:
-    raise InputError(f'contrast is {contrast}; it is the largest relative change, from 0 to 1')
+    raise InputError(f'contrast is {contrast}; it must be the largest relative change, from 0 to 1')
   if not (brightness or contrast or noise):
     return images
   key_draws, key_noise = jax.random.split(jax.random.fold_in(key, _STREAM))

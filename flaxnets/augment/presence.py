@@ -22,9 +22,11 @@ def check(mode: str, fill: str, probability: float) -> None:
   if fill not in FILLS:
     raise InputError(f'no presence fill {fill!r}; there are {", ".join(FILLS)}')
   if not 0 <= probability <= 1:
-    raise InputError(f'presence.probability is {probability}; it is a share, from 0 to 1')
+    raise InputError(f'probability is {probability}; it must be from 0 to 1')
   if PASSES[mode] > 1 and fill != 'absent':
-    raise InputError(f"presence.fill {fill!r} changes the images, which the passes of a {mode} share; use 'absent'")
+    raise InputError(
+      f"presence fill {fill!r} changes the images, which all passes of mode {mode!r} share; use 'absent'"
+    )
 
 
 def sample_channels(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: float) -> jax.Array:

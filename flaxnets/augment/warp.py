@@ -37,7 +37,7 @@ def subsamples_for(canvas: tuple[int, int], image_size: int, *, perspective: flo
   check_perspective(perspective)
   shrink = max(canvas) / max(1, round(image_size * resize)) / (1 - perspective)
   if shrink > MAX_SUBSAMPLES:
-    tilted = f' with augment.perspective {perspective}' if perspective else ''
+    tilted = f' with a perspective of {perspective}' if perspective else ''
     raise InputError(
       f'a canvas of {canvas[0]} x {canvas[1]} shrinks up to {shrink:.1f} times{tilted}; '
       f'{MAX_SUBSAMPLES} is the most: cut or shrink the images, make data.canvas smaller where they '
@@ -52,7 +52,7 @@ def check_perspective(perspective: float) -> None:
   From 2/3 on they may no longer span a convex figure, and the horizon may be in sight.
   """
   if not 0 <= perspective < 2 / 3:
-    raise InputError(f'augment.perspective is {perspective}; it is a share of half the side, 0 to below 2/3')
+    raise InputError(f'perspective is {perspective}; it must be a share of half the side, from 0 to below 2/3')
 
 
 def warp(images: jax.Array, matrices: jax.Array, image_size: int, *, fill: jax.Array, subsamples: int) -> jax.Array:

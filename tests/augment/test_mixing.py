@@ -95,7 +95,7 @@ def test_absent_planes_of_partners_never_reach_a_present_channel():
 
 @pytest.mark.parametrize('name', ['mixup', 'cutmix'])
 def test_a_negative_parameter_is_refused_by_name(name):
-  with pytest.raises(InputError, match=f'{name} is -1; it is the parameter of a beta distribution'):
+  with pytest.raises(InputError, match=f'{name} is -1; it must be the parameter of a beta distribution'):
     mix_images(KEY, NUMBERED, PRESENT, **{name: -1})
 
 

@@ -76,9 +76,9 @@ def test_a_channel_does_not_depend_on_what_stands_in_the_others():
 @pytest.mark.parametrize(
   ('options', 'words'),
   [
-    ({'brightness': -0.1}, 'brightness is -0.1; it is a multiple'),
-    ({'noise': -1}, 'noise is -1; it is a multiple'),
-    ({'contrast': 1.5}, 'contrast is 1.5; it is the largest relative change, from 0 to 1'),
+    ({'brightness': -0.1}, 'brightness is -0.1; it must be a multiple'),
+    ({'noise': -1}, 'noise is -1; it must be a multiple'),
+    ({'contrast': 1.5}, 'contrast is 1.5; it must be the largest relative change, from 0 to 1'),
     ({'contrast': -0.5}, 'contrast is -0.5'),
   ],
 )
@@ -113,6 +113,20 @@ def test_a_config_field_changes_the_training_view_and_only_its_pixels():
   shift = np.asarray(brighter - plain)
   assert (np.abs(shift).max(axis=(1, 2)) > 0).all()
   np.testing.assert_allclose(shift, np.broadcast_to(shift[:, :1, :1], shift.shape), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'words'),
+  [
+    ('contrast', 2.0, '^augment: contrast is 2.0; it must be'),
+    ('flip', 1.5, '^augment: flip is 1.5; it must be'),
+    ('perspective', 0.9, '^augment: perspective is 0.9; it must be'),
+    ('mixup', -1.0, '^augment: mixup is -1.0; it must be'),
+  ],
+)
+def test_an_option_of_the_config_outside_its_range_is_refused_with_the_name_of_its_group(field, value, words):
+  with pytest.raises(InputError, match=words):
+    view_of(**{f'augment.{field}': value})(3, batch_of(np.zeros((2, 20, 20, 3), np.uint8)))
 
 
 def test_with_every_amount_at_zero_the_compiled_program_has_no_trace_of_it():
