@@ -56,19 +56,17 @@ def default() -> config_dict.ConfigDict:
   data.statistics_examples = 2000  # training images that channel mean, deviation and correlation come from
 
   config.augment = augment = config_dict.ConfigDict()
-  augment.crop_scale = (0.25, 1.0)  # random resized crop: its share of the image's area, least and most
-  augment.crop_ratio = (3 / 4, 4 / 3)  # and its width over height
+  augment.crop_scale = (0.25, 1.0)  # random resized crop: smallest and largest share of the image's area
+  augment.crop_ratio = (3 / 4, 4 / 3)  # random resized crop: smallest and largest width over height
   augment.flip = 0.5  # probability of a left-right flip
-  augment.rotation = 10.0  # degrees either way
-  augment.perspective = 0.2  # the corners move inwards by up to this share of half the side
-  augment.perspective_probability = 0.5
-  augment.brightness = 0.0  # shift of each channel, up to this many of the channel's standard deviations; 0 for none
-  augment.contrast = 0.0  # relative change of each channel's contrast, at most this much, up to 1; 0 for none
-  augment.noise = 0.0  # deviation of the noise, up to this many of the channel's standard deviations; 0 for none
-  augment.mixup = (
-    0.0  # alpha of mixup: an example is averaged with another with a weight from Beta(alpha, alpha); 0: off
-  )
-  augment.cutmix = 0.0  # alpha of cutmix: a box of another example, its area from Beta(alpha, alpha); 0: off
+  augment.rotation = 10.0  # largest rotation in either direction, degrees
+  augment.perspective = 0.2  # largest shift of each corner inwards, as a share of half the side
+  augment.perspective_probability = 0.5  # probability that corners are shifted
+  augment.brightness = 0.0  # largest shift of each channel, in its standard deviations; 0: off
+  augment.contrast = 0.0  # largest relative change of each channel's contrast, up to 1; 0: off
+  augment.noise = 0.0  # largest standard deviation of noise in each channel, in its standard deviations; 0: off
+  augment.mixup = 0.0  # mixup: weight of another example from Beta(mixup, mixup); 0: off
+  augment.cutmix = 0.0  # cutmix: area of a box from another example from Beta(cutmix, cutmix); 0: off
   augment.evaluation_resize = 1.0  # evaluation: shorter side to image_size x this, then the centre
 
   config.presence = presence = config_dict.ConfigDict()

@@ -56,7 +56,7 @@ def test_a_sample_of_more_than_there_are_is_all():
     (RGB, 'RR', "channel 'R' is given twice"),
     (RGB, '', "cannot read the subset ''"),
     (RGB, 'size>>2', "cannot read the subset 'size>>2'"),
-    (RGB, 'size>3', 'fits no subset of 3 channels'),
+    (RGB, 'size>3', 'matches no subset of 3 channels'),
     (RGB, 'sample:0', 'asks for no subset'),
     (SENTINEL, 'all', '8,191 subsets'),
     (SENTINEL, 'B99', "no channel 'B99'"),

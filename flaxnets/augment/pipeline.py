@@ -114,12 +114,12 @@ def _options_of(function: Callable[..., Any], augmentation: Mapping[str, Any]) -
 def evaluation_images(
   images: jax.Array, size: jax.Array, *, image_size: int, resize: float, fill: jax.Array
 ) -> jax.Array:
-  """What evaluation sees of canvases (b, H, W, C): (b, S, S, C) float32; see `warp`."""
+  """The images (b, S, S, C) float32 that evaluation sees of canvases (b, H, W, C); see `warp`."""
   canvas = images.shape[1:3]
   matrices = geometry.evaluation_homographies(size, canvas=canvas, image_size=image_size, resize=resize)
   return warp(images, matrices, image_size, fill=fill, subsamples=subsamples_for(canvas, image_size, resize=resize))
 
 
 def in_order(planes: jax.Array, order: Sequence[int]) -> jax.Array:
-  """The last axis taken in an order; the array itself where that changes nothing, which XLA would copy."""
+  """The entries of the last axis in an order. The array itself if that is its order already: XLA would copy it."""
   return planes if tuple(order) == tuple(range(planes.shape[-1])) else planes[..., np.asarray(order)]

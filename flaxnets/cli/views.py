@@ -1,4 +1,4 @@
-"""Draws what evaluation and training see of a dozen examples, as a contact sheet.
+"""Draws a contact sheet: what the network sees of a dozen examples in evaluation and in training.
 
 flaxnets views --config=demo --out=sheet.png
 """
@@ -24,7 +24,7 @@ from flaxnets.errors import InputError
 ARGUMENTS = ''
 
 _ROWS, _TRAINING_VIEWS = 12, 7
-_CELL, _GAP, _TEXT, _HEAD = 96, 4, 150, 40  # pixels: least side of a picture, gaps, label column, head
+_CELL, _GAP, _TEXT, _HEAD = 96, 4, 150, 40  # pixels: least side of a picture, gaps, label column, heading
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 _COLOURS = (('R', 'G', 'B'), ('B04', 'B03', 'B02'))  # shown as red, green, blue; the latter are Sentinel-2's
 
@@ -59,7 +59,7 @@ def contact_sheet(
   trained = jax.jit(view)
   for step in range(_TRAINING_VIEWS):
     images, present = trained(step, batch)
-    views.append((images, present[:, -1]))  # of several passes the last, which is a random subset
+    views.append((images, present[:, -1]))  # the last of several passes has a random subset
   display = _display(batch['image'], source.channels)
   cells = [[display(image, mask) for image, mask in zip(*map(np.asarray, each), strict=True)] for each in views]
   names = [[source.channels.label(np.flatnonzero(mask)) for mask in np.asarray(masks)] for _, masks in views]
@@ -69,16 +69,16 @@ def contact_sheet(
   ]
   title = (
     f'{source.name}: {source.canvas[0]} x {source.canvas[1]} canvas to {image_size} x {image_size}, '
-    f'outside the canvas the mean, absent channels black'
+    f'mean outside the canvas, absent channels black'
   )
   return _page(np.swapaxes(cells, 0, 1), list(zip(*names, strict=True)), texts, title)
 
 
 def _display(canvases: np.ndarray, channels: ChannelSet) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-  """From a raw image (h, w, C) and its mask (C,) to (h, w, 3) in 0..255, absent channels black.
+  """A function from a raw image (h, w, C) and its mask (C,) to (h, w, 3) in 0..255, with absent channels black.
 
-  Bytes of up to three channels are shown as they are, all else in false colour between the 2nd and the 98th percentile
-  of `canvases`.
+  8-bit images of up to three channels are shown unchanged. Others are shown in false colour, stretched from the 2nd to
+  the 98th percentile of `canvases`.
   """
   names = next((names for names in _COLOURS if set(names) <= set(channels.names)), channels.names)
   shown = [channels.index(names[min(place, len(names) - 1)]) for place in range(3)]
@@ -96,7 +96,7 @@ def _display(canvases: np.ndarray, channels: ChannelSet) -> Callable[[np.ndarray
 def _page(
   cells: np.ndarray, names: Sequence[Sequence[str]], texts: Sequence[tuple[str, str]], title: str
 ) -> Image.Image:
-  """Lays out (rows, columns, S, S, 3) pictures in 0..255, each with a name, and a class and a size for each row."""
+  """Draws (rows, columns, S, S, 3) pictures in 0..255, a name for each, and the class and size of each row."""
   rows, columns, side = cells.shape[:3]
   zoom = -(-_CELL // side)
   step = side * zoom + _GAP

@@ -236,8 +236,8 @@ BROKEN = {
   'half a PNG': (encoded(picture(), 'PNG')[:90], 'cannot be decoded'),
   'half a GIF': (encoded(picture(), 'GIF')[:100], 'cannot be decoded'),
   'half a WebP': (encoded(picture(), 'WEBP')[:60], 'cannot be decoded'),
-  'float TIFF': (encoded(np.zeros((4, 4), np.float32), 'TIFF'), "data.source='arrays'"),
-  '32-bit TIFF': (encoded(np.full((4, 4), 70000, np.int32), 'TIFF'), "data.source='arrays'"),
+  'float TIFF': (encoded(np.zeros((4, 4), np.float32), 'TIFF'), 'use data.source=arrays'),
+  '32-bit TIFF': (encoded(np.full((4, 4), 70000, np.int32), 'TIFF'), 'use data.source=arrays'),
   'a PNG of 400 megapixels': (large_png(20000, 20000), '178,956,970'),
   'a JPEG of 3600 megapixels': (large_jpeg(), '178,956,970'),
 }
