@@ -99,7 +99,9 @@ class Training:
   ):
     schedule = optim.schedule('constant', learning_rate=learning_rate, steps=1)
     optimizer = _optimizer(schedule, config)
-    view = experiment.training_view_of(config, FULL, batch['image'].shape[1:3], MEAN) if full_step else _as_they_are
+    statistics = {'mean': MEAN, 'std': STD}
+    seen = experiment.training_view_of(config, FULL, batch['image'].shape[1:3], statistics)
+    view = seen if full_step else _as_they_are
     step = make_train_step(
       model,
       optimizer,

@@ -194,7 +194,8 @@ def serve_ours(args: argparse.Namespace) -> Callable[[str, str, str, float], flo
 
   @functools.partial(jax.jit, in_shardings=(devices.replicated(mesh), devices.sharded(mesh)))
   def view(step: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
-    seen = experiment.training_view_of(config, (0, 1, 2), batch['image'].shape[1:3], MEAN)(step, batch)[0]
+    statistics = {'mean': MEAN, 'std': STD}
+    seen = experiment.training_view_of(config, (0, 1, 2), batch['image'].shape[1:3], statistics)(step, batch)[0]
     return (seen - MEAN) / STD
 
   @functools.cache

@@ -250,7 +250,7 @@ def _training(args: argparse.Namespace, mesh: jax.sharding.Mesh) -> tuple[Callab
   model = experiment.build_network(config, ChannelSet.of('RGB'), CLASSES)
   schedule = optim.schedule('constant', learning_rate=0.01, steps=1)
   optimizer = optim.optimizer(schedule, momentum=0.9)
-  view = experiment.training_view_of(config, (0, 1, 2), (_canvas(args),) * 2, STATISTICS['mean'])
+  view = experiment.training_view_of(config, (0, 1, 2), (_canvas(args),) * 2, STATISTICS)
 
   def fresh():
     images = np.zeros((1, args.image_size, args.image_size, 3), np.float32)

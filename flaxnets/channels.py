@@ -1,4 +1,4 @@
-"""Channel names, wavelengths and subsets: parse what a person writes, enumerate what can be asked for."""
+"""Channel names, wavelengths and subsets: parses what people write and enumerates subsets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flaxnets.errors import InputError
 
 Subset = tuple[int, ...]
 
-# One compiled function per subset: more than this many is hours of compilation, and nobody's wish.
+# Each subset needs a compiled function: more than this many would take hours to compile.
 MAX_SUBSETS = 1024
 
 _SIZE = re.compile(r'size(>=|<=|==|=|>|<)(\d+)')
@@ -36,10 +36,10 @@ class ChannelSet:
 
   Attributes:
     names: channel names, unique and not empty, without spaces, commas or semicolons.
-    wavelengths: centre wavelengths in nanometres, one a channel, None where unknown. Empty for none known.
+    wavelengths: centre wavelengths in nanometres, one per channel, None where unknown; empty if all are unknown.
 
   Raises:
-    InputError: for no names, repeated or malformed names, or wavelengths of another count.
+    InputError: for no names, repeated or malformed names, or another number of wavelengths than of names.
   """
 
   names: tuple[str, ...]
@@ -49,7 +49,7 @@ class ChannelSet:
     object.__setattr__(self, 'names', tuple(str(name) for name in self.names))
     object.__setattr__(self, 'wavelengths', tuple(self.wavelengths))
     if not self.names:
-      raise InputError('a network needs at least one channel; none was named')
+      raise InputError('no channel is named; a network needs at least one')
     repeated = sorted({name for name in self.names if self.names.count(name) > 1})
     if repeated:
       raise InputError(f'channel {repeated[0]!r} is named twice in {", ".join(self.names)}; names must be unique')
@@ -63,9 +63,14 @@ class ChannelSet:
 
   @classmethod
   def of(cls, text: str, wavelengths: Sequence[float | None] = ()) -> ChannelSet:
-    """Reads 'RGB' (one letter a channel) or 'B02,B03,B08'."""
-    names = text.split(',') if ',' in text else list(text)
-    return cls(tuple(name.strip() for name in names), tuple(wavelengths))
+    """Reads channel names that a person wrote.
+
+    With a comma, names stand between commas: 'B02,B03,B08'. A comma at the end is ignored: 'RG,' is one channel.
+    Without a comma, the text is one name: 'B08', 'NIR', 'DAPI', 'VV', 'red'. The exception are distinct capital letters
+    that are all among R, G, B and N, or that include R, G and B. They are one channel per letter: 'RGB', 'RG', 'RGBN',
+    'RGBD'.
+    """
+    return cls(_names(text), tuple(wavelengths))
 
   def __len__(self) -> int:
     return len(self.names)
@@ -75,38 +80,43 @@ class ChannelSet:
     return tuple(range(len(self)))
 
   def label(self, subset: Sequence[int]) -> str:
-    """The subset as people write it: 'RG' where all names are single letters, else 'B02,B03'."""
+    """The subset as people write it: 'RG' if all names of the set are single letters, else 'B02,B03'."""
     separator = '' if all(len(name) == 1 for name in self.names) else ','
     return separator.join(self.names[index] for index in subset)
 
   def index(self, name: str) -> int:
-    """The place of a channel.
+    """The index of a channel.
 
     Raises:
-      InputError: for a name that this set lacks.
+      InputError: for a name that is not in this set.
     """
     try:
       return self.names.index(name)
     except ValueError:
       raise InputError(f'no channel {name!r}; there are {", ".join(self.names)}') from None
 
+  def names_in(self, text: str) -> tuple[str, ...]:
+    """The names that a text lists when it is about this set; the set may lack some of them.
+
+    The text is read as in `of`, with two differences. The name of a channel of this set is that channel. If all names
+    of this set are single letters, a text without a comma is one channel per letter.
+    """
+    text = text.strip()
+    if text not in self.names and ',' not in text and all(len(name) == 1 for name in self.names):
+      return tuple(text)
+    return (text,) if text in self.names else _names(text)
+
   def order(self, names: str | Sequence[str]) -> tuple[int, ...]:
     """The indices of some named channels, in the order given.
 
     Args:
-      names: a sequence of names, or text: 'RG' or 'B02,B03'. A text that is itself a name is that channel.
+      names: a sequence of names, or text: 'RG' or 'B02,B03' (see `names_in`).
 
     Raises:
       InputError: for no names, an unknown name, or a name given twice.
     """
     if isinstance(names, str):
-      text = names.strip()
-      if text in self.names:
-        names = [text]
-      elif ',' in text or not all(len(name) == 1 for name in self.names):
-        names = [name.strip() for name in text.split(',')]
-      else:
-        names = list(text)
+      names = self.names_in(names)
     indices = tuple(self.index(name) for name in names)
     if not indices:
       raise InputError(f'no channel named; there are {", ".join(self.names)}')
@@ -116,20 +126,20 @@ class ChannelSet:
     return indices
 
   def subset(self, names: str | Sequence[str]) -> Subset:
-    """One subset, sorted, from channel names (see `order` for the forms and errors) or 'full'."""
+    """The sorted subset of some channel names or of 'full'; see `order` for the forms of names and the errors."""
     if isinstance(names, str) and names.strip() == 'full' and 'full' not in self.names:
       return self.full
     return tuple(sorted(self.order(names)))
 
   def subsets(self, text: str) -> list[Subset]:
-    """Every subset that a text asks for, larger ones first, none twice.
+    """All subsets that a text asks for, larger ones first, without repetition.
 
-    Terms are separated by semicolons: channel names ('RG', 'B02,B03,B08'), 'full' (all channels at once), 'all'
-    (every subset), 'singles', 'pairs', 'size>=2' (also <=, ==, <, >), 'sample:64' (that many subsets: the full
-    set and others drawn with a fixed seed, sizes uniform first). A channel's own name goes before a keyword.
+    Terms are separated by semicolons: channel names ('RG', 'B02,B03,B08'), 'full' (the subset of all channels), 'all'
+    (every subset), 'singles', 'pairs', 'size>=2' (also <=, ==, <, >), 'sample:64' (64 subsets: the full set and others
+    drawn with a fixed seed, the size uniform). If a channel has the name of a keyword, the text means the channel.
 
     Raises:
-      InputError: for a term that is none of these, that fits no subset, or for more than 1,024 subsets in all.
+      InputError: for a term that is none of these or matches no subset, and for more than 1,024 subsets.
     """
     found: set[Subset] = set()
     for term in text.split(';'):
@@ -165,7 +175,7 @@ class ChannelSet:
   def _of_sizes(self, term: str, sizes: Sequence[int]) -> Iterator[Subset]:
     total = sum(math.comb(len(self), size) for size in sizes)
     if total == 0:
-      raise InputError(f'{term!r} fits no subset of {len(self)} channels')
+      raise InputError(f'{term!r} matches no subset of {len(self)} channels')
     if total > MAX_SUBSETS:
       raise InputError(
         f'{term!r} of {len(self)} channels is {total:,} subsets, one compiled function each; '
@@ -174,9 +184,9 @@ class ChannelSet:
     return itertools.chain.from_iterable(itertools.combinations(range(len(self)), size) for size in sizes)
 
   def _sample(self, wanted: int) -> list[Subset]:
-    """Distinct subsets, the size uniform and then the members, always the same ones; all where few exist."""
+    """Distinct subsets, always the same: a uniform size, then uniform members. All subsets if no more exist."""
     if wanted < 1:
-      raise InputError("'sample:0' asks for no subset; write 'sample:64', say")
+      raise InputError("'sample:0' asks for no subset; write a number above 0, as in 'sample:64'")
     if wanted >= 2 ** len(self) - 1:
       return list(self._of_sizes('all', range(1, len(self) + 1)))
     if wanted > MAX_SUBSETS:
@@ -186,3 +196,14 @@ class ChannelSet:
       size = draw.randint(1, len(self))
       found.add(tuple(sorted(draw.sample(range(len(self)), size))))
     return list(found)
+
+
+def _names(text: str) -> tuple[str, ...]:
+  """The names in a text, by the rule of `ChannelSet.of`."""
+  text = text.strip()
+  if ',' in text:
+    return tuple(name.strip() for name in text.removesuffix(',').split(','))
+  letters = set(text)
+  distinct, capitals = len(letters) == len(text), text.isalpha() and text.isupper()
+  letter_per_channel = distinct and (letters <= set('RGBN') or (capitals and letters >= set('RGB')))
+  return tuple(text) if letter_per_channel else (text,)

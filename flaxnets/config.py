@@ -56,12 +56,17 @@ def default() -> config_dict.ConfigDict:
   data.statistics_examples = 2000  # training images that channel mean, deviation and correlation come from
 
   config.augment = augment = config_dict.ConfigDict()
-  augment.crop_scale = (0.25, 1.0)  # random resized crop: its share of the image's area, least and most
-  augment.crop_ratio = (3 / 4, 4 / 3)  # and its width over height
+  augment.crop_scale = (0.25, 1.0)  # random resized crop: smallest and largest share of the image's area
+  augment.crop_ratio = (3 / 4, 4 / 3)  # random resized crop: smallest and largest width over height
   augment.flip = 0.5  # probability of a left-right flip
-  augment.rotation = 10.0  # degrees either way
-  augment.perspective = 0.2  # the corners move inwards by up to this share of half the side
-  augment.perspective_probability = 0.5
+  augment.rotation = 10.0  # largest rotation in either direction, degrees
+  augment.perspective = 0.2  # largest shift of each corner inwards, as a share of half the side
+  augment.perspective_probability = 0.5  # probability that corners are shifted
+  augment.brightness = 0.0  # largest shift of each channel, in its standard deviations; 0: off
+  augment.contrast = 0.0  # largest relative change of each channel's contrast, up to 1; 0: off
+  augment.noise = 0.0  # largest standard deviation of noise in each channel, in its standard deviations; 0: off
+  augment.mixup = 0.0  # mixup: weight of another example from Beta(mixup, mixup); 0: off
+  augment.cutmix = 0.0  # cutmix: area of a box from another example from Beta(cutmix, cutmix); 0: off
   augment.evaluation_resize = 1.0  # evaluation: shorter side to image_size x this, then the centre
 
   config.presence = presence = config_dict.ConfigDict()
@@ -139,6 +144,8 @@ def check(config: config_dict.ConfigDict) -> None:
     ('train.warmup_epochs', train.warmup_epochs, train.warmup_epochs >= 0, '0 or more'),
     ('train.label_smoothing', train.label_smoothing, 0 <= train.label_smoothing < 1, 'from 0 to below 1'),
     ('train.ema', train.ema, 0 <= train.ema < 1, 'from 0 to below 1'),
+    ('augment.evaluation_resize', config.augment.evaluation_resize, config.augment.evaluation_resize >= 1, '1 or more'),
+    ('presence.probability', config.presence.probability, 0 <= config.presence.probability <= 1, 'from 0 to 1'),
     ('evaluate.every', config.evaluate.every, config.evaluate.every >= 0, '0 or more'),
   ):
     if not fits:

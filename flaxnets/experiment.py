@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 
 import ml_collections
 import numpy as np
@@ -10,10 +11,11 @@ from flax import linen as nn
 
 from flaxnets import models
 from flaxnets.augment import pipeline
-from flaxnets.augment.pipeline import View
+from flaxnets.augment.pipeline import Targets, View
 from flaxnets.channels import MAX_SUBSETS, ChannelSet, Subset
 from flaxnets.data import open as data_open
 from flaxnets.data.source import DataOptions, Source
+from flaxnets.errors import InputError
 
 
 def open_source(
@@ -96,22 +98,53 @@ def build_network(config: ml_collections.ConfigDict, channels: ChannelSet, num_c
 
 
 def training_view_of(
-  config: ml_collections.ConfigDict, order: Sequence[int], canvas: tuple[int, int], fill: np.ndarray
+  config: ml_collections.ConfigDict,
+  order: Sequence[int],
+  canvas: tuple[int, int],
+  statistics: Mapping[str, np.ndarray],
 ) -> View:
-  """What the config's network sees of a batch in training; see `flaxnets.augment.pipeline.training_view`."""
-  augmentation = config.augment.to_dict()
-  del augmentation['evaluation_resize']
-  return pipeline.training_view(
-    seed=config.seed,
-    source_index=order,
-    canvas=canvas,
-    image_size=config.image_size,
-    fill=fill,
-    augmentation=augmentation,
-    presence_mode=config.presence.mode,
-    presence_probability=config.presence.probability,
-    presence_fill=config.presence.fill,
-  )
+  """What the config's network sees of a batch in training; see `flaxnets.augment.pipeline.training_view`.
+
+  Args:
+    config: a whole config.
+    order: index of each of the network's channels in the source.
+    canvas: height and width of the batch's images, pixels.
+    statistics: 'mean' and 'std' (C,) of the network's channels.
+  """
+  with _errors_name('augment'):
+    view = pipeline.training_view(
+      seed=config.seed,
+      source_index=order,
+      canvas=canvas,
+      image_size=config.image_size,
+      statistics=statistics,
+      augmentation=config.augment.to_dict(),
+      presence_mode=config.presence.mode,
+      presence_probability=config.presence.probability,
+      presence_fill=config.presence.fill,
+    )
+  return _errors_name('augment')(view)  # most options are checked when the view is traced
+
+
+def training_targets_of(config: ml_collections.ConfigDict, order: Sequence[int], num_classes: int) -> Targets | None:
+  """The soft labels of the config's training view; see `flaxnets.augment.pipeline.training_targets`."""
+  with _errors_name('augment'):
+    return pipeline.training_targets(
+      seed=config.seed,
+      source_index=order,
+      image_size=config.image_size,
+      num_classes=num_classes,
+      augmentation=config.augment.to_dict(),
+    )
+
+
+@contextlib.contextmanager
+def _errors_name(group: str) -> Iterator[None]:
+  """Puts the name of a group of the config before errors about options that are fields of it."""
+  try:
+    yield
+  except InputError as error:
+    raise InputError(f'{group}: {error}') from None
 
 
 def subsets(config: ml_collections.ConfigDict, channels: ChannelSet, text: str) -> list[Subset]:

@@ -1,4 +1,7 @@
+import json
 import math
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -53,7 +56,7 @@ def test_a_sample_of_more_than_there_are_is_all():
     (RGB, 'RR', "channel 'R' is given twice"),
     (RGB, '', "cannot read the subset ''"),
     (RGB, 'size>>2', "cannot read the subset 'size>>2'"),
-    (RGB, 'size>3', 'fits no subset of 3 channels'),
+    (RGB, 'size>3', 'matches no subset of 3 channels'),
     (RGB, 'sample:0', 'asks for no subset'),
     (SENTINEL, 'all', '8,191 subsets'),
     (SENTINEL, 'B99', "no channel 'B99'"),
@@ -85,6 +88,57 @@ def test_wavelengths_are_one_a_channel():
     ChannelSet.of('RGB', (665, 560))
 
 
+@pytest.mark.parametrize(
+  ('text', 'names'),
+  [
+    ('RGB', ['R', 'G', 'B']),
+    ('BGR', ['B', 'G', 'R']),
+    ('RG', ['R', 'G']),
+    ('RGBN', ['R', 'G', 'B', 'N']),
+    ('NRG', ['N', 'R', 'G']),
+    ('RGBD', ['R', 'G', 'B', 'D']),
+    ('TRGB', ['T', 'R', 'G', 'B']),
+    ('R', ['R']),
+    ('L', ['L']),
+    ('B08', ['B08']),
+    ('B8A', ['B8A']),
+    ('NIR', ['NIR']),
+    ('SWIR', ['SWIR']),
+    ('TIR', ['TIR']),
+    ('DAPI', ['DAPI']),
+    ('VV', ['VV']),
+    ('VH', ['VH']),
+    ('BB', ['BB']),
+    ('red', ['red']),
+    ('rgb', ['rgb']),
+    ('RGB1', ['RGB1']),
+    ('B08,', ['B08']),
+    ('RG,', ['RG']),
+    ('VV,VH', ['VV', 'VH']),
+    (' B02, B03 ,B08 ', ['B02', 'B03', 'B08']),
+    ('R,G,B,', ['R', 'G', 'B']),
+  ],
+)
+def test_a_text_without_a_comma_is_one_name_unless_it_spells_red_green_blue(text, names):
+  assert list(ChannelSet.of(text).names) == names
+
+
+@pytest.mark.parametrize('text', ['', ',', 'R,,G', ',R', 'R G B', 'R,R'])
+def test_a_text_that_lists_no_channels_is_an_error(text):
+  with pytest.raises(InputError):
+    ChannelSet.of(text)
+
+
+def test_channels_of_a_set_are_read_by_the_names_of_the_set():
+  assert ChannelSet(('VV', 'VH')).order('VH') == (1,)
+  assert ChannelSet(('V', 'H')).order('VH') == (0, 1)
+  assert ChannelSet(('RG', 'R', 'G')).order('RG') == (0,)
+  assert ChannelSet(('R', 'G', 'B', 'NIR')).order('RG') == (0, 1)
+  assert ChannelSet(('R', 'G', 'B', 'NIR')).order('NIR') == (3,)
+  with pytest.raises(InputError, match="no channel 'NIR'; there are B02, B03"):
+    ChannelSet(('B02', 'B03')).order('NIR')
+
+
 @given(st.integers(1, 10), st.data())
 def test_sizes_count_as_combinations_do(count, data):
   channels = ChannelSet(tuple(f'c{index}' for index in range(count)))
@@ -101,3 +155,10 @@ def test_a_label_reads_back_as_its_subset(pair):
   for names in (tuple('ABCDEFGHIJKLM'[:count]), SENTINEL.names[:count]):
     channels, subset = ChannelSet(names), tuple(sorted(members))
     assert channels.subsets(channels.label(subset)) == [subset]
+
+
+def test_one_band_costs_a_network_of_one_channel():
+  options = ['--model=resnet18', '--width=8', '--image_size=32', '--num_classes=2', '--small_images', '--json']
+  command = [sys.executable, '-m', 'flaxnets', 'cost', '--channels=B08', *options]
+  done = subprocess.run(command, capture_output=True, text=True, check=True)
+  assert [row['channels'] for row in json.loads(done.stdout)] == ['B08']

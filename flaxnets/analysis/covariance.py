@@ -1,4 +1,4 @@
-"""Mean, deviation, range and correlation of channels over images in which some channels may be absent. NumPy only."""
+"""Mean, deviation, range and correlation of channels, measured on images that may lack some of them. NumPy only."""
 
 from __future__ import annotations
 
@@ -10,66 +10,83 @@ from flaxnets.errors import InputError
 
 
 def channel_statistics(images: Any, present: Any = None) -> dict[str, np.ndarray]:
-  """Mean, deviation, range and correlation of the channels of some images, in raw pixel units.
+  """Measures the statistics that `flaxnets.put_statistics` takes, in raw pixel units.
 
-  A channel that an image lacks counts for nothing there; a pair of channels that is never seen together has
-  correlation 0. See `ChannelSums` for constant channels and for how gaps are repaired.
+  An image counts for the channels that it has. The correlation of two channels is over the images that have both. See
+  `ChannelSums` for constant channels, channels that no image has and pairs that are never seen together.
 
   Example:
+    >>> import numpy as np
+    >>> import flaxnets
     >>> images = np.random.default_rng(0).normal(100, 20, (8, 16, 16, 4))
-    >>> statistics = channel_statistics(images)
-    >>> statistics['mean'].shape, statistics['correlation'].shape
-    ((4,), (4, 4))
+    >>> images[..., 1] = 300 - images[..., 0]
+    >>> images[:4, ..., 3] = np.nan  # the first four images lack the last channel
+    >>> statistics = flaxnets.channel_statistics(images)
+    >>> statistics['mean'].round(-1)
+    array([100., 200., 100., 100.], dtype=float32)
+    >>> statistics['correlation'].round(1) + 0
+    array([[ 1., -1.,  0.,  0.],
+           [-1.,  1.,  0.,  0.],
+           [ 0.,  0.,  1.,  0.],
+           [ 0.,  0.,  0.,  1.]], dtype=float32)
 
   Args:
-    images: (N, H, W, C) numbers, anything that NumPy can make an array of. A plane of nothing but NaN is an absent
-      channel.
-    present: (N, C) bool, the channels that each image really has; None for all but the planes of NaN.
+    images: (N, H, W, C) numbers, an array or anything that NumPy makes one of. A memory-mapped array is read image by
+      image. A plane that is NaN throughout is an absent channel.
+    present: (N, C) bool, the channels that each image has. None for all of them. Either way, planes that are NaN
+      throughout are absent.
 
   Returns:
-    float32 arrays: 'mean', 'std', 'low' and 'high' (C,), the last two the least and the greatest pixel, and
-    'correlation' (C, C), positive semidefinite with a diagonal of 1; what `flaxnets.put_statistics` takes.
+    float32 arrays. 'mean' and 'std' (C,). 'low' and 'high' (C,), the smallest and the largest pixel. 'correlation'
+    (C, C), positive semidefinite with a diagonal of 1.
 
   Raises:
-    InputError: for arrays of another shape, no images, or single pixels that are not finite.
+    InputError: for arrays of another shape, no images, or a present channel with some pixels that are not finite.
   """
   images = np.asarray(images)
   if images.ndim != 4 or not images.size or images.dtype.kind not in 'biuf':
-    raise InputError(f'images are numbers (N, H, W, C), at least one, but these are {images.dtype} {images.shape}')
+    raise InputError(f'images must be numbers (N, H, W, C), at least one, but these are {images.dtype} {images.shape}')
   count, channels = len(images), images.shape[3]
   present = np.ones((count, channels), bool) if present is None else np.asarray(present)
   if present.shape != (count, channels) or present.dtype != bool:
-    raise InputError(f'present is bool {(count, channels)}, but it is {present.dtype} {present.shape}')
+    raise InputError(f'present must be bool {(count, channels)}, but it is {present.dtype} {present.shape}')
   sums = ChannelSums(channels)
-  for index, (image, has) in enumerate(zip(images, present, strict=True)):
+  for index, (image, here) in enumerate(zip(images, present, strict=True)):
     if images.dtype.kind == 'f':
-      has = has & ~np.isnan(image).all(axis=(0, 1))
-      image = np.where(has, image, 0)
-      if not np.isfinite(image).all():
-        plane = int((~np.isfinite(image).all(axis=(0, 1))).argmax())
+      here = here & ~np.isnan(image).all(axis=(0, 1))
+      image = np.where(here, image, 0)
+      finite = np.isfinite(image).all(axis=(0, 1))
+      if not finite.all():
         raise InputError(
-          f'image {index} has NaN or infinite pixels in channel {plane}; a channel is NaN throughout, '
-          'where it is absent, or not at all'
+          f'image {index} has NaN or infinite pixels in channel {int(finite.argmin())}; '
+          'an absent channel must be NaN in all pixels, and a present one in none'
         )
-    sums.add(image, has)
-  return {name: values.astype(np.float32) for name, values in sums.statistics().items()}
+    sums.add(image, here)
+  return sums.statistics()
 
 
 class ChannelSums:
-  """Running sums over the pixels of each pair of channels, over the examples that have both.
+  """Running sums over the pixels of each pair of channels, over the images that have both.
 
-  Gaps may leave the correlation indefinite, which is repaired by the eigenvalue method of Rousseeuw and Molenberghs,
-  Transformation of non positive semidefinite correlation matrices (1993). A channel that is constant, or that no
-  example has, gets deviation 1 and correlation 0.
+  A channel that is constant, or that no image has, gets deviation 1 and correlation 0; in the latter case its mean and
+  range are 0. A pair of channels that no image has both of gets correlation 0.
+
+  Correlations over different sets of images may not fit together: their matrix can have negative eigenvalues. These are
+  set to zero, the eigenvalue method of P. Rousseeuw and G. Molenberghs, Transformation of Non Positive Semidefinite
+  Correlation Matrices, Communications in Statistics (1993).
+
+  Attributes:
+    seen: (C,) number of images that have each channel.
+    low, high: (C,) smallest and largest pixel of each channel; infinite for a channel that no image has.
   """
 
   def __init__(self, channels: int):
-    self.seen = np.zeros(channels, int)  # examples
+    self.seen = np.zeros(channels, int)
     self.low, self.high = np.full(channels, np.inf), np.full(channels, -np.inf)
-    self._origin = np.zeros(channels)  # near the mean, so that differences of large squares don't cancel
+    self._origin = np.zeros(channels)  # near the mean: sums of squares around it lose fewer digits
     self._count = np.zeros((channels, channels))
-    self._total = np.zeros((channels, channels))  # [i, j]: of channel i, over the examples that have j
-    self._square = np.zeros((channels, channels))  # likewise
+    self._total = np.zeros((channels, channels))  # [i, j]: sum of channel i over the images that have i and j
+    self._square = np.zeros((channels, channels))  # [i, j]: sum of its squares over the same images
     self._product = np.zeros((channels, channels))
 
   def add(self, image: np.ndarray, present: np.ndarray) -> None:
@@ -87,27 +104,33 @@ class ChannelSums:
     self._square += np.outer(product.diagonal(), present)
     self._product += product
 
+  @property
+  def constant(self) -> np.ndarray:
+    """(C,) bool, the channels that some image has and that have the same value in every pixel of all images."""
+    return self.low == self.high
+
   def statistics(self) -> dict[str, np.ndarray]:
-    """'mean', 'std', 'low', 'high' (C,) and 'correlation' (C, C), float64."""
+    """'mean', 'std', 'low', 'high' (C,) and 'correlation' (C, C), computed in float64 and returned as float32."""
     count = np.maximum(self._count, 1)
     mean = self._total / count
     variance = np.maximum(self._square / count - mean**2, 0)
     covariance = self._product / count - mean * mean.T
-    dull = (self.seen == 0) | (self.low == self.high)
-    std = np.where(dull, 1, np.sqrt(variance.diagonal()))
-    # A channel may vary, and yet be constant wherever its partner is present: what is left there is rounding.
-    scale = np.sqrt(variance * variance.T)
-    told = (scale > 1e-9 * np.outer(std, std)) & ~dull & ~dull[:, None]
-    correlation = np.divide(covariance, scale, out=np.zeros_like(scale), where=told)
-    np.fill_diagonal(correlation, 1)
     seen = self.seen > 0
-    return {
+    varies = seen & ~self.constant
+    std = np.where(varies, np.sqrt(variance.diagonal()), 1)
+    # A channel that varies may be constant over the images that have its partner too: only rounding is left there.
+    scale = np.sqrt(variance * variance.T)
+    known = (scale > 1e-9 * np.outer(std, std)) & varies & varies[:, None]
+    correlation = np.divide(covariance, scale, out=np.zeros_like(scale), where=known)
+    np.fill_diagonal(correlation, 1)
+    values = {
       'mean': self._origin + mean.diagonal(),
       'std': std,
       'correlation': semidefinite(np.clip(correlation, -1, 1)),
       'low': np.where(seen, self.low, 0),
       'high': np.where(seen, self.high, 0),
     }
+    return {name: array.astype(np.float32) for name, array in values.items()}
 
 
 def semidefinite(correlation: np.ndarray) -> np.ndarray:

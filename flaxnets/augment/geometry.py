@@ -1,9 +1,9 @@
-"""Which part of each canvas the network sees: one homography per example, which `warp` resamples once.
+"""The part of each canvas that the network sees: one homography per example, with which `warp` resamples it once.
 
-Views are pure functions of (key, original sizes) and return matrices (b, 3, 3) from output to canvas pixels,
-in the coordinates of `warp`. Inside this file a point of the output, or of the crop, is in -1..1 from edge
-to edge, and one of the original, or of the canvas, in 0..1: so a squashed canvas needs no care, and only
-`_to_pixels` knows of pixel centres.
+All functions are pure functions of (key, original sizes). They return matrices (b, 3, 3) from output to canvas pixels,
+in the coordinates of `warp`. Inside this file, points of the output or of the crop are in -1..1 from edge to edge, and
+points of the original or of the canvas in 0..1. So the aspect ratio of the canvas does not matter, and only
+`_to_pixels` deals with pixel centres.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 from flaxnets.augment.warp import check_perspective
 from flaxnets.errors import InputError
 
-_TRIES = 10  # torchvision's, for a crop that fits
+_TRIES = 10  # attempts to draw a crop that fits, as in torchvision
 _CORNERS = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], np.float32)  # clockwise from the upper left
 
-# TensorFloat-32, the default of matrix products on some devices, would put points a tenth of a pixel off.
+# TensorFloat-32, the default for matrix products on some devices, would move points by a tenth of a pixel.
 _product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -41,22 +41,20 @@ def training_homographies(
   """Random resized crop, left-right flip, rotation and perspective, multiplied into one matrix each.
 
   The distributions are those of torchvision's RandomResizedCrop, RandomHorizontalFlip, RandomRotation and
-  RandomPerspective, applied in this order, but corners move by fractions of a pixel too. What a rotated or
-  tilted crop uncovers is the image beyond the crop, where there is one. Row i depends on key, i and size[i]
-  only.
+  RandomPerspective, in this order, except that corners move by fractions of a pixel too. Beyond the edges of a rotated
+  or tilted crop the output shows the rest of the image. Row i depends only on key, i and size[i].
 
   Args:
     key: a JAX key.
-    size: (b, 2) original heights and widths, pixels; crops are drawn in these.
-    canvas: height and width, pixels, that the original was squashed to.
+    size: (b, 2) heights and widths of the originals, in whose pixels crops are drawn.
+    canvas: height and width that the originals were resized to, pixels.
     image_size: side of the output, pixels.
-    crop_scale: least and most share of the original's area.
-    crop_ratio: least and most width over height, drawn evenly in its logarithm.
+    crop_scale: smallest and largest area of the crop, as a share of the original's.
+    crop_ratio: smallest and largest width over height of the crop; its logarithm is uniform.
     flip: probability of a left-right flip.
-    rotation: degrees either way, about the centre of the crop.
-    perspective: each corner moves inwards by up to this share of half the side, along x and along y;
-      below 2/3.
-    perspective_probability: the share of examples that are tilted.
+    rotation: largest angle of the rotation about the centre of the crop, degrees, in either direction.
+    perspective: largest shift of each corner inwards, along x and along y, as a share of half the side; below 2/3.
+    perspective_probability: probability that the corners are shifted.
 
   Returns:
     (b, 3, 3) float32.
@@ -66,7 +64,7 @@ def training_homographies(
   """
   _check(crop_scale, crop_ratio, flip, perspective, perspective_probability)
   size = jnp.asarray(size, jnp.int32)
-  # One draw for everything: each further one is a third of a second of compilation.
+  # One draw for everything: each additional one takes a third of a second to compile.
   draws = jax.random.uniform(key, (size.shape[0], 2 * _TRIES + 13))
   crop, (flipped, turned, tilted), moved = draws[:, : 2 * _TRIES + 2], draws[:, -11:-8].T, draws[:, -8:]
   box = _random_crop(crop, size, crop_scale, crop_ratio) / size[:, [1, 0, 1, 0]]
@@ -75,7 +73,7 @@ def training_homographies(
   cos, sin = jnp.cos(angle), jnp.sin(angle)
   reach = jnp.where(tilted < perspective_probability, perspective, 0.0)
   inwards = reach[:, None, None] * moved.reshape(-1, 4, 2)
-  # From the output back to the image: what would come last in a chain of transforms is undone first.
+  # The matrices lead from the output back to the image, so the last transform is undone first.
   tilt = _square_from_corners(_CORNERS * (1 - inwards))
   turn = _matrices((mirror * cos, mirror * sin, 0), (-sin, cos, 0), (0, 0, 1))
   return _to_pixels(_product(_box_from_square(box), _product(turn, tilt)), canvas, image_size)
@@ -84,13 +82,13 @@ def training_homographies(
 def evaluation_homographies(
   size: jax.Array, *, canvas: tuple[int, int], image_size: int, resize: float = 1.0
 ) -> jax.Array:
-  """Shorter side to image_size x resize, then the centre: torchvision's Resize and CenterCrop, to the pixel.
+  """Resizes the shorter side to image_size x resize and crops the centre, as torchvision's Resize and CenterCrop.
 
   Args:
-    size: (b, 2) original heights and widths, pixels.
-    canvas: height and width, pixels, that the original was squashed to.
+    size: (b, 2) heights and widths of the originals, pixels.
+    canvas: height and width that the originals were resized to, pixels.
     image_size: side of the output, pixels.
-    resize: at least 1.
+    resize: size of the shorter side in relation to the output, at least 1.
 
   Returns:
     (b, 3, 3) float32.
@@ -99,9 +97,7 @@ def evaluation_homographies(
     InputError: for resize below 1.
   """
   if resize < 1:
-    raise InputError(
-      f'augment.evaluation_resize is {resize}; it is at least 1, or the image would not fill {image_size} pixels'
-    )
+    raise InputError(f'resize is {resize}; it must be at least 1, or the image would not fill {image_size} pixels')
   size = jnp.asarray(size, jnp.int32)
   resized = round(image_size * resize) * size // size.min(axis=1, keepdims=True)
   start = jnp.round((resized - image_size) / 2)
@@ -111,21 +107,22 @@ def evaluation_homographies(
 
 def _check(crop_scale, crop_ratio, flip, perspective, perspective_probability) -> None:
   if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
-    raise InputError(f'augment.crop_scale is {tuple(crop_scale)}; it is (least, most), above 0 and up to 1')
+    raise InputError(f'crop_scale is {tuple(crop_scale)}; it must be (least, most), above 0 and up to 1')
   if not 0 < crop_ratio[0] <= crop_ratio[1]:
-    raise InputError(f'augment.crop_ratio is {tuple(crop_ratio)}; it is (least, most), above 0')
+    raise InputError(f'crop_ratio is {tuple(crop_ratio)}; it must be (least, most), above 0')
   check_perspective(perspective)
   for name, value in (('flip', flip), ('perspective_probability', perspective_probability)):
     if not 0 <= value <= 1:
-      raise InputError(f'augment.{name} is {value}; it is a probability, from 0 to 1')
+      raise InputError(f'{name} is {value}; it must be a probability, from 0 to 1')
 
 
 def _random_crop(
   draws: jax.Array, size: jax.Array, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> jax.Array:
-  """RandomResizedCrop's boxes: (b, 4) left, top, right, bottom in whole original pixels, from (b, 22) draws.
+  """RandomResizedCrop's boxes: (b, 4) left, top, right, bottom in integer pixels of the original, from (b, 22) draws.
 
-  Of ten draws of area and ratio the first that fits; if none does, the largest of an allowed ratio, centred.
+  The box is the first of ten draws of area and ratio that fits. If none fits, it is the largest centred one with an
+  allowed ratio.
   """
   height, width = size.astype(jnp.float32).T
   share = scale[0] + (scale[1] - scale[0]) * draws[:, :_TRIES]
@@ -146,10 +143,10 @@ def _random_crop(
 
 
 def _square_from_corners(corners: jax.Array) -> jax.Array:
-  """The homographies that take (b, 4, 2) corners, in the order of `_CORNERS`, to those.
+  """The homographies that map (b, 4, 2) corners, in the order of `_CORNERS`, to `_CORNERS`.
 
-  From the unit square to the corners there is a closed form: P. Heckbert, Fundamentals of Texture Mapping and
-  Image Warping (1989), section 2.2.3. The adjugate turns it round, up to a factor, which homographies ignore.
+  The map from the unit square to the corners has a closed form: P. Heckbert, Fundamentals of Texture Mapping and Image
+  Warping (1989), section 2.2.3. Its adjugate is its inverse up to a factor, which does not matter for homographies.
   """
   upper_left, upper_right, lower_right, lower_left = jnp.moveaxis(corners, 1, 0)
   right, low = upper_right - lower_right, lower_left - lower_right
@@ -167,18 +164,18 @@ def _cross(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _box_from_square(box: jax.Array) -> jax.Array:
-  """Takes -1..1 to boxes, (b, 4): left, top, right, bottom."""
+  """Maps -1..1 to boxes (b, 4): left, top, right, bottom."""
   left, top, right, bottom = box.T
   return _matrices(((right - left) / 2, 0, (left + right) / 2), (0, (bottom - top) / 2, (top + bottom) / 2), (0, 0, 1))
 
 
 def _matrices(*rows: tuple) -> jax.Array:
-  """(b, 3, 3) from three rows of three entries, (b,) or a number; the very first is (b,)."""
+  """(b, 3, 3) from three rows of three entries, each (b,) or a number; the first entry must be (b,)."""
   return jnp.stack(jnp.broadcast_arrays(*(entry for row in rows for entry in row)), -1).reshape(-1, 3, 3)
 
 
 def _to_pixels(matrices: jax.Array, canvas: tuple[int, int], image_size: int) -> jax.Array:
-  """From output pixels to canvas pixels, given the way from -1..1 of the output to 0..1 of the canvas."""
+  """Matrices from output to canvas pixels, from those that map -1..1 of the output to 0..1 of the canvas."""
   step, start = 2 / image_size, 1 / image_size - 1
   before = np.array([[step, 0, start], [0, step, start], [0, 0, 1]], np.float32)
   after = np.array([[canvas[1], 0, -0.5], [0, canvas[0], -0.5], [0, 0, 1]], np.float32)

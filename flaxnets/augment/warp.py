@@ -1,7 +1,7 @@
-"""The one resampling that takes a canvas to the network's input: a homography, antialiased, on the device.
+"""Resamples a canvas to the network's input, once, by a homography, antialiased, on the device.
 
-A point is (x, y) in pixels, and whole numbers are pixel centres, as in OpenCV: a canvas of width W covers x
-from -0.5 to W - 0.5. A matrix takes (x, y, 1) of the output to homogeneous coordinates of the canvas.
+A point is (x, y) in pixels, and integers are pixel centres, as in OpenCV: a canvas of width W covers x from -0.5 to
+W - 0.5. A matrix maps (x, y, 1) of the output to homogeneous coordinates of the canvas.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from flaxnets.errors import InputError
 
 _FAR = -1e6  # pixels: outside any canvas
 
-# The compiled code spells out every canvas pixel that weighs in: 32 x 32 of them at this shrink.
+# The compiled code is unrolled over the canvas pixels that contribute to an output pixel: 32 x 32 at this shrink.
 MAX_SUBSAMPLES = 16
 
 
 def subsamples_for(canvas: tuple[int, int], image_size: int, *, perspective: float = 0.0, resize: float = 1.0) -> int:
-  """The `subsamples` that `warp` needs: the largest shrink that a configuration asks for, rounded up.
+  """The `subsamples` that `warp` needs: the largest shrink of a configuration, rounded up.
 
-  The largest crop is the whole canvas. Perspective squeezes it into 1 - perspective of the output (single
-  corners a little more; `warp` then treats them as this shrink). Evaluation resizes to image_size x resize.
+  The largest crop is the complete canvas. Perspective shrinks it to 1 - perspective of the output. Single corners can
+  shrink a little more, which `warp` treats as this shrink. Evaluation resizes to image_size x resize.
 
   Args:
     canvas: height and width, pixels.
@@ -37,47 +37,47 @@ def subsamples_for(canvas: tuple[int, int], image_size: int, *, perspective: flo
   check_perspective(perspective)
   shrink = max(canvas) / max(1, round(image_size * resize)) / (1 - perspective)
   if shrink > MAX_SUBSAMPLES:
-    tilted = f' with augment.perspective {perspective}' if perspective else ''
+    tilted = f' with a perspective of {perspective}' if perspective else ''
     raise InputError(
       f'a canvas of {canvas[0]} x {canvas[1]} shrinks up to {shrink:.1f} times{tilted}; '
-      f'{MAX_SUBSAMPLES} is the most: cut or shrink the images, make data.canvas smaller where they '
-      'come from files, or image_size larger'
+      f'the most is {MAX_SUBSAMPLES}: crop or shrink the images, set a smaller data.canvas if they are read from '
+      'files, or a larger image_size'
     )
   return max(1, math.ceil(shrink - 1e-6))
 
 
 def check_perspective(perspective: float) -> None:
-  """InputError unless corners may move inwards by this share of half the side.
+  """InputError for a perspective outside 0..2/3.
 
-  From 2/3 on they may no longer span a convex figure, and the horizon may be in sight.
+  From 2/3 on, the corners may not form a convex quadrilateral, and the horizon may be inside the output.
   """
   if not 0 <= perspective < 2 / 3:
-    raise InputError(f'augment.perspective is {perspective}; it is a share of half the side, 0 to below 2/3')
+    raise InputError(f'perspective is {perspective}; it must be a share of half the side, from 0 to below 2/3')
 
 
 def warp(images: jax.Array, matrices: jax.Array, image_size: int, *, fill: jax.Array, subsamples: int) -> jax.Array:
-  """Resamples each canvas once, through its own homography.
+  """Resamples each canvas once, by one homography per canvas.
 
-  An output pixel is a weighted mean of canvas pixels, with triangular weights along rows and columns. The
-  triangle's half-width is max(1, s), s the local shrink along that axis: the root of the summed squares of
-  that canvas coordinate's derivatives by the output's x and y. So this is bilinear interpolation where
-  nothing shrinks, and Pillow's antialiased BILINEAR `resize` where the matrix only scales and shifts. A mean
-  of s x s bilinear subsamples would read as many pixels and only come near it.
+  An output pixel is a weighted mean of canvas pixels, with triangular weights along rows and columns. The half-width of
+  the triangle is max(1, s). s is the local shrink along that axis: the root of the sum of squares of the derivatives of
+  that canvas coordinate by the output's x and y. This is bilinear interpolation where nothing shrinks, and Pillow's
+  antialiased BILINEAR `resize` where the matrix only scales and shifts. A mean of s x s bilinear subsamples would read
+  as many pixels and only approximate it.
 
-  Only pixels of the canvas weigh in. An output pixel across the canvas's edge is blended with `fill` by the
-  share of it that lies outside.
+  Only pixels of the canvas have weight. An output pixel that crosses the edge of the canvas is blended with `fill`, in
+  proportion to its part outside.
 
   Args:
     images: (b, H, W, C), any dtype.
-    matrices: (b, 3, 3) float32, from output to canvas pixels. Where the third homogeneous coordinate is not
-      positive (behind the horizon) there is `fill`.
+    matrices: (b, 3, 3) float32, from output to canvas pixels. Where the third homogeneous coordinate is not positive
+      (behind the horizon) the output is `fill`.
     image_size: side S of the output, pixels.
-    fill: (C,) or a scalar, what lies outside the canvas: the channel mean.
-    subsamples: the largest shrink that is averaged out in full, as `subsamples_for` gives it; larger ones are
-      treated as this one. Each output pixel reads 2 x subsamples rows and columns.
+    fill: (C,) or a scalar, the value outside the canvas: the channel mean.
+    subsamples: the largest shrink that is antialiased completely, from `subsamples_for`; larger ones are treated as
+      this one. Each output pixel reads 2 x subsamples rows and columns.
 
   Returns:
-    (b, S, S, C) float32, in the canvas's units.
+    (b, S, S, C) float32, in the units of the canvas.
   """
   _, height, width, channels = images.shape
   x, y, shrink_x, shrink_y = _project(jnp.asarray(matrices, jnp.float32), image_size)
@@ -94,8 +94,8 @@ def warp(images: jax.Array, matrices: jax.Array, image_size: int, *, fill: jax.A
   return total * (inside / jnp.maximum(weight, 1e-6)[..., None]) + (1 - inside) * fill
 
 
-# Batched, not over a flattened batch: so it stays local to the device that holds the example. Pixels are read
-# in the canvas's own dtype, for bytes are a quarter of the traffic, and XLA fuses the conversion.
+# Mapped over the batch and not applied to a flattened one, so that it stays local to the device that holds the example.
+# Pixels are read in the dtype of the canvas: bytes are a quarter of the traffic, and XLA fuses the conversion.
 _gather = jax.vmap(lambda pixels, index: pixels.at[index].get(mode='promise_in_bounds'))
 
 
@@ -106,7 +106,7 @@ def _pick(flat: jax.Array, index: jax.Array) -> jax.Array:
 def _project(matrices: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
   """Canvas x and y of every output pixel, and the local shrink along canvas x and y: each (b, size, size).
 
-  Written out, because matrix products may run in TensorFloat-32 or bfloat16: too coarse for coordinates.
+  Written without matrix products, which may run in TensorFloat-32 or bfloat16: too coarse for coordinates.
   """
   along = jnp.arange(size, dtype=jnp.float32)
   u, v = along[None, :], along[:, None]
@@ -123,14 +123,14 @@ def _project(matrices: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.
 def _taps(
   position: jax.Array, shrink: jax.Array, length: int, subsamples: int
 ) -> tuple[list[tuple[jax.Array, jax.Array]], jax.Array]:
-  """The canvas pixels that weigh in along one axis, and the share of each output pixel that is on the canvas.
+  """The canvas pixels that have weight along one axis, and the share of each output pixel that is on the canvas.
 
   Returns:
-    2 x subsamples pairs of index, in 0..length-1, and weight, not normalised; and the share, in 0..1.
+    2 x subsamples pairs of an index in 0..length-1 and a weight, not normalised; and the share, in 0..1.
   """
   shrink = jnp.clip(shrink, 1e-3, subsamples)
   half = jnp.maximum(shrink, 1.0)
-  # Far outside any position will do: nothing of it is seen, and the index must not overflow.
+  # Positions far outside are invisible; they are clipped so that the index does not overflow.
   position = jnp.clip(position, -2.0 * subsamples, length + 2.0 * subsamples)
   first = jnp.floor(position - half).astype(jnp.int32) + 1
   taps = []

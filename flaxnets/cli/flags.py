@@ -10,6 +10,7 @@ import runpy
 import sys
 import textwrap
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
@@ -41,6 +42,8 @@ def run(program: str, command: ModuleType, arguments: Sequence[str]) -> int:
   """
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
+  # Odd metadata of an image (a palette's, a damaged TIFF tag) does not deserve a line on stderr.
+  warnings.filterwarnings('ignore', module=r'PIL\.')
   # Grain hands absl's global flags to its worker processes, and so wants them parsed. Ours are not among them.
   absl.flags.FLAGS([program])
   if {'--help', '-help', '-h'} & set(arguments):

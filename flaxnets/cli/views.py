@@ -1,4 +1,4 @@
-"""Draws what evaluation and training see of a dozen examples, as a contact sheet.
+"""Draws a contact sheet: what the network sees of a dozen examples in evaluation and in training.
 
 flaxnets views --config=demo --out=sheet.png
 """
@@ -24,23 +24,34 @@ from flaxnets.errors import InputError
 ARGUMENTS = ''
 
 _ROWS, _TRAINING_VIEWS = 12, 7
-_CELL, _GAP, _TEXT, _HEAD = 96, 4, 150, 40  # pixels: least side of a picture, gaps, label column, head
+_CELL, _GAP, _TEXT, _HEAD = 96, 4, 150, 40  # pixels: least side of a picture, gaps, label column, heading
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 _COLOURS = (('R', 'G', 'B'), ('B04', 'B03', 'B02'))  # shown as red, green, blue; the latter are Sentinel-2's
 
 
-def contact_sheet(source: Source, view: View, *, image_size: int, resize: float = 1.0) -> Image.Image:
-  """A dozen examples, spread over a source, in rows; the evaluation view and training views in columns.
+def contact_sheet(
+  source: Source,
+  view: View,
+  *,
+  image_size: int,
+  resize: float = 1.0,
+  threads: int = 0,
+  on_bad_image: str = 'error',
+) -> Image.Image:
+  """Draws a dozen examples, evenly spaced in a source, in rows; the evaluation view and training views in columns.
 
   Args:
-    source: where they come from.
+    source: the examples.
     view: what training sees of a batch, from `flaxnets.augment.pipeline.training_view`. Absent channels are black, and
       the present ones are named.
     image_size: side of the network's input, pixels.
-    resize: of `geometry.evaluation_homographies`.
+    resize: see `geometry.evaluation_homographies`.
+    threads, on_bad_image: see `flaxnets.data.batches.evaluation_batches`. Skipped examples have no row.
   """
   indices = np.unique(np.linspace(0, len(source) - 1, _ROWS).round().astype(int))
-  batch = next(evaluation_batches(source, batch_size=len(indices), examples=indices))
+  options = {'threads': threads, 'on_bad_image': on_bad_image}
+  batch = next(evaluation_batches(source, batch_size=len(indices), examples=indices, **options))
+  batch = {name: values[batch['mask']] for name, values in batch.items()}
   everything = np.ones_like(batch['present'])
   fill = batch['image'].mean(axis=(0, 1, 2), dtype=np.float32)
   evaluated = pipeline.evaluation_images(batch['image'], batch['size'], image_size=image_size, resize=resize, fill=fill)
@@ -48,7 +59,7 @@ def contact_sheet(source: Source, view: View, *, image_size: int, resize: float 
   trained = jax.jit(view)
   for step in range(_TRAINING_VIEWS):
     images, present = trained(step, batch)
-    views.append((images, present[:, -1]))  # of several passes the last, which is a random subset
+    views.append((images, present[:, -1]))  # the last of several passes has a random subset
   display = _display(batch['image'], source.channels)
   cells = [[display(image, mask) for image, mask in zip(*map(np.asarray, each), strict=True)] for each in views]
   names = [[source.channels.label(np.flatnonzero(mask)) for mask in np.asarray(masks)] for _, masks in views]
@@ -58,16 +69,16 @@ def contact_sheet(source: Source, view: View, *, image_size: int, resize: float 
   ]
   title = (
     f'{source.name}: {source.canvas[0]} x {source.canvas[1]} canvas to {image_size} x {image_size}, '
-    f'outside the canvas the mean, absent channels black'
+    f'mean outside the canvas, absent channels black'
   )
   return _page(np.swapaxes(cells, 0, 1), list(zip(*names, strict=True)), texts, title)
 
 
 def _display(canvases: np.ndarray, channels: ChannelSet) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-  """From a raw image (h, w, C) and its mask (C,) to (h, w, 3) in 0..255, absent channels black.
+  """A function from a raw image (h, w, C) and its mask (C,) to (h, w, 3) in 0..255, with absent channels black.
 
-  Bytes of up to three channels are shown as they are, all else in false colour between the 2nd and the 98th percentile
-  of `canvases`.
+  8-bit images of up to three channels are shown unchanged. Others are shown in false colour, stretched from the 2nd to
+  the 98th percentile of `canvases`.
   """
   names = next((names for names in _COLOURS if set(names) <= set(channels.names)), channels.names)
   shown = [channels.index(names[min(place, len(names) - 1)]) for place in range(3)]
@@ -85,7 +96,7 @@ def _display(canvases: np.ndarray, channels: ChannelSet) -> Callable[[np.ndarray
 def _page(
   cells: np.ndarray, names: Sequence[Sequence[str]], texts: Sequence[tuple[str, str]], title: str
 ) -> Image.Image:
-  """Lays out (rows, columns, S, S, 3) pictures in 0..255, each with a name, and a class and a size for each row."""
+  """Draws (rows, columns, S, S, 3) pictures in 0..255, a name for each, and the class and size of each row."""
   rows, columns, side = cells.shape[:3]
   zoom = -(-_CELL // side)
   step = side * zoom + _GAP
@@ -122,11 +133,10 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
   if not flags.out.endswith(('.png', '.jpg', '.jpeg', '.webp')):
     raise InputError(f'--out={flags.out} is not a picture; give a file name such as --out=sheet.png')
   source = experiment.open_source(config, 'train')
-  measured = statistics.measure(
-    source, examples=200, threads=config.data.threads, on_bad_image=config.data.on_bad_image
-  )
-  view = experiment.training_view_of(config, source.channels.full, source.canvas, measured['mean'])
-  sheet = contact_sheet(source, view, image_size=config.image_size, resize=config.augment.evaluation_resize)
+  reading = {'threads': config.data.threads, 'on_bad_image': config.data.on_bad_image}
+  measured = statistics.measure(source, examples=200, **reading)
+  view = experiment.training_view_of(config, source.channels.full, source.canvas, measured)
+  sheet = contact_sheet(source, view, image_size=config.image_size, resize=config.augment.evaluation_resize, **reading)
   try:
     sheet.save(flags.out)
   except OSError as error:

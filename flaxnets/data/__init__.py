@@ -1,1 +1,1 @@
-"""Where examples come from, and how they become batches."""
+"""Sources of examples, and batches of them."""

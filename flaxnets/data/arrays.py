@@ -1,4 +1,4 @@
-"""Examples in an .npz file or a folder of .npy files: any number of channels, any number type."""
+"""Examples in an .npz file or a folder of .npy files, with any number of channels and any number type."""
 
 from __future__ import annotations
 
@@ -19,21 +19,20 @@ from flaxnets.errors import InputError
 def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> ArraySource:
   """Opens one split of arrays.
 
-  Images are (N, C, H, W) or (N, H, W, C), whichever axis has as many entries as there are channel names, or (N, H, W)
-  for one channel. Labels are integers, or class names. A bool array (N, C), if there is one, says which channels each
-  example really has; so do planes of nothing but NaN. Number types: see `ArraySource`. An .npz is read into memory;
-  .npy files are memory-mapped.
+  Images are (N, C, H, W) or (N, H, W, C), depending on which axis has as many entries as there are channel names, or
+  (N, H, W) for one channel. Labels are integers or class names. Absent channels are marked by an optional bool array
+  (N, C), or by planes that are NaN throughout. `ArraySource` describes number types. An .npz is read into memory, .npy
+  files are memory-mapped.
 
   Args:
     options: `root` is an .npz, a folder of .npy files, or a folder of .npz files of which `split` names one. The
-      arrays of `channels_key`, `classes_key` and `present_key` may be missing. Where the file names no channels,
-      `channels` names all of them. A file that only has some of `channels` will do for any split but the training
-      one.
-    split: what {split} in the keys becomes; of an .npz file that is its name without the ending.
+      arrays of `channels_key`, `classes_key` and `present_key` may be missing. If the file names no channels,
+      `channels` must name all of them. Except for the training split, a file may lack some of `channels`.
+    split: replaces {split} in the keys. For an .npz file, its name without the suffix does.
     class_names: see `flaxnets.data.open.open_source`.
 
   Raises:
-    InputError: naming the file and what it lacks, for anything that does not fit.
+    InputError: for a file that cannot be read, lacks an array, or holds arrays that do not fit together.
   """
   root, channels = options.root, options.channels
   place = Path(root, split) if split.endswith('.npz') and Path(root).is_dir() else Path(root)
@@ -70,18 +69,20 @@ def _key(pattern: str, split: str) -> str:
     return pattern.format(split=split)
   except (KeyError, IndexError, ValueError):
     raise InputError(
-      f"cannot read the array name {pattern!r}; only {{split}} is filled in, as in 'X_{{split}}'"
+      f"cannot read the array name {pattern!r}; only {{split}} is replaced, as in 'X_{{split}}'"
     ) from None
 
 
 def _open(place: Path) -> tuple[list[str], Callable[[str], np.ndarray]]:
-  """The names of the arrays in a file or folder, and the way to one of them."""
+  """The names of the arrays in a file or folder, and a function that loads one of them."""
   if place.is_dir():
     keys = sorted(path.stem for path in place.glob('*.npy'))
     load = lambda key: np.load(place / f'{key}.npy', mmap_mode='r', allow_pickle=False)  # noqa: E731
   else:
     if place.is_file() and not zipfile.is_zipfile(place):
-      raise InputError(f'{place} is no .npz file (or a broken one); data.root is that or a folder of .npy')
+      raise InputError(
+        f'{place} is not an .npz file, or a corrupt one; data.root must be an .npz or a folder of .npy files'
+      )
     file = _loaded(place, lambda: np.load(place, allow_pickle=False))
     keys, load = list(file.files), file.__getitem__
 
@@ -98,7 +99,7 @@ def _loaded(what: object, load: Callable[[], object]):
     return load()
   except MemoryError:
     raise
-  except Exception as error:  # NumPy, zipfile and zlib raise almost anything for a broken file
+  except Exception as error:  # NumPy, zipfile and zlib have no common exception for corrupt files
     reason = ' '.join(str(error).split()) or type(error).__name__
     if 'pickle' in reason:
       reason = 'it holds pickled Python objects, which may run code when read; save plain numbers or strings'
@@ -108,23 +109,22 @@ def _loaded(what: object, load: Callable[[], object]):
 
 
 def _bands(place: str, channels_key: str, held: np.ndarray | None, channels: str) -> ChannelSet:
-  """The channels that a file holds, by its own account or else by the config's."""
+  """The channels of a file, named in the file or else by the config."""
   if held is not None:
     return ChannelSet(_texts(held))
   if not channels:
     raise InputError(
       f'no channel names: {place} has no array {channels_key!r} and data.channels is empty; '
-      "give data.channels='B02,B03', say, all in their order, or save them under that name"
+      "name all channels in their order, as in data.channels='B02,B03', or save the names in that array"
     )
   return ChannelSet.of(channels)
 
 
 def _taken(bands: ChannelSet, channels: str, place: str, some: bool) -> tuple[int, ...]:
-  """The places of the channels that a person named in a file's, or of those that it has where `some` will do."""
+  """Indices in `bands` of the channels that `channels` names. If `some`, the file may lack some but not all."""
   if not channels:
     return bands.full
-  alone = ',' not in channels and any(len(name) > 1 for name in bands.names)
-  names = (channels.strip(),) if alone or channels in bands.names else ChannelSet.of(channels).names
+  names = ChannelSet(bands.names_in(channels)).names
   unknown = [name for name in names if name not in bands.names]
   if unknown and not (some and len(unknown) < len(names)):
     raise InputError(
@@ -134,7 +134,7 @@ def _taken(bands: ChannelSet, channels: str, place: str, some: bool) -> tuple[in
 
 
 def _channels_last(images: np.ndarray, channels: int, name: str) -> np.ndarray:
-  """A view (N, H, W, C)."""
+  """A view of the images with the axes (N, H, W, C)."""
   if images.ndim == 3 and channels == 1:
     return images[..., np.newaxis]
   if images.ndim != 4:
@@ -153,19 +153,21 @@ def _channels_last(images: np.ndarray, channels: int, name: str) -> np.ndarray:
 
 
 def _labels(labels: np.ndarray, names: tuple[str, ...] | None, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
-  """Labels as integers, whether they were or were class names, and the names of the classes."""
+  """Labels as integers, from integers or class names, and the names of the classes."""
   if labels.dtype.kind in 'iu':
     if names is None:
       names = numbered_classes(int(labels.max(initial=0)), where)
     return labels, names
   if labels.dtype.kind not in 'US':
-    raise InputError(f'{where}: labels are integers or class names, but they are {labels.dtype}')
+    raise InputError(f'{where}: labels must be integers or class names, but they are {labels.dtype}')
   words = _texts(labels)
   names = tuple(sorted(set(words))) if names is None else names
   by_name = labels_by_name(names)
   for place, word in enumerate(words):
     if word not in by_name:
-      raise InputError(f'{where}: example {place} is {word!r}, which is none of the {len(names)} classes')
+      raise InputError(
+        f'{where}: the label of example {place} is {word!r}, which is not one of the {len(names)} classes'
+      )
   return np.array([by_name[word] for word in words], np.int32).reshape(labels.shape), names
 
 

@@ -1,18 +1,18 @@
-"""Batches of NumPy arrays from a source: endless and shuffled to train on, each example once to evaluate on.
+"""Batches of NumPy arrays from a source: endless and shuffled for training, each example once for evaluation.
 
 A batch is a dict, with b = batch_size / hosts examples of the global batch on this host:
   image (b, H, W, C) in the source's dtype: the canvas.
   size (b, 2) int32: height and width of the original in pixels.
   label (b,) int32.
-  present (b, C) bool: the channels that the example really has.
-  index (b,) int32: its place in the source.
-  skipped (b,) bool, in training: the image due here was unreadable and the next readable one stands in, which
-    all the others belong to.
+  present (b, C) bool: the channels that the example has.
+  index (b,) int32: the index of the example in the source.
+  skipped (b,) bool, in training: the example of this row was unreadable and is replaced by the next readable one. The
+    other arrays describe the replacement.
   mask (b,) bool, in evaluation: False for padding and unreadable rows.
 
-Grain's elements are whole batches, so that its tens of microseconds an element are paid once a batch. One
-thread or worker process reads a batch, straight into the arrays that are handed over. No more than threads +
-prefetch batches are in memory.
+One element of grain is one batch, so that grain's overhead of tens of microseconds per element is paid once per batch.
+One thread or worker process reads one batch, directly into the arrays that are returned. At most threads + prefetch
+batches are in memory.
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ import contextlib
 import dataclasses
 import functools
 import math
+import warnings
 from collections.abc import Callable, Generator, Sequence
 
 import grain
 import numpy as np
 from absl import flags, logging
 
+from flaxnets.data import opencv
 from flaxnets.data.source import BadImage, Source
 from flaxnets.errors import InputError
 from flaxnets.runtime import machine
 
 Batch = dict[str, np.ndarray]
-Batches = Generator[Batch, None, None]  # its close() ends the reading ahead; so does dropping it
-Result = tuple[Batch, dict[int, str]]  # and why examples were unreadable, by index
+Batches = Generator[Batch, None, None]  # close() stops reading ahead, and so does garbage collection
+Result = tuple[Batch, dict[int, str]]  # a batch, and the reason for each unreadable example by index
 
 _ENDLESS = 2**40  # steps
-_SHARED = 2**16  # bytes from which an array comes from a worker through shared memory and not through a pipe
+_SHARED = 2**16  # bytes: larger arrays come from a worker through shared memory, smaller ones through a pipe
 
 
 def train_batches(
@@ -52,33 +54,33 @@ def train_batches(
   prefetch: int = 2,
   on_bad_image: str = 'error',
 ) -> Batches:
-  """This host's shares of the global batches start, start + 1, ... without end.
+  """This host's part of the global batches start, start + 1, ... without end.
 
-  Every epoch goes once through all examples, in an order that depends on seed, epoch and the number of
-  examples alone. Epochs follow without a gap: a batch may end one and begin the next, and nothing is dropped.
-  Host h of H has the positions [h B / H, (h + 1) B / H) of each batch. Beginning at `start` gives the same
-  batches as reading and forgetting `start` of them; threads and workers change nothing but the speed.
+  Every epoch visits each example once, in an order that depends only on the seed, the epoch and the number of
+  examples. A batch can span two epochs, and no example is dropped. Host h of H gets the positions
+  [h B / H, (h + 1) B / H) of each batch. Starting at `start` gives the same batches as reading `start` batches and
+  discarding them. The numbers of threads and workers do not change the batches.
 
   Args:
-    source: where examples come from.
-    batch_size: B, examples a batch over all hosts.
-    seed: of the order, 0 or more.
+    source: the examples.
+    batch_size: B, the number of examples per batch over all hosts.
+    seed: seed of the order, 0 or more.
     start: number of the first batch.
-    host: this host, 0 .. hosts - 1.
-    hosts: how many there are.
-    threads: that read, each a batch; 0 for one a core.
-    workers: processes that read in place of threads, each with a copy of the source; 0 for none. They import
-      the main module again, which so needs its `if __name__ == '__main__'`.
-    prefetch: batches that may wait in host memory beyond those being read.
-    on_bad_image: 'error', or 'skip': the next readable example (index + 1, ..., round the end) stands in, and
-      each unreadable one is logged once.
+    host: index of this host, 0 .. hosts - 1.
+    hosts: number of hosts.
+    threads: number of threads, each of which reads one batch at a time; 0 for one per core.
+    workers: number of processes that read in place of threads, each with a copy of the source; 0 for none. They import
+      the main module again, which therefore needs `if __name__ == '__main__'`.
+    prefetch: number of batches that may wait in host memory beyond those being read.
+    on_bad_image: 'error', or 'skip': the next readable example (index + 1 and so on, from 0 after the last) replaces
+      an unreadable one, and each unreadable one is logged once.
 
   Raises:
-    InputError: for values that don't fit; while iterating, if no example is readable.
+    InputError: for arguments outside their range; while iterating, if no example is readable.
     BadImage: while iterating, for the first unreadable example, if `on_bad_image` is 'error'.
   """
   if start < 0 or seed < 0:
-    raise InputError(f'batches begin at step {start} with seed {seed}; both must be 0 or more')
+    raise InputError(f'start is {start} and seed is {seed}; both must be 0 or more')
   share = _Share(batch_size, host, hosts)
   read = functools.partial(_train_batch, source=source, share=share, seed=seed, skip=_skips(on_bad_image))
   return _deliver(grain.MapDataset.range(start, _ENDLESS), read, threads, workers, prefetch)
@@ -96,16 +98,16 @@ def evaluation_batches(
   on_bad_image: str = 'error',
   examples: Sequence[int] | None = None,
 ) -> Batches:
-  """Every example exactly once over all hosts, in order; each host gets as many batches, of equal size.
+  """Every example exactly once over all hosts, in order. All hosts get the same number of batches of the same size.
 
-  Where examples run out, rows are padding: index -1, label 0. With 'skip' an unreadable example keeps its
-  index and label. Both have mask False, zeros for an image, the canvas's size and all channels present.
+  The last batches are padded with rows of index -1 and label 0. With 'skip' an unreadable example keeps its index and
+  label. Both have mask False, an image of zeros, the size of the canvas, and all channels present.
 
   Args:
-    examples: indices of those to go through, in that order; None for all. For the others see `train_batches`.
+    examples: indices of the examples to read, in that order; None for all. For other arguments see `train_batches`.
 
   Raises:
-    InputError: for values that don't fit.
+    InputError: for arguments outside their range.
     BadImage: while iterating, for the first unreadable example, if `on_bad_image` is 'error'.
   """
   share = _Share(batch_size, host, hosts)
@@ -118,7 +120,7 @@ def evaluation_batches(
 
 @dataclasses.dataclass(frozen=True)
 class _Share:
-  """Which positions of the global batches are this host's."""
+  """This host's positions in the global batches."""
 
   batch_size: int
   host: int
@@ -126,10 +128,12 @@ class _Share:
 
   def __post_init__(self):
     if not 0 <= self.host < self.hosts:
-      raise InputError(f'host {self.host} of {self.hosts}: hosts are numbered 0 to {self.hosts - 1}')
-    if self.batch_size < 1 or self.batch_size % self.hosts:
+      raise InputError(f'host is {self.host}; with {self.hosts} hosts it must be from 0 to {self.hosts - 1}')
+    if self.batch_size < 1:
+      raise InputError(f'batch_size is {self.batch_size}; it must be at least 1')
+    if self.batch_size % self.hosts:
       raise InputError(
-        f'a batch of {self.batch_size} cannot be shared equally by {self.hosts} hosts; '
+        f'a batch of {self.batch_size} cannot be divided equally among {self.hosts} hosts; '
         f'choose a multiple of {self.hosts}'
       )
 
@@ -186,7 +190,7 @@ def _read(source: Source, index: int, batch: Batch, row: int) -> None:
 
 
 def _read_next(source: Source, index: int, batch: Batch, row: int, unreadable: dict[int, str], skip: bool) -> int:
-  """Reads the first readable example from `index` on into a row; returns which it was."""
+  """Reads the first readable example from `index` on into a row, and returns its index."""
   for candidate in range(index, index + len(source)):
     candidate %= len(source)
     try:
@@ -200,7 +204,7 @@ def _read_next(source: Source, index: int, batch: Batch, row: int, unreadable: d
 
 
 def _shuffled(positions: np.ndarray, examples: int, seed: int) -> np.ndarray:
-  """The example at each position of the endless sequence of shuffled epochs, int32."""
+  """The index of the example at each position of the endless sequence of shuffled epochs, int32."""
   epochs, places = np.divmod(positions, examples)
   indices = np.empty(len(positions), np.int32)
   for epoch in np.unique(epochs).tolist():
@@ -211,8 +215,8 @@ def _shuffled(positions: np.ndarray, examples: int, seed: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=4)
 def _permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
-  # Not grain's shuffle: its 10 us an example hold the interpreter's lock. Not Generator.permutation: it may
-  # change with NumPy's version, while raw bits never do, and a resumed run has to go on as it began.
+  # Grain's shuffle holds the GIL for 10 us per example. Generator.permutation may change with the version of NumPy, and
+  # raw bits do not: a resumed run must continue in the same order.
   bits = np.random.Philox(np.random.SeedSequence([seed, epoch])).random_raw(examples)
   return np.argsort(bits, kind='stable').astype(np.int32)
 
@@ -221,22 +225,44 @@ def _deliver(
   steps: grain.MapDataset, read: Callable[[int], Result], threads: int, workers: int, prefetch: int
 ) -> Batches:
   if min(threads, workers, prefetch) < 0:
-    raise InputError(f'{threads} threads, {workers} workers, {prefetch} batches ahead: none can be negative')
+    raise InputError(f'threads is {threads}, workers is {workers}, prefetch is {prefetch}; none can be negative')
   results = steps.map(functools.partial(_caught, read))
   if not workers:
     threads = threads or machine.cores()
     return _batches(results.to_iter_dataset(grain.ReadOptions(threads, threads + prefetch)))
-  if not flags.FLAGS.is_parsed():  # grain hands its flags to the workers, and not every caller is an absl app
-    flags.FLAGS.mark_as_parsed()
+  _make_grain_flags_readable()
   in_turn = results.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
   options = grain.experimental.DatasetOptions(min_shm_size=_SHARED)
   shared = grain.experimental.WithOptionsIterDataset(in_turn, options)
   waiting = max(1, math.ceil(prefetch / workers))
-  return _batches(shared.mp_prefetch(grain.MultiprocessingOptions(workers, waiting)), copied=True)
+  options = grain.MultiprocessingOptions(workers, waiting)
+  return _batches(shared.mp_prefetch(options, worker_init_fn=_start_worker), copied=True)
+
+
+def _make_grain_flags_readable() -> None:
+  """Lets grain read its flags, which it does for workers, where the program parses no absl flags.
+
+  absl returns the value of a flag if it parsed all flags or if that flag is marked as present. To mark all flags as
+  parsed would hide the mistakes of a program that reads its own flags too early.
+  """
+  if not flags.FLAGS.is_parsed():
+    for name in list(flags.FLAGS):
+      if name.startswith('grain_'):
+        flags.FLAGS[name].present = True
+
+
+def _start_worker(worker: int, workers: int) -> None:
+  """Settings of a process that only reads."""
+  del worker, workers
+  import cv2
+
+  cv2.setNumThreads(1)
+  # Odd metadata (a palette's, a damaged TIFF tag) does not deserve a line on stderr from every worker.
+  warnings.filterwarnings('ignore', module=r'PIL\.')
 
 
 def _caught(read: Callable[[int], Result], step: int) -> Result | InputError:
-  # Raised within grain, an error would get grain's notes and, from a worker, another traceback.
+  # An error that is raised within grain gets grain's notes and, from a worker, a second traceback.
   try:
     return read(step)
   except InputError as error:
@@ -244,9 +270,9 @@ def _caught(read: Callable[[int], Result], step: int) -> Result | InputError:
 
 
 def _batches(results: grain.IterDataset, copied: bool = False) -> Batches:
-  """The batches, while each unreadable example is logged once, whichever thread or process came upon it."""
+  """The batches. Each unreadable example is logged once, whichever thread or process met it."""
   logged = set()
-  with contextlib.closing(iter(results)) as iterator:
+  with opencv.single_threaded(), contextlib.closing(iter(results)) as iterator:
     for result in iterator:
       if isinstance(result, InputError):
         raise result
@@ -254,11 +280,11 @@ def _batches(results: grain.IterDataset, copied: bool = False) -> Batches:
       for index in sorted(unreadable.keys() - logged):
         logging.warning('unreadable, skipped: %s', unreadable[index])
       logged |= unreadable.keys()
-      # Arrays in shared memory lose it at exit, with warnings; a copy costs microseconds an image.
+      # Shared memory is released at exit, with warnings if arrays still use it. A copy costs microseconds per image.
       yield {name: np.array(values) for name, values in batch.items()} if copied else batch
 
 
 def _skips(on_bad_image: str) -> bool:
   if on_bad_image not in ('error', 'skip'):
-    raise InputError(f"on_bad_image is 'error' or 'skip', not {on_bad_image!r}")
+    raise InputError(f"on_bad_image is {on_bad_image!r}; it must be 'error' or 'skip'")
   return on_bad_image == 'skip'

@@ -1,4 +1,4 @@
-"""Class names: from a file, by label, and labels by name."""
+"""Class names from files, and labels from class names."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from flaxnets.errors import InputError
 
-MAX_CLASSES = 1_000_000  # where nobody names them: a slip in a label must not take all memory
+MAX_CLASSES = 1_000_000  # without class names: a wrong label must not exhaust the memory
 
 
 def read_text(path: Path, what: str) -> str:
-  """The text of a file that a person named; `what` says what it should be, 'the split file'.
+  """The text of a file. `what` says in messages what the file is, such as 'the split file'.
 
   Raises:
     InputError: if it cannot be read, or is not UTF-8.
@@ -29,17 +29,17 @@ def read_text(path: Path, what: str) -> str:
 
 
 def class_file(path: Path) -> tuple[str, ...]:
-  """Reads class names, one a line, in the order of their labels; blank lines don't count.
+  """Reads class names, one per line, in the order of their labels. Blank lines are ignored.
 
-  Where every line begins with its label, as `0 n01532829 house finch, linnet`, the labels decide the order
-  and are no part of the names.
+  If every line begins with its label, as in `0 n01532829 house finch, linnet`, the labels give the order and do not
+  belong to the names.
 
   Raises:
     InputError: if the file cannot be read or holds no names.
   """
   names = [line.strip() for line in read_text(path, 'the class file').split('\n') if line.strip()]
   if not names:
-    raise InputError(f'the class file {path} is empty; it holds one name a line')
+    raise InputError(f'the class file {path} is empty; it must hold one name per line')
   numbered = [name.split(None, 1) for name in names]
   if all(len(fields) == 2 and fields[0].isdecimal() for fields in numbered):
     by_label = {int(label): name for label, name in numbered}
@@ -49,17 +49,17 @@ def class_file(path: Path) -> tuple[str, ...]:
 
 
 def chosen_classes(root: Path, classes: str, class_names: Sequence[str] | None) -> tuple[str, ...] | None:
-  """The classes that a person or the training source named, the latter first; None for neither."""
+  """The classes of the training source, or else those of the file `classes`; None if neither is given."""
   if class_names is not None:
     return tuple(class_names)
   return class_file(root / classes) if classes else None
 
 
 def check_labels_mean_the_same(own: Sequence[str], class_names: Sequence[str] | None, where: str) -> None:
-  """For sources whose labels are numbers: a class that they and the training source name has one label in both.
+  """Checks that a class has the same label in this source and in the training source, if both name it.
 
   Raises:
-    InputError: naming the first class that has not.
+    InputError: naming the first class with two labels.
   """
   by_name = labels_by_name(class_names or ())
   for label, name in enumerate(own):
@@ -74,7 +74,7 @@ def numbered_classes(highest: int, where: str) -> tuple[str, ...]:
   """'0', '1' and so on up to the highest label in `where`.
 
   Raises:
-    InputError: for a label that no data set has so many classes for.
+    InputError: for a label of `MAX_CLASSES` or more.
   """
   if highest >= MAX_CLASSES:
     raise InputError(f'{where}: label {highest} means {highest + 1:,} classes; the most is {MAX_CLASSES:,}')
@@ -82,7 +82,7 @@ def numbered_classes(highest: int, where: str) -> tuple[str, ...]:
 
 
 def labels_by_name(classes: Sequence[str]) -> dict[str, int]:
-  """The label of each name, and of its first word ('n01532829' of 'n01532829 finch') if no other has it."""
+  """The label of each name, and of its first word ('n01532829' of 'n01532829 finch') if that word is unique."""
   words = [(name.split() or [name])[0] for name in classes]
   times = collections.Counter(words)
   firsts = {word: label for label, word in enumerate(words) if times[word] == 1}

@@ -1,10 +1,9 @@
-"""Encoded image bytes to a canvas: any common format, upright, as eight-bit RGB or luminance."""
+"""Decodes image bytes in any common format to a canvas: upright, 8-bit, RGB or luminance."""
 
 from __future__ import annotations
 
 import io
 import struct
-import warnings
 from collections.abc import Sequence
 
 import cv2
@@ -16,11 +15,11 @@ from flaxnets.channels import ChannelSet
 from flaxnets.data.source import BadImage
 from flaxnets.errors import InputError
 
-MAX_PIXELS = 178_956_970  # in one image, twice Pillow's MAX_IMAGE_PIXELS: beyond, Pillow speaks of a bomb
+MAX_PIXELS = 178_956_970  # per image: twice Pillow's MAX_IMAGE_PIXELS, above which Pillow refuses to decode
 
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
 _ORIENTATION = 0x0112  # the TIFF tag
-_UPRIGHT = {  # by EXIF orientation: where the camera's rows and columns belong
+_UPRIGHT = {  # by EXIF orientation: turns the stored pixels upright
   2: lambda a: a[:, ::-1],
   3: lambda a: a[::-1, ::-1],
   4: lambda a: a[::-1],
@@ -30,25 +29,22 @@ _UPRIGHT = {  # by EXIF orientation: where the camera's rows and columns belong
   8: lambda a: a.swapaxes(0, 1)[::-1],
 }
 
-# Images are decoded side by side: OpenCV's own threads would only get in the way of the others.
-cv2.setNumThreads(1)
-# Odd metadata (a palette's, a broken TIFF tag) is no reason for a line on stderr from every worker.
-warnings.filterwarnings('ignore', module=r'PIL\.')
-
 
 def image_planes(channels: ChannelSet) -> tuple[int, ...]:
-  """Which planes of an RGB image the channels are; empty for luminance.
+  """The planes of an RGB image that the channels are; empty for luminance.
 
-  Names among R, G and B are those planes, in any order; three other names stand for all three, in order; one
+  The names R, G and B are those planes, in any order. Three other names are red, green and blue, in this order. One
   other name, such as 'L', is luminance.
 
   Raises:
-    InputError: for other numbers or mixtures.
+    InputError: for any other combination of names.
   """
   names = channels.names
   if set(names) <= set('RGB'):
     return tuple('RGB'.index(name) for name in names)
-  if set(names) & set('RGB') or len(names) not in (1, 3):
+  # 'rgb' or 'RL' was meant as several channels, but is one name by the rule of `ChannelSet.of`.
+  misspelt = len(names) == 1 and len(names[0]) > 1 and set(names[0].upper()) <= set('RGBALN')
+  if set(names) & set('RGB') or len(names) not in (1, 3) or misspelt:
     raise InputError(
       f"image files hold R, G and B (or one gray channel, 'L'), not {', '.join(names)}; "
       'other channels come from data.source=arrays'
@@ -57,7 +53,7 @@ def image_planes(channels: ChannelSet) -> tuple[int, ...]:
 
 
 def decode_planes(data: bytes, out: np.ndarray, planes: Sequence[int], *, name: str) -> tuple[int, int]:
-  """`decode`, but only the planes that `image_planes` named, into (H, W, their number or 1)."""
+  """Decodes only the planes from `image_planes` into `out`, (H, W, number of planes), or (H, W, 1) for luminance."""
   if len(planes) == 0 or tuple(planes) == (0, 1, 2):
     return decode(data, out, name=name)
   rgb = np.empty((*out.shape[:2], 3), np.uint8)
@@ -67,23 +63,23 @@ def decode_planes(data: bytes, out: np.ndarray, planes: Sequence[int], *, name: 
 
 
 def decode(data: bytes, out: np.ndarray, *, name: str) -> tuple[int, int]:
-  """Decodes an image into `out`, squashed to its height and width.
+  """Decodes an image and resizes it to the height and width of `out`.
 
-  Formats are JPEG, PNG, WebP, BMP, GIF (the first frame), TIFF, PPM, JPEG 2000 and AVIF. EXIF orientation is
-  honoured. Gray, palette and CMYK images become RGB, 16 bits become 8, what is transparent shows white.
-  Shrinking does not alias; a JPEG at least twice as large as `out` on both axes may first be shrunk by its own DCT.
-  Threads decode side by side: the work is done without the interpreter's lock.
+  Formats are JPEG, PNG, WebP, BMP, GIF (the first frame), TIFF, PPM, JPEG 2000 and AVIF. EXIF orientation is applied.
+  Gray, palette and CMYK images become RGB, 16 bits become 8, and transparent pixels are blended with white. Shrinking
+  is antialiased. A JPEG at least twice as large as `out` on both axes may first be shrunk while its DCT is decoded.
+  Decoding releases the GIL, so threads run in parallel.
 
   Args:
-    data: the file's bytes.
+    data: the bytes of the file.
     out: (H, W, 3) uint8 for RGB, or (H, W, 1) for luminance (BT.601).
-    name: what messages call the image: its path, and its line in a list.
+    name: the image in messages: its path, and its line in a list.
 
   Returns:
-    The original's height and width in pixels, upright.
+    Height and width of the upright original, pixels.
 
   Raises:
-    BadImage: if this is no image, a broken one, or one of more than 178,956,970 pixels.
+    BadImage: if the data are not an image, are corrupt, or have more than 178,956,970 pixels.
   """
   if not data:
     raise BadImage(f'{name}: the file is empty')
@@ -100,10 +96,10 @@ def decode(data: bytes, out: np.ndarray, *, name: str) -> tuple[int, int]:
 
 
 def _jpeg(data: bytes, shape: tuple[int, ...], name: str) -> tuple[np.ndarray, tuple[int, int], int] | None:
-  """Pixels (perhaps already shrunk), original size, orientation; None for JPEGs that Pillow must read."""
+  """Pixels (possibly shrunk), size of the original, orientation; None for a JPEG that Pillow must decode."""
   try:
     height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-  except (ValueError, KeyError):  # KeyError: a subsampling that it has no name for
+  except (ValueError, KeyError):  # KeyError: a chroma subsampling that simplejpeg does not know
     return None
   if space not in ('YCbCr', 'RGB', 'Gray'):
     return None
@@ -120,39 +116,39 @@ def _jpeg(data: bytes, shape: tuple[int, ...], name: str) -> tuple[np.ndarray, t
     pixels = simplejpeg.decode_jpeg(data, **options)
   except ValueError as error:
     if not str(error).startswith(('Premature', 'Corrupt')):
-      return None  # perhaps only odd metadata, such as an unknown JFIF revision: Pillow tells
-    raise BadImage(f'{name}: a broken JPEG ({_one_line(error)})') from None
+      return None  # possibly only odd metadata, such as an unknown JFIF revision, which Pillow accepts
+    raise BadImage(f'{name}: a corrupt JPEG ({_one_line(error)})') from None
   return pixels, (height, width), orientation
 
 
 def _other(data: bytes, gray: bool, name: str) -> tuple[np.ndarray, tuple[int, int], int]:
-  """Pixels, size and orientation of any other image."""
+  """Pixels, size and orientation of an image in any format."""
   try:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
       _check_size(image.height, image.width, name)
       image.load()
       pixels = np.asarray(_eight_bits(image).convert('L' if gray else 'RGB'))
-      exif = image.info.get('exif', b'')  # a TIFF has none left: Pillow turned it upright
+      exif = image.info.get('exif', b'')  # none for a TIFF, which Pillow turned upright
   except (BadImage, MemoryError):
     raise
   except Image.DecompressionBombError:
     raise BadImage(f'{name}: more than {MAX_PIXELS:,} pixels, the most that is decoded') from None
   except Image.UnidentifiedImageError:
-    raise BadImage(f'{name}: not an image, or broken at its beginning ({data[:8]!r})') from None
-  except Exception as error:  # Pillow's readers raise almost anything for a broken file
+    raise BadImage(f'{name}: not an image, or corrupt at its beginning ({data[:8]!r})') from None
+  except Exception as error:  # Pillow has no common exception for corrupt files
     raise BadImage(f'{name}: cannot be decoded ({_one_line(error)})') from None
   return np.atleast_3d(pixels), pixels.shape[:2], _orientation(exif.removeprefix(b'Exif\0\0'))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-  """An opaque RGB or gray image of eight bits. Pillow opens some 16-bit formats as 32-bit integers."""
+  """The image as opaque 8-bit RGB or gray. Pillow opens some 16-bit formats as 32-bit integers."""
   if image.mode == 'I' or image.mode.startswith('I;16'):
     values = np.asarray(image).astype(np.int64)
     if values.min() < 0 or values.max() > 65535:
-      raise ValueError("32-bit pixels, whose white is unknown; data.source='arrays' takes such numbers")
+      raise ValueError('32-bit pixels, whose range is unknown; use data.source=arrays for them')
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
   if image.mode == 'F':
-    raise ValueError("float pixels, whose white is unknown; data.source='arrays' takes such numbers")
+    raise ValueError('float pixels, whose range is unknown; use data.source=arrays for them')
   if image.has_transparency_data:
     page = Image.new('RGBA', image.size, 'white')
     page.alpha_composite(image.convert('RGBA'))
@@ -161,10 +157,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def squash(pixels: np.ndarray, out: np.ndarray) -> None:
-  """Resizes into `out`: linear along an axis that grows, and along one that shrinks without aliasing.
+  """Resizes into `out`: linear along an axis that grows, antialiased along one that shrinks.
 
-  To a half and less, by averages of areas. Under that by a linear interpolation after a blur over three pixels, which
-  together have the variance of the triangle that antialiases, in less than half of the time of averaging.
+  Shrinking to half the size or less averages areas. Shrinking by less is linear interpolation after a blur over three
+  pixels: together they have the variance of the antialiasing triangle filter, in less than half the time of averaging.
   """
   size = out.shape[:2]
   least = min(size[0], pixels.shape[0]), min(size[1], pixels.shape[1])
@@ -182,7 +178,7 @@ def squash(pixels: np.ndarray, out: np.ndarray) -> None:
 
 
 def _blur(shrink: float) -> np.ndarray:
-  """Three weights of variance (shrink^2 - 1) / 6: what a triangle of half-width `shrink` has more than one of 1."""
+  """Three weights of variance (shrink^2 - 1) / 6: triangle of half-width `shrink` minus triangle of half-width 1."""
   side = (shrink * shrink - 1) / 12
   return np.asarray([side, 1 - 2 * side, side], np.float32)
 
@@ -199,7 +195,7 @@ def _jpeg_orientation(data: bytes) -> int:
 
 
 def _orientation(exif: bytes) -> int:
-  """The orientation, 1 to 8, in a block of EXIF; 1 (upright) where it says nothing that makes sense."""
+  """The orientation, 1 to 8, in a block of EXIF; 1 (upright) if it is missing or invalid."""
   order = {b'II': '<', b'MM': '>'}.get(exif[:2])
   if order is None:
     return 1

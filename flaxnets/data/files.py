@@ -1,4 +1,4 @@
-"""Encoded images in files: split files of `path label` lines, or one folder a class."""
+"""Image files: split files of `path label` lines, or one folder per class."""
 
 from __future__ import annotations
 
@@ -42,17 +42,20 @@ SUFFIXES = (
 
 
 class ImageFiles:
-  """Image files; see `sources.Source` for the attributes.
+  """Image files; see `flaxnets.data.source.Source` for the attributes.
+
+  Attributes:
+    root: the folder that `ids` are relative to.
 
   Args:
-    name: what messages call it: the split file or the folder.
+    name: the source in messages: the split file or the folder.
     root: folder that the paths are relative to.
-    paths: of the files, with '/'.
-    labels: one a path.
+    paths: paths of the files, with '/'.
+    labels: one label per path.
     channels: see `decode.image_planes`.
     classes: class names.
-    canvas: side that images are squashed to, pixels.
-    lines: the line of `name` that each path stands in; None where there is no list.
+    canvas: side in pixels of the square that images are resized to.
+    lines: the line of each path in the split file; None without a split file.
   """
 
   def __init__(
@@ -67,12 +70,13 @@ class ImageFiles:
     lines: Sequence[int] | None = None,
   ):
     if canvas < 1:
-      raise InputError(f'a canvas of {canvas} pixels holds nothing; give data.canvas or image_size')
+      raise InputError(f'canvas is {canvas}; it must be at least 1 pixel (data.canvas, or 1.5 x image_size)')
     self.name, self.channels, self.classes = name, channels, tuple(classes)
     self.labels = np.array(labels, np.int32)
     self.canvas, self.dtype, self.has_missing_channels = (canvas, canvas), np.dtype(np.uint8), False
     self.ids = _unique(paths)
-    self._root, self._paths, self._lines, self._planes = root, paths, lines, image_planes(channels)
+    self.root = root
+    self._paths, self._lines, self._planes = paths, lines, image_planes(channels)
 
   def __len__(self) -> int:
     return len(self._paths)
@@ -82,7 +86,7 @@ class ImageFiles:
 
   def where(self, index: int) -> str:
     """The file and its line in the list, for messages."""
-    path = os.path.join(self._root, self._paths[index])
+    path = os.path.join(self.root, self._paths[index])
     return path if self._lines is None else f'{path} ({self.name}, line {self._lines[index]})'
 
   def encoded(self, index: int) -> bytes:
@@ -92,7 +96,7 @@ class ImageFiles:
       BadImage: if it cannot be read.
     """
     try:
-      with open(os.path.join(self._root, self._paths[index]), 'rb') as file:
+      with open(os.path.join(self.root, self._paths[index]), 'rb') as file:
         return file.read()
     except (OSError, ValueError) as error:
       reason = getattr(error, 'strerror', None) or error
@@ -102,11 +106,10 @@ class ImageFiles:
 def open_list(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> ImageFiles:
   """ImageNet-mini's layout: a split file of `path label` lines, paths relative to `options.root`.
 
-  A path may hold spaces; blank lines, spaces at a line's end and Windows line ends do no harm. Links are followed as
-  long as they stay in the root, or in what its first folder (say `root/images`) is a link to. Where neither
-  `class_names` nor `options.classes` says otherwise, class names come from `root/classes.txt` if there is one, else
-  from the folders if each label has its own, else they are numbers up to the highest label. Unless
-  `options.on_bad_image` is 'skip', every file is looked for now.
+  A path may contain spaces. Blank lines, spaces at the end of a line and Windows line ends are ignored. Links are
+  followed as long as they stay in the root, or in the target of its first folder (such as `root/images`). Class names
+  come from `class_names`, or `options.classes`, or `root/classes.txt`, or the folders if each label has its own folder.
+  Otherwise they are the numbers up to the highest label. All files must exist unless `options.on_bad_image` is 'skip'.
 
   Args:
     options, split, class_names: see `flaxnets.data.open.open_source`.
@@ -152,12 +155,12 @@ def _parse(name: str, text: str, classes: int | None) -> tuple[list[int], list[s
     paths.append(path)
     labels.append(label)
   if not paths:
-    raise InputError(f'the split file {name} is empty; it holds a path and a label a line')
+    raise InputError(f'the split file {name} is empty; it must hold a path and a label per line')
   return lines, paths, labels
 
 
 def _check_paths(name: str, root: str, lines: Sequence[int], paths: Sequence[str], check_files: bool) -> None:
-  """One listing a folder: an ImageNet of single look-ups would take minutes on a network disk."""
+  """Lists each folder once: to look up each file of ImageNet would take minutes on a network disk."""
   listings: dict[str, tuple[set[str], set[str]]] = {}
   missing = []
   for line, path in zip(lines, paths, strict=True):
@@ -175,12 +178,12 @@ def _check_paths(name: str, root: str, lines: Sequence[int], paths: Sequence[str
     others = f' (and {len(missing) - 1:,} more are missing)' if len(missing) > 1 else ''
     raise InputError(
       f'{name}, line {missing[0][0]}: there is no file '
-      f'{os.path.join(root, missing[0][1])}{others}; data.on_bad_image=skip goes on without'
+      f'{os.path.join(root, missing[0][1])}{others}; data.on_bad_image=skip trains without such files'
     )
 
 
 def _listing(folder: str) -> tuple[set[str], set[str]]:
-  """What is in a folder, and which of that are links; nothing for a folder that is not there."""
+  """The names in a folder, and those of them that are links; nothing for a folder that does not exist."""
   try:
     with os.scandir(folder) as entries:
       found = [(entry.name, entry.is_symlink()) for entry in entries]
@@ -190,7 +193,7 @@ def _listing(folder: str) -> tuple[set[str], set[str]]:
 
 
 def _inside(root: str, path: str) -> bool:
-  """Whether a path, links followed, stays in the root, or in what its first folder is a link to."""
+  """Whether a path, with links resolved, is in the root or in the target of its first folder."""
   first, _, rest = path.partition('/')
   homes = [os.path.realpath(root)]
   if os.path.isdir(os.path.join(root, first)):
@@ -212,27 +215,27 @@ def _classes_from_folders(name: str, paths: Sequence[str], labels: Sequence[int]
 def open_folders(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> ImageFiles:
   """One folder per class: root/split/<class>/, and every image file in or below it.
 
-  Without `class_names` or `options.classes` the classes are the folders, sorted by name. With them a folder is a
-  class's name or its first word; classes may lack a folder, but not the other way round. Hidden files, and those whose
-  ending is no image's, are left out.
+  Without `class_names` or `options.classes` the classes are the folders, sorted by name. With them, each folder must be
+  named after a class, by its full name or its first word; classes without a folder are allowed. Hidden files, and files
+  without the suffix of an image format, are ignored.
 
   Args:
     options, split, class_names: see `flaxnets.data.open.open_source`.
 
   Raises:
-    InputError: for a missing split, one without class folders or images, or a folder that is no class.
+    InputError: for a missing split, a split without class folders or images, or a folder that is not a class.
   """
   home = _folder(options.root, 'data.root')
   top = _folder(str(home / split), 'the split')
   folders = sorted(path.name for path in top.iterdir() if path.is_dir() and not path.name.startswith('.'))
   if not folders:
-    raise InputError(f'{top} has no folders; it needs one a class, with images in it')
+    raise InputError(f'{top} has no folders; it must hold one folder of images per class')
   names = chosen_classes(home, options.classes, class_names) or tuple(folders)
   by_name = labels_by_name(names)
   paths, labels = [], []
   for folder in folders:
     if folder not in by_name:
-      raise InputError(f'{top / folder} is none of the {len(names)} classes, {names[0]!r} to {names[-1]!r}')
+      raise InputError(f'{top / folder} is not one of the {len(names)} classes, {names[0]!r} to {names[-1]!r}')
     found = _images_below(str(top), folder)
     paths += found
     labels += [by_name[folder]] * len(found)
@@ -258,7 +261,7 @@ def _folder(path: str, what: str) -> Path:
 
 
 def _unique(paths: Sequence[str]) -> list[str]:
-  """The paths; those that a list repeats get the number of the repetition behind them."""
+  """The paths. The second and later occurrences of a path get '#2', '#3' and so on appended."""
   seen: collections.Counter[str] = collections.Counter()
   ids = []
   for path in paths:

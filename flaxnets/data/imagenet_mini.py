@@ -1,8 +1,8 @@
 """Prepares ImageNet-mini's layout, or any images in that layout, as a TFDS data set in array_record files.
 
-Then train with data.source=tfds, data.root=DIR. Without a canvas the original bytes are kept. With one every
-image is squashed to canvas x canvas raw RGB pixels, so that training decodes nothing; its original height and
-width are kept beside it. TensorFlow is not needed.
+Then train with data.source=tfds and data.root=DIR. Without a canvas the original bytes are kept. With a canvas, every
+image is resized to canvas x canvas raw RGB pixels, so that training need not decode; its original height and width are
+stored too. TensorFlow is not needed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from array_record.python import array_record_module
 from tensorflow_datasets.core import writer
 from tqdm import tqdm
 
+from flaxnets.data import opencv
 from flaxnets.data.decode import decode
 from flaxnets.data.files import ImageFiles, open_list
 from flaxnets.data.source import BadImage, DataOptions
@@ -32,7 +33,7 @@ from flaxnets.errors import InputError
 
 
 class _Uncompressed(writer.ExampleWriter):
-  """Writes array_record without the usual zstd: it saves little on pixels and JPEGs, and triples reading."""
+  """Writes array_record without zstd, which saves little on pixels and JPEGs and triples the reading time."""
 
   def write(self, path, examples):
     records = array_record_module.ArrayRecordWriter(os.fspath(path), 'group_size:1,uncompressed')
@@ -47,17 +48,17 @@ class ImagenetMini(tfds.core.GeneratorBasedBuilder):
   Features: image (encoded, or uint8 (canvas, canvas, 3)), label, height and width in pixels (upright), path.
 
   Args:
-    sources: split name to its files; all with the same classes.
-    canvas: side of raw pixels; 0 keeps the encoded bytes.
-    on_bad_image: error, or skip: leave unreadable files out and name them on stderr.
-    options: those of `tfds.core.DatasetBuilder`, as data_dir.
+    sources: the image files of each split, all with the same classes.
+    canvas: side in pixels of the raw images; 0 keeps the encoded bytes.
+    on_bad_image: 'error', or 'skip' to leave unreadable files out and print their names to stderr.
+    options: arguments of `tfds.core.DatasetBuilder`, such as data_dir.
 
   Attributes:
-    skipped: how many files were left out.
+    skipped: number of files that were left out.
   """
 
   VERSION = tfds.core.Version('1.0.0')
-  code_path = None  # nothing is downloaded, so there are no checksums beside the code for TFDS to look for
+  code_path = None  # TFDS would look beside the code for checksums of downloads, and there are no downloads
 
   def __init__(self, *, sources: dict[str, ImageFiles], canvas: int = 0, on_bad_image: str = 'error', **options):
     self._sources, self._canvas, self._on_bad_image = sources, canvas, on_bad_image
@@ -98,8 +99,9 @@ class ImagenetMini(tfds.core.GeneratorBasedBuilder):
   def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
     source = self._sources[split]
     written = 0
-    # TFDS writes from this thread; others decode a little ahead of it.
+    # This thread writes, and a pool of threads decodes up to 256 images ahead of it.
     with (
+      opencv.single_threaded(),
       concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
       tqdm(total=len(source), desc=split, unit=' images') as progress,
     ):
@@ -118,7 +120,7 @@ class ImagenetMini(tfds.core.GeneratorBasedBuilder):
       raise InputError(f'{source.name} names no readable image')
 
   def _example(self, source: ImageFiles, place: int) -> dict | BadImage:
-    # Bytes that are kept as they are get decoded too: a broken file is to be found now, not in training.
+    # Bytes that are kept encoded are decoded too, to find corrupt files now and not in training.
     pixels = np.empty((self._canvas or 8, self._canvas or 8, 3), np.uint8)
     try:
       data = source.encoded(place)
@@ -145,19 +147,22 @@ def prepare(
   classes: str = '',
   on_bad_image: str = 'error',
 ) -> ImagenetMini:
-  """Writes DIR/imagenet_mini/<encoded or canvasN>/1.0.0; a failure leaves nothing there.
+  """Writes DIR/imagenet_mini/<encoded or canvasN>/1.0.0. A failure leaves nothing behind.
 
   Args:
-    root: folder with the split files, and with what they name.
-    data_dir: where TFDS keeps its data sets.
-    canvas: side of raw pixels, or 0 for the encoded bytes.
-    splits: split files; empty for every .txt in root but classes.txt. train.txt becomes the split 'train'.
-    classes: file of class names, as in `sources.open_source`; without any, those of train.txt (or the first
-      file) count for all.
-    on_bad_image: error or skip, what an unreadable file does.
+    root: folder with the split files, which their paths are relative to.
+    data_dir: folder of TFDS data sets.
+    canvas: side in pixels of the raw images, or 0 for the encoded bytes.
+    splits: split files; if empty, every .txt in root except classes.txt. train.txt becomes the split 'train'.
+    classes: file of class names, see `flaxnets.data.source.DataOptions`. Without it, the classes of train.txt (or of
+      the first file) are those of all splits.
+    on_bad_image: 'error' or 'skip' for unreadable files.
+
+  Returns:
+    The builder of the data set.
 
   Raises:
-    InputError: for a fault in the lists, an unreadable file, or a data set that is already there.
+    InputError: for a mistake in the lists, an unreadable file, or a data set that exists already.
   """
   files = list(splits) or sorted(path.name for path in Path(root).glob('*.txt') if path.name != 'classes.txt')
   if not files:
@@ -177,7 +182,7 @@ def prepare(
   if builder.data_path.exists():
     raise InputError(f'{builder.data_path} is already there; delete it to prepare it again')
   tfds.disable_progress_bar()
-  # TFDS wants a folder for downloads, and talks of them on stdout; there are none.
+  # TFDS needs a folder for downloads, and prints about them, although there are none.
   with tempfile.TemporaryDirectory() as downloads, contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare(
       download_dir=downloads, download_config=tfds.download.DownloadConfig(try_download_gcs=False)

@@ -1,4 +1,4 @@
-"""From the name of a kind of data to its source. The one file that knows every kind; no kind imports it."""
+"""Opens a source by the name of its kind. Only this module knows all kinds, and none of them imports it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from flaxnets.data.source import DataOptions, Source
 from flaxnets.errors import InputError
 
-# A kind's module, imported when it is asked for (OpenCV and TFDS take a while), and its opener there:
-# a function of (options, split, class_names).
+# Kind: its module, and the function of (options, split, class_names) there that opens it. A module is imported when its
+# kind is used, since OpenCV and TFDS take long to import.
 OPENERS = {
   'lists': ('files', 'open_list'),
   'folders': ('files', 'open_folders'),
@@ -23,14 +23,15 @@ def open_source(options: DataOptions, split: str, class_names: Sequence[str] | N
   """Opens one split of a data set.
 
   Args:
-    options: which data set, and how it is read.
-    split: lists: a file of `path label` lines; folders: a folder with one folder per class; arrays: what {split} in the
-      keys becomes, or an .npz in the folder `root`; tfds: a split such as train[:90%]; synthetic: see there. Except for
-      lists a final .txt is dropped, so that the config's defaults work.
-    class_names: the classes of the training source, for the other splits: a label then means the same in all of them.
+    options: the data set, and how to read it.
+    split: lists: a file of `path label` lines; folders: a folder with one folder per class; arrays: the text that
+      replaces {split} in the keys, or an .npz in the folder `root`; tfds: a split such as train[:90%]; synthetic: see
+      `flaxnets.data.synthetic.source`. Except for lists, a trailing .txt is removed, so that the defaults of the config
+      work.
+    class_names: the classes of the training source, when another split is opened; labels then mean the same in both.
 
   Raises:
-    InputError: for what cannot work: an unknown kind, a path, a label, a key, or an empty split.
+    InputError: for an unknown kind, a missing path or key, a label out of range, or an empty split.
   """
   if options.kind not in OPENERS:
     raise InputError(f'unknown data.source {options.kind!r}; choose one of {", ".join(OPENERS)}')

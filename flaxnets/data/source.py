@@ -1,4 +1,4 @@
-"""The protocol of a source of examples, and the source that holds its examples in an array."""
+"""The protocol of a source of examples, and a source that reads examples from an array."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ DTYPES = (np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32))  # thos
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
-  """Which data set, and how it is read; not which split of it.
+  """A data set and how to read it, without the split.
 
   Attributes:
     kind: one of `flaxnets.data.open.OPENERS`.
-    root: folder that all paths are relative to; arrays: an .npz, or a folder of .npy or .npz files; tfds: its data_dir.
+    root: folder that all paths are relative to; arrays: an .npz, or a folder of .npy or .npz files; tfds: data_dir.
     name: tfds: name[/config][:version].
-    channels: 'RGB' or 'B02,B03'; arrays: those to take, in order, '' for all. For images see `decode.image_planes`.
+    channels: 'RGB' or 'B02,B03', see `ChannelSet.of`. Arrays: the channels to read, in order; '' for all. Image files:
+      see `decode.image_planes`.
     wavelengths: centre wavelengths in nanometres, one per channel, or empty.
-    classes: a file of class names relative to `root` (see `classes.class_file`); '' takes those of the source.
-    image_key, label_key, channels_key, classes_key, present_key: names of the arrays in the file; {split} becomes the
-      split.
-    canvas: side in pixels that images are squashed to; arrays and prepared canvases keep their own size.
-    on_bad_image: 'error': files that a list names and that do not exist are an error at opening; 'skip': in `read`.
+    classes: a file of class names relative to `root` (see `classes.class_file`); '' for the class names of the source.
+    image_key, label_key, channels_key, classes_key, present_key: names of the arrays in the file; {split} stands for
+      the split.
+    canvas: side in pixels of the square that images are resized to. Arrays and prepared canvases keep their size.
+    on_bad_image: 'error': files in a list that do not exist are an error when it is opened; 'skip': when they are read.
   """
 
   kind: str
@@ -51,11 +52,11 @@ class BadImage(InputError):
 
 
 class Reading(NamedTuple):
-  """What `Source.read` tells beside the pixels.
+  """What `Source.read` returns beside the pixels.
 
   Attributes:
-    size: the original's height and width in pixels, after any rotation that its metadata ask for.
-    present: (C,) bool, the channels that the example really has; None for all.
+    size: height and width of the original, pixels, after the rotation that its metadata ask for.
+    present: (C,) bool, the channels that the example has; None for all.
   """
 
   size: tuple[int, int]
@@ -63,17 +64,17 @@ class Reading(NamedTuple):
 
 
 class Source(Protocol):
-  """Examples by number. Threads share one, and worker processes get a copy by pickle.
+  """Examples by index. Threads share a source, and worker processes get a pickled copy.
 
   Attributes:
-    name: what messages call it.
+    name: the source in messages.
     channels: the planes of a canvas, in order.
     classes: class names, in the order of the labels.
     labels: (N,) int32 in 0 .. len(classes) - 1.
     ids: N unique names for people and result files: paths for files, numbers for arrays.
     canvas: height and width of every canvas, pixels.
-    dtype: of every canvas: uint8, uint16 or float32.
-    has_missing_channels: whether `read` may find an example without some of the channels.
+    dtype: number type of every canvas: uint8, uint16 or float32.
+    has_missing_channels: whether some examples may lack some of the channels.
   """
 
   name: str
@@ -88,10 +89,10 @@ class Source(Protocol):
   def __len__(self) -> int: ...
 
   def read(self, index: int, out: np.ndarray) -> Reading:
-    """Writes example `index` into `out`, (H, W, C) of `dtype`: the whole original, squashed to H x W.
+    """Writes example `index` into `out`, (H, W, C) of `dtype`: the complete original, resized to H x W.
 
     Raises:
-      BadImage: if the example is unreadable; `out` then holds anything.
+      BadImage: if the example is unreadable; the content of `out` is then undefined.
     """
     ...
 
@@ -99,19 +100,19 @@ class Source(Protocol):
 class ArraySource:
   """Examples in one array; see `Source` for the attributes.
 
-  uint8, uint16 and float32 are kept as they are; every other number type (int16, int64 and float64 among
-  them) becomes float32 on reading. A plane of nothing but NaN is an absent channel, handed over as zeros.
+  uint8, uint16 and float32 are kept. Every other number type, such as int16, int64 or float64, becomes float32 when it
+  is read. A plane that is NaN throughout is an absent channel and is read as zeros.
 
   Args:
-    name: what messages call it.
-    images: (N, H, W, C), any strides; may be memory-mapped, for only what is read is touched.
+    name: the source in messages.
+    images: (N, H, W, C), any strides. May be memory-mapped: images are only touched when they are read.
     labels: (N,) integers in 0 .. len(classes) - 1.
-    channels: names of the C planes, or of those taken.
+    channels: names of the C planes, or of those in `take`.
     classes: class names.
-    present: (N, C) bool, the planes that each example really has; None for all.
-    ids: N unique names; the numbers 0 .. N - 1 where None.
+    present: (N, C) bool, the planes that each example has; None for all.
+    ids: N unique names; None for the numbers 0 .. N - 1.
     take: indices into the C planes of `images` and `present`, one for each of `channels`; None for all.
-    reopen: makes this source again in a worker process, where sending the array there would be slow.
+    reopen: opens this source again in a worker process; None to send the array there.
 
   Raises:
     InputError: if the shapes do not fit each other, there are no examples, or a label is out of range.
@@ -131,15 +132,15 @@ class ArraySource:
     reopen: Callable[[], ArraySource] | None = None,
   ):
     if images.ndim != 4:
-      raise InputError(f'{name}: images are (N, H, W, C), but the array is {images.shape}')
+      raise InputError(f'{name}: images must be (N, H, W, C), but the array is {images.shape}')
     if images.dtype.kind not in 'biuf':
-      raise InputError(f'{name}: images are numbers, but the array holds {images.dtype}')
+      raise InputError(f'{name}: images must be numbers, but the array holds {images.dtype}')
     planes = images.shape[3]
     if take is None and len(channels) != planes:
       raise InputError(f'{name}: {len(channels)} channels are named for {planes} planes')
     if present is not None and (present.shape != (len(images), planes) or present.dtype != bool):
       raise InputError(
-        f'{name}: presence is a bool array {(len(images), planes)}, one value for each '
+        f'{name}: presence must be a bool array {(len(images), planes)}, one value for each '
         f'example and channel, but it is {present.dtype} {present.shape}'
       )
     self.name, self.channels, self.classes = name, channels, tuple(classes)
@@ -148,7 +149,7 @@ class ArraySource:
     self.canvas = images.shape[1:3]
     native = images.dtype.newbyteorder('=')
     self.dtype = native if native in DTYPES else np.dtype(np.float32)
-    # An absent plane is NaN throughout: one pixel of each tells.
+    # An absent plane is NaN throughout, so one pixel of each is enough to find it.
     self.has_missing_channels = (present is not None and not present.all()) or (
       images.dtype.kind == 'f' and bool(np.isnan(images[:, 0, 0]).any())
     )
@@ -163,7 +164,7 @@ class ArraySource:
 
   def read(self, index: int, out: np.ndarray) -> Reading:
     image = self._images[index]
-    with np.errstate(over='ignore'):  # a float64 too large for float32 becomes infinite: an error below
+    with np.errstate(over='ignore'):  # a float64 too large for float32 becomes infinite, which is an error below
       out[...] = image if self._take is None else image[:, :, self._take]
     present = np.ones(len(self.channels), bool) if self._present is None else self._row(index)
     if self.dtype == np.float32 and not np.isfinite(out).all():
@@ -174,7 +175,7 @@ class ArraySource:
       if bad.any():
         raise BadImage(
           f'{self.name}: example {self.ids[index]} has NaN or infinite pixels in channel '
-          f'{self.channels.names[int(bad.argmax())]}; a channel is NaN throughout or not at all'
+          f'{self.channels.names[int(bad.argmax())]}; an absent channel must be NaN in all pixels, others in none'
         )
     if not present.any():
       raise BadImage(
@@ -189,18 +190,18 @@ class ArraySource:
 
 
 def checked_labels(name: str, labels: np.ndarray, examples: int, classes: int) -> np.ndarray:
-  """The labels as (N,) int32, after checking that there is one in 0 .. classes - 1 for each example.
+  """The labels as (N,) int32, after checking that each example has one, in 0 .. classes - 1.
 
   Raises:
-    InputError: naming `name` and the first example that is wrong.
+    InputError: naming `name` and the first example with a wrong label.
   """
   labels = np.asarray(labels)
   if labels.shape != (examples,):
     raise InputError(f'{name}: {examples} examples have labels of shape ({examples},), not {labels.shape}')
   if not examples:
-    raise InputError(f'{name}: there are no examples in it')
+    raise InputError(f'{name}: it has no examples')
   if labels.dtype.kind not in 'iu':
-    raise InputError(f'{name}: labels are integers, but they are {labels.dtype}')
+    raise InputError(f'{name}: labels must be integers, but they are {labels.dtype}')
   wrong = (labels < 0) | (labels >= classes)
   if wrong.any():
     first = int(wrong.argmax())

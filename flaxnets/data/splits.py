@@ -1,4 +1,4 @@
-"""Validation splits held out of a training list."""
+"""Holds a validation split out of a training list."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def hold_out(root: pathlib.Path, out: pathlib.Path, per_class: int = 40, seed: i
     seed: seed of the choice.
 
   Returns:
-    How many lines train_tune.txt and tune.txt have.
+    The numbers of lines of train_tune.txt and tune.txt.
 
   Raises:
-    InputError: if the list cannot be read, or some class would have no line left to train on.
+    InputError: if the list cannot be read, or a class would have no line left for training.
   """
   path = root / 'train.txt'
   lines = [line for line in read_text(path, 'the split file').splitlines() if line.strip()]

@@ -1,13 +1,13 @@
-"""Embedded data, made from a seed: shapes that every channel shows, in hues that only several channels tell.
+"""Synthetic images, made from a seed: each channel shows the shape, and only several channels together show the hue.
 
-The shape differs from its background in every channel by a contrast of random size and random sign. In one
-channel, its hue, the sign is the opposite of that in the two others: a red shape on cyan and a cyan shape on
-red are one hue, as on the opponent axes of colour vision. What is known of the three hues then follows: from
-one channel nothing (its contrast has the same distribution for each hue, a third is guessed right), from two
-channels two thirds (different signs leave two hues), from three channels everything.
+The shape differs from its background in every channel by a contrast of random size and random sign. In one channel, the
+hue, the sign is opposite to that of the other two: a red shape on cyan and a cyan shape on red have the same hue, as on
+the opponent axes of colour vision. This bounds the accuracy for the three hues. One channel says nothing about the hue,
+since its contrast has the same distribution for each hue: a third of all guesses are right. Two channels allow two
+thirds, since different signs leave two hues. Three channels allow all.
 
-Position, size, angle, brightness, light falling in and noise are drawn for every image. Labels survive flips,
-rotations, perspective and moderate crops.
+Position, size, angle, brightness, gradient of light and noise are drawn for each image. Flips, rotations,
+perspective and moderate crops keep the label.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ from flaxnets.data.source import ArraySource, DataOptions
 from flaxnets.errors import InputError
 
 SHAPES = ('disc', 'ring', 'cross', 'triangle')
-HUES = ('red-cyan', 'green-magenta', 'blue-yellow')  # the opposite sign is in R, G, B
+HUES = ('red-cyan', 'green-magenta', 'blue-yellow')  # the channel with the opposite sign is R, G, B
 CLASSES = tuple(f'{hue} {shape}' for shape in SHAPES for hue in HUES)
 STREAMS = ('train', 'validation', 'test')
 
 _SPLIT = re.compile(r'(\w+)\[(\d*):(\d+)\]')
-_BLOCK = 256  # examples that are drawn together: a slice of a stream is the same whatever else is drawn
+_BLOCK = 256  # examples that are drawn together, so that an example does not depend on the slice it is read in
 
 
 def source(split: str, *, size: int = 48) -> ArraySource:
-  """Examples of a stream, as TFDS writes slices: 'train[:4000]' or 'test[1000:2000]'.
+  """A slice of an endless stream of examples, in the notation of TFDS: 'train[:4000]' or 'test[1000:2000]'.
 
-  The streams 'train', 'validation' and 'test' have no end and share no example. An example depends on nothing
-  but its stream, its place there and the size.
+  The streams 'train', 'validation' and 'test' share no example. An example depends only on its stream, its position
+  there and the size.
 
   Args:
-    split: the stream and the places, from the first (0 if left out) up to but without the last.
-    size: height and width of the images in pixels, at least 16.
+    split: the stream, with the first position (0 if left out) and the position after the last.
+    size: height and width of the images, pixels, at least 16.
 
   Returns:
     A source of uint8 images (N, size, size, 3), channels R, G, B, with the 12 labels of `CLASSES` in turn.
 
   Raises:
-    InputError: for a split of another form, without examples, or for images too small to show a shape.
+    InputError: for a split of another form or without examples, and for a size below 16.
   """
   match = _SPLIT.fullmatch(split.strip())
   if not match or match[1] not in STREAMS:
     raise InputError(
-      f"cannot read the synthetic split {split!r}; write 'train[:4000]', say (streams: {', '.join(STREAMS)})"
+      f"cannot read the synthetic split {split!r}; write it as 'train[:4000]' (streams: {', '.join(STREAMS)})"
     )
   start, stop = int(match[2] or 0), int(match[3])
   if start >= stop:
-    raise InputError(f"the synthetic split {split!r} holds no example; write 'train[:4000]', say")
+    raise InputError(f"the synthetic split {split!r} has no examples; write it as 'train[:4000]'")
   if size < 16:
-    raise InputError(f'synthetic images of {size} pixels are too small to tell shapes; 16 is the least')
+    raise InputError(f'synthetic images of {size} pixels are too small to show shapes; the size must be at least 16')
   images = np.empty((stop - start, size, size, 3), np.uint8)
   for block in range(start // _BLOCK, (stop - 1) // _BLOCK + 1):
     first = block * _BLOCK
@@ -76,8 +76,8 @@ def source(split: str, *, size: int = 48) -> ArraySource:
 
 
 def open_synthetic(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> ArraySource:
-  """`source` for `flaxnets.data.open`; InputError where other channels than R, G, B are asked for."""
-  del class_names  # always CLASSES
+  """`source` for `flaxnets.data.open`; InputError for other channels than R, G, B."""
+  del class_names  # the classes are always CLASSES
   made = source(split)
   if options.channels and ChannelSet.of(options.channels).names != made.channels.names:
     raise InputError(f'synthetic images have the channels RGB, not {options.channels}')
@@ -85,7 +85,7 @@ def open_synthetic(options: DataOptions, split: str, class_names: Sequence[str] 
 
 
 def _block(stream: int, block: int, size: int) -> np.ndarray:
-  """The images of places [256 block, 256 (block + 1)) of a stream: (256, size, size, 3) uint8."""
+  """The images at the positions [256 block, 256 (block + 1)) of a stream: (256, size, size, 3) uint8."""
   random = np.random.default_rng([stream, block])
 
   def draw(low, high, *shape):
@@ -96,7 +96,7 @@ def _block(stream: int, block: int, size: int) -> np.ndarray:
 
   sign = np.where(np.arange(3) == hue[:, None], -1, 1) * random.choice([-1, 1], (_BLOCK, 1))
   contrast = sign[:, None, None, :] * draw(32, 72, 1, 1, 3)
-  # Half the contrast is the background's, so that dark shapes and light ones span the same greys.
+  # The background takes half the contrast, so that dark and light shapes cover the same range of greys.
   image = draw(75, 180, 1, 1, 1) + draw(-12, 12, 1, 1, 3) + (inside[..., None] - 0.5) * contrast
   image += _light(size, draw(0, 18, 1, 1), draw(0, 2 * np.pi, 1, 1))[..., None]
   image += random.standard_normal(image.shape, np.float32) * draw(4, 14, 1, 1, 1)
@@ -104,7 +104,7 @@ def _block(stream: int, block: int, size: int) -> np.ndarray:
 
 
 def _coverage(shape: np.ndarray, size: int, centre: np.ndarray, radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
-  """How much of each pixel a shape covers, 0 to 1: (n, size, size). Centre and radius: shares of the size."""
+  """Share of each pixel that a shape covers, 0 to 1: (n, size, size). Centre and radius are shares of the size."""
   middle = (np.arange(size, dtype=np.float32) + 0.5) / size
   right, down = middle - centre[:, 0], middle[:, None] - centre[:, 1]
   x = (np.cos(angle) * right + np.sin(angle) * down) / radius

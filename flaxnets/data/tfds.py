@@ -1,4 +1,4 @@
-"""Data sets that TensorFlow Datasets prepared as array_record, read without TensorFlow."""
+"""Data sets that TensorFlow Datasets prepared as array_record files, read without TensorFlow."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ _NAME = re.compile(r'(\w+)(?:/([^:/]+))?(?::([\d.]+))?')
 
 
 class TfdsImages:
-  """Images in array_record files; see `sources.Source` for the attributes.
+  """Images in array_record files; see `flaxnets.data.source.Source` for the attributes.
 
-  Records are read as TFDS wrote them and only the features needed are taken out: TFDS's own path through
-  every feature takes several times as long.
+  Only the needed features of a record are decoded: TFDS decodes all features, which takes several times as long.
 
   Args:
-    name: what messages call it.
+    name: the source in messages.
     records: the serialized `tf.train.Example` of each image.
     image_key: the feature that holds the image.
     shape: (H, W, 3) of raw pixels, or None for encoded images.
-    labels, ids, channels, classes, canvas: as in `sources.Source`.
+    labels, ids, channels, classes, canvas: see `flaxnets.data.source.Source`.
   """
 
   def __init__(
@@ -71,8 +70,8 @@ class TfdsImages:
       return Reading(size if len(size) == 2 else self.canvas)
     except BadImage:
       raise
-    except Exception as error:  # array_record and protobuf have no common class of errors for damaged files
-      raise BadImage(f'{where}: a broken record ({_one_line(error)})') from None
+    except Exception as error:  # array_record and protobuf have no common exception for corrupt files
+      raise BadImage(f'{where}: a corrupt record ({_one_line(error)})') from None
 
   def _planes_of(self, pixels: np.ndarray, out: np.ndarray) -> None:
     if self._planes:
@@ -82,29 +81,29 @@ class TfdsImages:
 
 
 def open_tfds(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> TfdsImages:
-  """One split of a prepared data set, with an image and a label in every example.
+  """One split of a prepared data set whose examples have an image and a label.
 
-  Labels are read once from all records and kept beside them in `flaxnets_labels_<split>.npz`, if that folder can be
-  written to. Raw pixels (prepared with a canvas) keep their own size.
+  The first call reads the labels of all records and, if the folder is writable, stores them there in
+  `flaxnets_labels_<split>.npz`. Raw pixels (prepared with a canvas) keep their size.
 
   Args:
-    options, split, class_names: see `flaxnets.data.open.open_source`. Without a version in `options.name` the newest is
-      taken, without a config the only one.
+    options, split, class_names: see `flaxnets.data.open.open_source`. If `options.name` has no version, the newest is
+      opened; if it has no config, the only one.
 
   Raises:
-    InputError: if it is not prepared here, or not as array_record, or has no such split, image or label.
+    InputError: if the data set is not prepared, or not as array_record, or has no such split, image or label.
   """
   root, name = options.root, options.name
   place = _prepared(root, name)
   try:
     builder = tfds.builder_from_directory(place)
-  except Exception as error:  # whatever TFDS's and protobuf's parsers make of a damaged file
+  except Exception as error:  # TFDS and protobuf have no common exception for corrupt files
     raise InputError(f'cannot read the data set in {place}: {_one_line(error)}') from None
   where = f'{name}, {split} in {root}'
   if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
     raise InputError(
-      f'{name} in {root} is prepared as {builder.info.file_format.value}, which cannot be '
-      f'read by number; prepare it elsewhere: {_command(name, "DIR")}'
+      f'{name} in {root} is prepared as {builder.info.file_format.value}, which has no random access; '
+      f'prepare it in another folder: {_command(name, "DIR")}'
     )
   try:
     instructions = builder.info.splits[split].file_instructions
@@ -139,7 +138,7 @@ def _records(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[bytes]:
 
 
 def _prepared(root: str, name: str) -> Path:
-  """The folder of a prepared version."""
+  """The folder of the prepared version that a name stands for."""
   parts = _NAME.fullmatch(name)
   if not parts:
     raise InputError(f'cannot read the data set name {name!r}; write name[/config][:version]')
@@ -181,12 +180,14 @@ def _keys(info: tfds.core.DatasetInfo, name: str) -> tuple[str, str]:
   labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
   chosen = info.supervised_keys or (images[:1] + labels[:1])
   if len(chosen) != 2 or chosen[0] not in images or chosen[1] not in labels:
-    raise InputError(f'{name} is no set of eight-bit images with a class each; its features are {", ".join(features)}')
+    raise InputError(
+      f'{name} does not have one 8-bit image and one class per example; its features are {", ".join(features)}'
+    )
   return chosen[0], chosen[1]
 
 
 def _labels(builder: tfds.core.DatasetBuilder, label_key: str, instructions) -> tuple[np.ndarray, list[str]]:
-  """Labels and ids in the order of the records that TFDS's file instructions take."""
+  """Labels and ids in the order of TFDS's file instructions."""
   starts = {}
   for split in builder.info.splits.values():
     start = 0
@@ -208,9 +209,9 @@ def _labels(builder: tfds.core.DatasetBuilder, label_key: str, instructions) -> 
 
 
 def label_table(builder: tfds.core.DatasetBuilder, label_key: str, split: str) -> tuple[np.ndarray, np.ndarray | None]:
-  """Labels of a whole split, and each example's `path` as bytes if it has one.
+  """Labels of a complete split, and the `path` of each example as bytes, or None if examples have no path.
 
-  The first call reads every record, and leaves the table beside the data for the next.
+  The first call reads every record and stores the table beside the data.
   """
   file = Path(builder.data_path, f'flaxnets_labels_{split}.npz')
   try:
@@ -218,7 +219,7 @@ def label_table(builder: tfds.core.DatasetBuilder, label_key: str, split: str) -
       labels, paths = table['labels'], table.get('paths')
     if len(labels) == builder.info.splits[split].num_examples:
       return labels, paths
-  except Exception:  # not there yet, or damaged: it is made again
+  except Exception:  # missing or corrupt: it is made again
     pass
   records = _records(builder, split)
   labels, paths = np.zeros(len(records), np.int64), []
@@ -228,7 +229,7 @@ def label_table(builder: tfds.core.DatasetBuilder, label_key: str, split: str) -
       labels[index] = features[label_key].int64_list.value[0]
       if 'path' in features:
         paths.append(features['path'].bytes_list.value[0])
-  except Exception as error:  # array_record and protobuf have no common class of errors for damaged files
+  except Exception as error:  # array_record and protobuf have no common exception for corrupt files
     raise InputError(f'cannot read the labels of {split} in {builder.data_path}: {_one_line(error)}') from None
   paths = np.array(paths) if len(paths) == len(labels) else None
   _keep(file, {'labels': labels} if paths is None else {'labels': labels, 'paths': paths})
@@ -236,7 +237,7 @@ def label_table(builder: tfds.core.DatasetBuilder, label_key: str, split: str) -
 
 
 def _keep(file: Path, table: dict[str, np.ndarray]) -> None:
-  # A folder that nobody may write to: the next run reads the records again.
+  # If the folder is not writable, the next run reads the records again.
   with contextlib.suppress(OSError), atomic.replacing(file) as beside:
     np.savez_compressed(beside, **table)
 

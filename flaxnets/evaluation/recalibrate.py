@@ -176,7 +176,8 @@ def view_of(net: Network, source: Source, view: str) -> View:
   if view == 'training':
     fields = configs.to_json(config)
     fields['presence'] |= {'mode': 'none', 'fill': 'absent'}
-    seen = experiment.training_view_of(configs.from_json(fields), order, source.canvas, net.fill)
+    statistics = net.variables['channel_stats']['stem']['standardize']
+    seen = experiment.training_view_of(configs.from_json(fields), order, source.canvas, statistics)
 
     def training(number: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
       images, present = seen(number, batch)

@@ -90,13 +90,14 @@ class Trainer:
     self.labels = digests({'labels': self.source.labels})['labels']  # what tells that the examples are still the same
     restored = self.checkpoints.restore_latest()
     self.state, self.metadata = self._go_on(*restored) if restored else self._begin()
-    self.fill = np.asarray(jax.device_get(self.state.channel_stats['stem']['standardize']['mean']))
+    channel_stats = jax.device_get(self.state.channel_stats['stem']['standardize'])
     self.step = make_train_step(
       self.model,
       self.optimizer,
       self.schedule,
       self.mesh,
-      experiment.training_view_of(config, self.order, self.source.canvas, self.fill),
+      experiment.training_view_of(config, self.order, self.source.canvas, channel_stats),
+      experiment.training_targets_of(config, self.order, len(self.source.classes)),
       masked=config.presence.mode != 'none' or self.source.has_missing_channels,
       label_smoothing=config.train.label_smoothing,
       accumulate=config.train.accumulate,
@@ -108,7 +109,7 @@ class Trainer:
       source_index=self.validation.channels.order(self.channels.names),
       image_size=config.image_size,
       resize=config.augment.evaluation_resize,
-      fill=self.fill,
+      fill=channel_stats['mean'],
       has_missing_channels=self.validation.has_missing_channels,
       mesh=self.mesh,
     )
@@ -120,6 +121,7 @@ class Trainer:
         self.source,
         examples=self.config.data.statistics_examples,
         seed=self.config.seed,
+        threads=self.config.data.threads,
         on_bad_image=self.config.data.on_bad_image,
       ),
       self.order,

@@ -12,7 +12,7 @@ from flax import linen as nn
 from flax import serialization, struct
 from jax.sharding import Mesh
 
-from flaxnets.augment.pipeline import Batch, View
+from flaxnets.augment.pipeline import Batch, Targets, View
 from flaxnets.errors import InputError
 from flaxnets.runtime import devices
 
@@ -95,8 +95,9 @@ def make_loss(model: nn.Module, *, masked: bool, label_smoothing: float) -> Loss
     label_smoothing: the share of each label that is spread over all classes, 0..1.
 
   Returns:
-    A function of (params, variables, images (b, h, w, C), present (b, P, C), labels (b,)) that gives the loss, and
-    the new 'batch_stats' and the accuracy of the first pass beside it. `variables` are all collections but 'params'.
+    A function of (params, variables, images (b, h, w, C), present (b, P, C), labels (b,) int or (b, K) distributions)
+    that gives the loss, and the new 'batch_stats' and the accuracy of the first pass beside it. `variables` are all
+    collections but 'params'. Where labels are distributions, the accuracy counts the likeliest class.
   """
 
   def loss(params, variables, images, present, labels):
@@ -111,12 +112,14 @@ def make_loss(model: nn.Module, *, masked: bool, label_smoothing: float) -> Loss
 
     # Only the first pass, which has the most channels, moves the running statistics.
     logits, changed = logits_of(present[:, 0])
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), label_smoothing)
+    soft = labels if labels.ndim == 2 else jax.nn.one_hot(labels, logits.shape[-1])
+    targets = optax.smooth_labels(soft, label_smoothing)
     losses = [optax.softmax_cross_entropy(logits, targets)]
     taught = 0.5 * targets + 0.5 * jax.lax.stop_gradient(jax.nn.softmax(logits))
     for number in range(1, present.shape[1]):
       losses.append(optax.softmax_cross_entropy(logits_of(present[:, number])[0], taught))
-    accuracy = (jnp.argmax(logits, axis=-1) == labels).mean()
+    expected = labels if labels.ndim == 1 else jnp.argmax(labels, axis=-1)
+    accuracy = (jnp.argmax(logits, axis=-1) == expected).mean()
     return jnp.stack(losses).mean(), (changed.get('batch_stats', {}), accuracy)
 
   return loss
@@ -149,6 +152,7 @@ def make_train_step(
   schedule: optax.Schedule,
   mesh: Mesh,
   view: View,
+  targets: Targets | None = None,
   *,
   masked: bool,
   label_smoothing: float = 0.0,
@@ -160,7 +164,8 @@ def make_train_step(
   Args:
     model: a network of `flaxnets.models`. Its BatchNorm sees the global batch (of one part, see `accumulate`).
     optimizer, schedule: from `flaxnets.training.optim`; the schedule only to report the rate.
-    view: see `training_view`.
+    view: see `flaxnets.augment.pipeline.training_view`.
+    targets: see `flaxnets.augment.pipeline.training_targets`; None for the labels of the batch.
     masked, label_smoothing: see `make_loss`.
     accumulate: equal parts that the batch is worked off in, their gradients averaged.
     ema: decay of the running averages, 0 for none. Early on it is (1 + step) / (10 + step) where that is less.
@@ -173,7 +178,8 @@ def make_train_step(
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
     images, present = view(state.step, batch)
-    batch_stats, gradients, metrics = differentiated(loss, state, (images, present, batch['label']), accumulate)
+    labels = batch['label'] if targets is None else targets(state.step, batch)
+    batch_stats, gradients, metrics = differentiated(loss, state, (images, present, labels), accumulate)
     norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(norm)
     metrics |= {'gradient_norm': norm, 'learning_rate': schedule(state.step)}

@@ -200,12 +200,12 @@ def test_an_example_depends_on_the_key_and_its_place_only():
 @pytest.mark.parametrize(
   ('options', 'words'),
   [
-    ({'crop_scale': (0.5, 0.2)}, r'augment.crop_scale is \(0.5, 0.2\)'),
+    ({'crop_scale': (0.5, 0.2)}, r'^crop_scale is \(0.5, 0.2\)'),
     ({'crop_scale': (0.0, 1.0)}, 'above 0 and up to 1'),
-    ({'crop_ratio': (0.0, 1.0)}, 'augment.crop_ratio'),
-    ({'flip': 1.5}, 'augment.flip is 1.5; it is a probability'),
-    ({'perspective': 0.7}, 'augment.perspective is 0.7'),
-    ({'perspective_probability': -0.1}, 'augment.perspective_probability is -0.1'),
+    ({'crop_ratio': (0.0, 1.0)}, '^crop_ratio'),
+    ({'flip': 1.5}, '^flip is 1.5; it must be a probability'),
+    ({'perspective': 0.7}, '^perspective is 0.7'),
+    ({'perspective_probability': -0.1}, '^perspective_probability is -0.1'),
   ],
 )
 def test_an_option_outside_its_range_is_refused_by_name(options, words):
@@ -214,7 +214,7 @@ def test_an_option_outside_its_range_is_refused_by_name(options, words):
 
 
 def test_an_evaluation_that_would_not_fill_the_output_is_refused():
-  with pytest.raises(InputError, match='augment.evaluation_resize is 0.9; it is at least 1'):
+  with pytest.raises(InputError, match='^resize is 0.9; it must be at least 1'):
     geometry.evaluation_homographies(squares(2), canvas=(48, 48), image_size=32, resize=0.9)
 
 
@@ -230,7 +230,7 @@ def test_the_contact_sheet_shows_rows_of_examples_in_false_colour():
     source_index=range(5),
     canvas=(24, 24),
     image_size=16,
-    fill=np.zeros(5),
+    statistics={'mean': np.zeros(5), 'std': np.ones(5)},
     augmentation=augmentation,
     presence_mode='hierarchical',
     presence_probability=0.0,

@@ -101,5 +101,5 @@ def test_unknown_names_are_told_with_those_there_are():
     presence.sample_channels(KEY, 'half', (2, 3), probability=0.5)
   with pytest.raises(InputError, match='there are absent, black'):
     presence.check('none', 'grey', 0.0)
-  with pytest.raises(InputError, match='passes of a sandwich share'):
+  with pytest.raises(InputError, match="passes of mode 'sandwich' share"):
     presence.check('sandwich', 'black', 0.0)

@@ -261,8 +261,8 @@ def test_the_largest_shrink_decides_the_number_of_subsamples(canvas, options, ex
 @pytest.mark.parametrize(
   ('canvas', 'perspective', 'words'),
   [
-    ((2000, 2000), 0.0, 'make data.canvas smaller'),
-    ((800, 800), 0.6, 'shrinks up to 20.8 times with augment.perspective 0.6'),
+    ((2000, 2000), 0.0, 'set a smaller data.canvas'),
+    ((800, 800), 0.6, 'shrinks up to 20.8 times with a perspective of 0.6'),
     ((144, 144), 1.0, '0 to below 2/3'),
   ],
 )

@@ -91,6 +91,14 @@ def test_single_letter_bands_can_be_written_together(tmp_path):
   np.testing.assert_array_equal(read(source)[1][0, 0], [3, 1])
 
 
+def test_one_band_is_named_without_a_comma(tmp_path):
+  images = np.zeros((2, 5, 7), np.uint16)
+  path = tmp_path / 'one.npz'
+  np.savez(path, X_train=images, y_train=np.array([0, 1]))
+  for channels in ('B08', 'NIR', 'B08,'):
+    assert from_arrays(path, channels=channels).channels.names == (channels.removesuffix(','),)
+
+
 def test_without_names_in_the_file_the_config_names_all_channels(tmp_path):
   path = arrays(tmp_path, bands=None, classes=None)
   source = from_arrays(path, channels='BGRN')
@@ -153,7 +161,7 @@ def test_labels_may_be_class_names(tmp_path):
   assert from_arrays(arrays(tmp_path, y_train=names)).labels.tolist() == [2, 0, 0, 1, 0, 0]
   source = from_arrays(arrays(tmp_path, y_train=names.astype('S'), classes=None))
   assert source.labels.tolist() == [1, 0, 0, 2, 0, 0] and source.classes == ('sea', 'town', 'wood')
-  with pytest.raises(InputError, match="example 0 is 'town', which is none of the 2 classes"):
+  with pytest.raises(InputError, match="the label of example 0 is 'town', which is not one of the 2 classes"):
     from_arrays(arrays(tmp_path, y_train=names), class_names=('sea', 'wood'))
 
 
@@ -181,7 +189,7 @@ def test_missing_arrays_and_broken_files_are_errors_that_say_what_is_there(tmp_p
   with pytest.raises(InputError, match='pickled'):
     from_arrays(arrays(tmp_path, bands=np.array(['B02', 3, None, 'x'], object)))
   Path(path).write_bytes(Path(path).read_bytes()[:500])
-  with pytest.raises(InputError, match='no .npz file'):
+  with pytest.raises(InputError, match='not an .npz file'):
     from_arrays(path)
   with pytest.raises(InputError, match='No such file'):
     from_arrays(tmp_path / 'none.npz')

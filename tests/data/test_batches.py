@@ -236,11 +236,11 @@ def test_no_thread_outlives_its_iterator(ending):
 @pytest.mark.parametrize(
   ('wrong', 'message'),
   [
-    ({'batch_size': 6, 'hosts': 4}, 'a batch of 6 cannot be shared equally by 4 hosts; choose a multiple of 4'),
-    ({'batch_size': 0}, 'a batch of 0 cannot be shared'),
-    ({'batch_size': 4, 'host': 2, 'hosts': 2}, 'host 2 of 2: hosts are numbered 0 to 1'),
+    ({'batch_size': 6, 'hosts': 4}, 'a batch of 6 cannot be divided equally among 4 hosts; choose a multiple of 4'),
+    ({'batch_size': 0}, 'batch_size is 0; it must be at least 1'),
+    ({'batch_size': 4, 'host': 2, 'hosts': 2}, 'host is 2; with 2 hosts it must be from 0 to 1'),
     ({'batch_size': 4, 'threads': -1}, 'none can be negative'),
-    ({'batch_size': 4, 'on_bad_image': 'ignore'}, "'error' or 'skip', not 'ignore'"),
+    ({'batch_size': 4, 'on_bad_image': 'ignore'}, "on_bad_image is 'ignore'; it must be 'error' or 'skip'"),
   ],
 )
 def test_values_that_do_not_fit_are_errors_before_anything_is_read(wrong, message):

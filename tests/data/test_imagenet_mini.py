@@ -116,7 +116,7 @@ def test_a_broken_file_stops_with_its_line_and_leaves_nothing_behind(images, tmp
   code = run('prepare', [f'--root={images}', f'--data_dir={tmp_path / "out"}'])
   output = capsys.readouterr()
   assert code == 1 and output.out == ''
-  assert f'number 4.jpg ({images}/train.txt, line 5): a broken JPEG' in output.err.splitlines()[-1]
+  assert f'number 4.jpg ({images}/train.txt, line 5): a corrupt JPEG' in output.err.splitlines()[-1]
   assert not list((tmp_path / 'out').rglob('*.array_record*'))
 
 
@@ -190,12 +190,12 @@ def test_a_record_that_cannot_be_read_is_a_bad_image(images, tmp_path):
   data[data.index(all_of(from_tfds(tmp_path))[1][6].tobytes()) + 9] ^= 255
   file.write_bytes(data)
   source, out = from_tfds(tmp_path), np.zeros((16, 16, 3), np.uint8)
-  with pytest.raises(BadImage, match=r'example number 6.jpg: a broken record \(') as caught:
+  with pytest.raises(BadImage, match=r'example number 6.jpg: a corrupt record \(') as caught:
     source.read(6, out)
   assert '\n' not in str(caught.value)
   assert source.read(5, out).size == (35, 40) and source.read(7, out).size == (37, 40)
   file.write_bytes(data[: len(data) // 2])
-  with pytest.raises(BadImage, match='broken record'):
+  with pytest.raises(BadImage, match='corrupt record'):
     from_tfds(tmp_path).read(5, out)
   (tmp_path / 'imagenet_mini/canvas16/1.0.0/flaxnets_labels_train.npz').unlink()
   with pytest.raises(InputError, match='cannot read the labels of train in .*: '):

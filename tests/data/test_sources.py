@@ -227,7 +227,7 @@ def test_a_validation_folder_takes_its_labels_from_training(folders):
   val = in_folders(folders, 'val', class_names=train.classes)
   assert val.labels.tolist() == [1] and val.classes == train.classes
   write_image(folders / 'val/emu/1.png', 1)
-  with pytest.raises(InputError, match='val/emu is none of the 3 classes'):
+  with pytest.raises(InputError, match='val/emu is not one of the 3 classes'):
     in_folders(folders, 'val', class_names=train.classes)
 
 

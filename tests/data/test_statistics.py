@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+import types
+
 import hypothesis
 import hypothesis.extra.numpy
 import hypothesis.strategies as st
@@ -9,9 +13,14 @@ import numpy as np
 import pytest
 
 from flaxnets.channels import ChannelSet
+from flaxnets.cli import views
+from flaxnets.data import statistics
 from flaxnets.data.source import ArraySource, BadImage
 from flaxnets.data.statistics import measure
 from flaxnets.errors import InputError
+from flaxnets.runtime import machine
+from flaxnets.training import loop
+from tests.small import small_config
 
 
 def source_of(images, present=None):
@@ -145,5 +154,36 @@ def test_unreadable_examples_are_an_error_or_left_out():
 
 
 def test_statistics_of_no_examples_are_an_error():
-  with pytest.raises(InputError, match='of 0 examples; at least 1'):
+  with pytest.raises(InputError, match='need at least 1 example, not 0'):
     measure(source_of(np.zeros((2, 1, 1, 1), np.uint8)), examples=0)
+
+
+@pytest.mark.parametrize('program', ['train', 'views'])
+def test_programs_measure_with_as_many_threads_as_the_config_says(program, tmp_path, monkeypatch):
+  readers, read = set(), ArraySource.read
+
+  def slow_read(self, index, out):
+    readers.add(threading.get_ident())
+    time.sleep(1e-3)
+    return read(self, index, out)
+
+  monkeypatch.setattr(ArraySource, 'read', slow_read)
+  monkeypatch.setattr(machine, 'cores', lambda: 4)
+  measure(source_of(np.zeros((128, 1, 1, 1), np.uint8)))
+  assert len(readers) > 1  # one thread per core unless somebody says otherwise
+
+  config = small_config(**{'data.threads': 1})
+  measured_by, full_measure = [], statistics.measure
+
+  def counting_measure(*args, **options):
+    readers.clear()
+    result = full_measure(*args, **options)
+    measured_by.append(len(readers))
+    return result
+
+  monkeypatch.setattr(statistics, 'measure', counting_measure)
+  if program == 'train':
+    loop.Trainer(config, tmp_path)
+  else:
+    views.main(types.SimpleNamespace(config=config, out=str(tmp_path / 'sheet.png')), [])
+  assert measured_by == [1]

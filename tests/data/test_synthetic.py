@@ -102,13 +102,13 @@ def test_a_pickled_source_is_small_and_comes_back_the_same():
 @pytest.mark.parametrize(
   ('split', 'message'),
   [
-    ('train', r"cannot read the synthetic split 'train'; write 'train\[:4000\]'"),
+    ('train', r"cannot read the synthetic split 'train'; write it as 'train\[:4000\]'"),
     ('4000', 'cannot read the synthetic split'),
     ('train.txt', 'cannot read the synthetic split'),
     ('val[:10]', 'streams: train, validation, test'),
     ('train[:-5]', 'cannot read the synthetic split'),
-    ('train[:0]', 'holds no example'),
-    ('train[20:10]', 'holds no example'),
+    ('train[:0]', 'has no examples'),
+    ('train[20:10]', 'has no examples'),
   ],
 )
 def test_a_wrong_split_is_an_error_that_says_what_to_write(split, message):

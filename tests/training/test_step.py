@@ -13,6 +13,7 @@ from flaxnets.training import optim
 from flaxnets.training.step import initial_state, make_train_step
 from tests.networks import MEAN, tiny
 
+STATISTICS = {'mean': MEAN, 'std': MEAN / 2}
 AUGMENTATION = {
   'crop_scale': (0.5, 1.0),
   'crop_ratio': (3 / 4, 4 / 3),
@@ -39,7 +40,7 @@ def view_of(mode='hierarchical', seed=0):
     source_index=(0, 1, 2),
     canvas=(20, 20),
     image_size=12,
-    fill=MEAN,
+    statistics=STATISTICS,
     augmentation=AUGMENTATION,
     presence_mode=mode,
     presence_probability=0.5,
@@ -252,10 +253,10 @@ def test_channels_and_their_presence_come_in_the_order_of_the_network_whatever_t
     'presence_probability': 0.0,
     'presence_fill': 'absent',
   }
-  straight = training_view(source_index=(0, 1, 2), fill=MEAN, **kwargs)(
+  straight = training_view(source_index=(0, 1, 2), statistics=STATISTICS, **kwargs)(
     jnp.asarray(0), jax.tree.map(jnp.asarray, batch)
   )
-  reordered = training_view(source_index=(1, 2, 0), fill=MEAN, **kwargs)(
+  reordered = training_view(source_index=(1, 2, 0), statistics=STATISTICS, **kwargs)(
     jnp.asarray(0), jax.tree.map(jnp.asarray, turned)
   )
   jax.tree.map(np.testing.assert_array_equal, straight, reordered)

@@ -1,0 +1,114 @@
+"""What to know of the data before training: the size of a split in one line, and warnings. NumPy only."""
+
+from __future__ import annotations
+
+import posixpath
+import textwrap
+
+import numpy as np
+
+from flaxnets.data.source import Source
+
+IMBALANCE = 10  # warn if the largest class has more than this many times the examples of the smallest
+
+
+def describe(source: Source) -> str:
+  """One line: the split, its examples, its classes, and its smallest and largest class."""
+  counts = _counts(source)
+  smallest, largest = int(counts.argmin()), int(counts.argmax())
+  text = f'{source.name}: {_number(len(source), "example")}, {_number(len(counts), "class")}'
+  if len(counts) == 1:
+    return f'{text} ({_name(source, 0)})'
+  if counts[smallest] == counts[largest]:
+    return f'{text} of {counts[0]:,} each'
+  return (
+    f'{text}; smallest {_name(source, smallest)} with {counts[smallest]:,}, '
+    f'largest {_name(source, largest)} with {counts[largest]:,}'
+  )
+
+
+def warnings_for(train: Source, validation: Source, test: Source | None = None) -> list[str]:
+  """Warnings about the splits of a data set, one line each; none for a set without a problem.
+
+  They are about examples in two splits at once, one class only, classes without examples and strong imbalance. The same
+  example is known by its id: files by their paths, other examples by the split and the number in it. Two arrays with
+  different names are never compared.
+
+  Args:
+    train: the training split.
+    validation: the validation split, with the classes of the training split.
+    test: the test split, with the classes of the training split; None to look at the others only.
+  """
+  splits = {'training': train, 'validation': validation} | ({} if test is None else {'test': test})
+  lines = []
+  names = list(splits)
+  for place, name in enumerate(names):
+    for other in names[place + 1 :]:
+      lines += _overlap(splits[name], splits[other], name, other)
+  counts = _counts(train)
+  if np.count_nonzero(counts) == 1:
+    only = _name(train, int(counts.argmax()))
+    lines.append(f'all training examples are of one class, {only}; there is nothing to tell apart')
+  for name, source in splits.items():
+    lines += _empty_classes(source, name)
+  return lines + _imbalance(train)
+
+
+def _counts(source: Source) -> np.ndarray:
+  """(K,) examples of each class."""
+  return np.bincount(source.labels, minlength=len(source.classes))
+
+
+def _overlap(one: Source, other: Source, name: str, other_name: str) -> list[str]:
+  label_of = dict(zip(_keys(one), one.labels.tolist(), strict=True))
+  common, relabelled = 0, 0
+  example = ''
+  for key, id_, label in zip(_keys(other), other.ids, other.labels.tolist(), strict=True):
+    if key in label_of:
+      common += 1
+      example = example or id_
+      relabelled += one.classes[label_of[key]] != other.classes[label]
+  if not common:
+    return []
+  different = f', {relabelled:,} of them with another label' if relabelled else ''
+  examples = f'{_number(common, "example")} of the {other_name} split {"is" if common == 1 else "are"}'
+  return [f'{examples} in the {name} split too{different}, such as {example}']
+
+
+def _keys(source: Source) -> list[str]:
+  """What is equal for two examples, in whatever split, only if they are the same example."""
+  if all(id_.isdecimal() for id_ in source.ids):
+    return [f'{source.name}\n{id_}' for id_ in source.ids]
+  root = getattr(source, 'root', '')  # image files: the folder that their paths are relative to
+  return [posixpath.join(root, id_) for id_ in source.ids]
+
+
+def _empty_classes(source: Source, name: str) -> list[str]:
+  empty = np.flatnonzero(_counts(source) == 0)
+  if not len(empty):
+    return []
+  have = 'has' if len(empty) == 1 else 'have'
+  shown = ', '.join(_name(source, label) for label in empty[:3].tolist()) + (', ...' if len(empty) > 3 else '')
+  return [f'{len(empty):,} of {_number(len(source.classes), "class")} {have} no example in the {name} split: {shown}']
+
+
+def _imbalance(train: Source) -> list[str]:
+  counts = _counts(train)
+  smallest = int(np.where(counts > 0, counts, counts.max() + 1).argmin())
+  largest = int(counts.argmax())
+  if counts[largest] <= IMBALANCE * counts[smallest]:
+    return []
+  return [
+    f'the largest training class, {_name(train, largest)}, has {counts[largest] / counts[smallest]:.0f} times as many '
+    f'examples as the smallest, {_name(train, smallest)} ({counts[largest]:,} and {counts[smallest]:,}); '
+    'train.class_weights=balanced makes all classes count equally'
+  ]
+
+
+def _name(source: Source, label: int) -> str:
+  return repr(textwrap.shorten(source.classes[label], 40, placeholder='...'))
+
+
+def _number(count: int, noun: str) -> str:
+  plural = {'class': 'classes'}.get(noun, f'{noun}s')
+  return f'{count:,} {noun if count == 1 else plural}'
