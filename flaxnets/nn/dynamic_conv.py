@@ -42,6 +42,7 @@ class DynamicConv(nn.Module):
   completion into its weights are equal.
 
   Example:
+    >>> import flaxnets
     >>> images = jax.random.normal(jax.random.key(0), (8, 32, 32, 13))
     >>> layer = DynamicConv(64, (7, 7), num_channels=13, strides=2)
     >>> variables = layer.init(jax.random.key(1), images)
@@ -137,9 +138,9 @@ class DynamicConv(nn.Module):
       self.variable('channel_stats', 'correlation', jnp.full, shape, jnp.nan)
       return jnp.eye(self.num_channels)  # so that `init_with_output` returns numbers
     correlation = self.get_variable('channel_stats', 'correlation', jnp.full(shape, jnp.nan))
-    if self.completion == 'linear' and needed and not isinstance(correlation, jax.core.Tracer):
-      if np.isnan(jax.device_get(correlation)).any():
-        raise ValueError(UNMEASURED)
+    readable = not isinstance(correlation, jax.core.Tracer)
+    if needed and self.completion == 'linear' and readable and np.isnan(jax.device_get(correlation)).any():
+      raise ValueError(UNMEASURED)
     return correlation
 
 
