@@ -23,7 +23,7 @@ class Conv(nn.Module):
   """nn.Conv with symmetric padding of (size - 1) / 2 and no bias, in the formulation that XLA runs fastest.
 
   Flax's 'SAME' pads a stride-2 convolution of an even-sized map on the far side only, PyTorch's recipes on both.
-  See `convolve_pointwise` and `convolve_small`. They have gradient rules of their own, so that forward mode (`jax.jvp`,
+  See `convolve_pointwise` and `convolve_small`. They define their own gradient rules, so forward mode (`jax.jvp`,
   `jax.jacfwd`) through them raises; `jax.grad`, and `jax.jvp` of a gradient, work.
   """
 
@@ -39,7 +39,7 @@ class Conv(nn.Module):
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     if self.size == 1:
       return convolve_pointwise(x[:, :: self.strides, :: self.strides], kernel[0, 0])
-    if jax.default_backend() == 'cpu' and max(x.shape[1:3]) <= BY_TAPS_UP_TO * self.strides:
+    if max(x.shape[1:3]) <= BY_TAPS_UP_TO * self.strides:
       return convolve_small(x, kernel, self.strides)
     return convolve(x, kernel, self.strides)
 
@@ -84,25 +84,32 @@ convolve_pointwise.defvjp(_forward, _backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve_small(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-  """`convolve`, in training by `by_taps`: on two cores and 3 x 3 maps of 512 features, half the time and less.
+  """`convolve`; in training on CPUs by `by_taps`, which takes half the time or less for 3 x 3 maps of 512 features.
 
-  Not in evaluation: XLA takes 40 ms to compile each product, and there is a program for every subset of channels.
+  Evaluation does without: XLA takes 40 ms to compile each product, and every subset of channels has a program. The
+  choice is made when the program is lowered, for the platform that it is lowered for.
   """
   return convolve(x, kernel, strides)
 
 
 def _small_forward(x: jax.Array, kernel: jax.Array, strides: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  return by_taps(x, kernel, strides), (x, kernel)
+  taps, whole = (functools.partial(function, strides=strides) for function in (by_taps, convolve))
+  return jax.lax.platform_dependent(x, kernel, cpu=taps, default=whole), (x, kernel)
 
 
 def _small_backward(
   strides: int, saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  # In float32, in which all taps' shares are added up.
-  x, kernel = (value.astype(jnp.float32) for value in saved)
-  _, transposed = jax.vjp(functools.partial(by_taps, strides=strides), x, kernel)
-  to_x, to_kernel = transposed(cotangent.astype(jnp.float32))
-  return to_x.astype(saved[0].dtype), to_kernel.astype(saved[1].dtype)
+  def by_convolutions(x, kernel, cotangent):
+    return jax.vjp(functools.partial(convolve, strides=strides), x, kernel)[1](cotangent)
+
+  def by_products(x, kernel, cotangent):
+    # In float32, in which the contributions of all taps are summed.
+    inputs = x.astype(jnp.float32), kernel.astype(jnp.float32)
+    to_x, to_kernel = jax.vjp(functools.partial(by_taps, strides=strides), *inputs)[1](cotangent.astype(jnp.float32))
+    return to_x.astype(x.dtype), to_kernel.astype(kernel.dtype)
+
+  return jax.lax.platform_dependent(*saved, cotangent, cpu=by_products, default=by_convolutions)
 
 
 convolve_small.defvjp(_small_forward, _small_backward)
