@@ -12,7 +12,7 @@ import jax
 from flax import linen as nn
 
 from flaxnets.models.classifier import Classifier
-from flaxnets.nn.attention import AttentionModule
+from flaxnets.nn.attention import MASKS, AttentionModule
 from flaxnets.nn.blocks import Bottleneck
 from flaxnets.nn.norms import Norm
 
@@ -27,6 +27,11 @@ class ResAttentionNet(Classifier):
   """
 
   mask: str = 'spatial'
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.mask not in MASKS:
+      raise ValueError(f'no mask {self.mask!r}; there are {", ".join(MASKS)}')
 
   def body(self, x: jax.Array, norm: Norm) -> jax.Array:
     options = {'zero_init': self.zero_init, 'dtype': self.dtype}

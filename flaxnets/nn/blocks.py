@@ -45,13 +45,17 @@ class GlobalAveragePool(nn.Module):
 
 
 class Head(nn.Module):
-  """Global average pooling and a dense layer: (b, h, w, c) -> (b, num_classes) logits in float32."""
+  """Global average pooling and a dense layer: (b, h, w, c) -> (b, num_classes) logits in float32.
+
+  The features (b, c), which the dense layer sees, are kept in the collection 'intermediates' if that is mutable.
+  """
 
   num_classes: int
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     x = GlobalAveragePool(name='pool')(x)
+    self.sow('intermediates', 'features', x)
     bound = x.shape[-1] ** -0.5
 
     def bias_init(key, shape, dtype):
