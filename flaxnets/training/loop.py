@@ -22,7 +22,7 @@ from flaxnets.errors import InputError
 from flaxnets.evaluation import recalibrate
 from flaxnets.evaluation.evaluator import Evaluator
 from flaxnets.inference.metadata import Metadata
-from flaxnets.nn.stem import put_statistics
+from flaxnets.nn.stem import pixel_statistics, put_statistics
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import METRIC, Checkpoints, digests
 from flaxnets.runtime.workdir import claim_workdir
@@ -90,7 +90,7 @@ class Trainer:
     self.labels = digests({'labels': self.source.labels})['labels']  # what tells that the examples are still the same
     restored = self.checkpoints.restore_latest()
     self.state, self.metadata = self._go_on(*restored) if restored else self._begin()
-    self.fill = np.asarray(jax.device_get(self.state.channel_stats['stem']['standardize']['mean']))
+    self.fill = np.asarray(jax.device_get(pixel_statistics(self.state.variables())['mean']))
     self.step = make_train_step(
       self.model,
       self.optimizer,
@@ -130,6 +130,7 @@ class Trainer:
       str(np.dtype(self.source.dtype)),
       tuple(measured['low'].tolist()),
       tuple(measured['high'].tolist()),
+      canvas=experiment.canvas_of(self.config, self.source),
     )
     fresh = functools.partial(self._fresh_state, measured)
     return jax.jit(fresh, out_shardings=devices.replicated(self.mesh))(), metadata
