@@ -8,6 +8,7 @@ import importlib
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -217,3 +218,27 @@ def test_statistics_that_lack_a_key_are_refused():
   variables = flaxnets.DynamicConv(2, 1, 3).init(jax.random.key(0), jnp.zeros((1, 4, 4, 3)))
   with pytest.raises(ValueError, match="no 'correlation'; they have mean, std"):
     flaxnets.put_statistics(variables, {'mean': np.zeros(3), 'std': np.ones(3)})
+
+
+def editable_install(clone, environment):
+  """Installs a clone as `make setup` does, into an environment that sees this one's packages but not its flaxnets."""
+  options = re.search(r'pip install (.* -e \.)$', (ROOT / 'Makefile').read_text(), re.MULTILINE).group(1).split()
+  subprocess.run([sys.executable, '-m', 'venv', '--without-pip', environment], check=True)
+  python = environment / 'bin' / 'python'
+  (site,) = environment.glob('lib/python*/site-packages')
+  setuptools = pathlib.Path(importlib.import_module('setuptools').__file__).parents[1]
+  (site / 'packages.pth').write_text(f'{setuptools}\n')
+  subprocess.run([sys.executable, '-m', 'pip', '--python', python, 'install', *options], cwd=clone, check=True)
+  return python
+
+
+def test_the_folder_above_a_clone_offers_no_empty_flaxnets(tmp_path):
+  clone = tmp_path / 'above' / 'flaxnets'
+  for name in ('flaxnets', 'configs'):
+    shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns('__pycache__'))
+  for name in ('pyproject.toml', 'README.md', 'LICENSE'):
+    shutil.copy(ROOT / name, clone)
+  python = editable_install(clone, tmp_path / 'environment')
+  code = 'import flaxnets; print(flaxnets.__file__); flaxnets.ChannelSet'
+  found = subprocess.run([python, '-c', code], cwd=clone.parent, capture_output=True, text=True, check=True)
+  assert pathlib.Path(found.stdout.strip()) == clone / 'flaxnets' / '__init__.py'
