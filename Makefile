@@ -8,13 +8,12 @@ BIN := $(VENV)/bin
 
 setup: $(VENV)/.done
 
-# The lock file names versions and hashes; `pip` checks both. The package itself is installed in place, in compat mode: in
-# the default mode `import flaxnets` from the folder above the clone finds the clone as an empty namespace package.
+# The lock file names versions and hashes; `pip` checks both. The package itself is installed in place.
 $(VENV)/.done: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "flaxnets needs Python 3.11 or newer; none was found (set PYTHON=/path/to/python3)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --config-settings editable_mode=compat -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 test: setup
