@@ -64,10 +64,10 @@ class DynamicConv(nn.Module):
       'linear' (the prediction above).
 
   Variables: params/kernel (height, width, C, features), params/bias if asked for, and channel_stats/correlation
-  (C, C), NaN until it is measured and stored with `flaxnets.put_statistics`. Only 'linear' reads the correlation, and
-  only for a call with a subset of fewer than C channels or with a mask. Where such a call can see that the
-  correlation was not measured, it raises ValueError. Inside `jax.jit`, with the variables as traced arguments, it
-  cannot, and all outputs are NaN.
+  (C, C), infinite until measured values are stored with `flaxnets.put_statistics`. Only 'linear' reads the
+  correlation, and only when it is called with a mask or on fewer than C channels. Such a call raises ValueError if it
+  can see that nothing was measured. Inside `jax.jit`, with the variables as traced arguments, it can't see that, and
+  all outputs are NaN.
   """
 
   features: int
@@ -133,13 +133,14 @@ class DynamicConv(nn.Module):
 
   def _correlation(self, needed: bool) -> jax.Array:
     """The correlation (C, C); ValueError if a call needs it and it is seen not to have been measured."""
+    # Infinity marks what was not measured: NaN would stop `init` under jax_debug_nans.
     shape = (self.num_channels, self.num_channels)
     if self.is_initializing():
-      self.variable('channel_stats', 'correlation', jnp.full, shape, jnp.nan)
+      self.variable('channel_stats', 'correlation', jnp.full, shape, jnp.inf)
       return jnp.eye(self.num_channels)  # so that `init_with_output` returns numbers
-    correlation = self.get_variable('channel_stats', 'correlation', jnp.full(shape, jnp.nan))
+    correlation = self.get_variable('channel_stats', 'correlation', jnp.full(shape, jnp.inf))
     readable = not isinstance(correlation, jax.core.Tracer)
-    if needed and self.completion == 'linear' and readable and np.isnan(jax.device_get(correlation)).any():
+    if needed and self.completion == 'linear' and readable and not np.isfinite(jax.device_get(correlation)).all():
       raise ValueError(UNMEASURED)
     return correlation
 

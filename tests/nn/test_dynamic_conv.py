@@ -184,11 +184,23 @@ def test_linear_without_statistics_is_an_error_that_says_what_to_call(stored):
       layer.apply(variables, **call)
 
 
-def test_linear_without_statistics_gives_nan_where_jit_hides_the_values():
+@pytest.mark.parametrize('subset', [(0,), (0, 2)])
+def test_linear_on_a_subset_without_statistics_gives_nan_where_jit_hides_the_values(subset):
   layer, variables, images = fresh()
-  on_subset = jax.jit(lambda v, x: layer.apply(v, x, subset=(0, 2)))(variables, images[..., [0, 2]])
+  on_subset = jax.jit(lambda v, x: layer.apply(v, x, subset=subset))(variables, images[..., list(subset)])
   assert jnp.isnan(on_subset).all()
-  assert jnp.isnan(jax.jit(lambda v, x: layer.apply(v, x, present=MASK))(variables, images)).all()
+
+
+@pytest.mark.parametrize('mask', [MASK, jnp.ones((2, 3), bool), jnp.eye(3, dtype=bool)[:2], jnp.zeros((2, 3), bool)])
+def test_linear_with_a_mask_without_statistics_gives_nan_where_jit_hides_the_values(mask):
+  layer, variables, images = fresh()
+  assert jnp.isnan(jax.jit(lambda v, x: layer.apply(v, x, present=mask))(variables, images)).all()
+
+
+def test_a_layer_is_initialised_and_called_on_all_channels_under_debug_nans():
+  with jax.debug_nans(True):
+    layer, variables, images = fresh()
+    layer.apply(variables, images)
 
 
 def test_jit_over_unmeasured_constants_is_the_same_error():
