@@ -61,7 +61,7 @@ class Network:
     self._sent: dict[Any, tuple[Any, Any]] = {}
 
   def predict(self, images: np.ndarray, channels: str | Sequence[str] | None = None) -> np.ndarray:
-    """The likeliest class of each image, (n,) int; see `logits`."""
+    """The most likely class of each image, (n,) int; see `logits`."""
     return self.logits(images, channels).argmax(axis=-1)
 
   def logits(self, images: np.ndarray, channels: str | Sequence[str] | None = None) -> np.ndarray:

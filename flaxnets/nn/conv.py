@@ -1,4 +1,4 @@
-"""Convolutions with the padding and initialisation of the PyTorch recipes, in formulations that XLA runs fast.
+"""Convolutions padded and initialised as in the PyTorch recipes, in formulations that XLA runs fast.
 
 Initialisation: K. He et al., Delving Deep into Rectifiers, ICCV 2015 (normal, fan out).
 """
@@ -15,14 +15,14 @@ from flax import linen as nn
 
 conv_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
-# On CPUs, convolutions whose outputs are at most so high and wide are trained by `by_taps`.
+# Training on CPUs computes convolutions with outputs of at most this height and width by `by_taps`.
 BY_TAPS_UP_TO = 3
 
 
 class Conv(nn.Module):
   """nn.Conv with symmetric padding of (size - 1) / 2 and no bias, in the formulation that XLA runs fastest.
 
-  Flax's 'SAME' pads a stride-2 convolution of an even-sized map on the far side only, PyTorch's recipes on both.
+  Flax's 'SAME' pads a stride-2 convolution of an even-sized map on the far side only; PyTorch's recipes pad both sides.
   See `convolve_pointwise` and `convolve_small`. They define their own gradient rules, so forward mode (`jax.jvp`,
   `jax.jacfwd`) through them raises; `jax.grad`, and `jax.jvp` of a gradient, work.
   """
@@ -55,8 +55,8 @@ def convolve_pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """A 1 x 1 convolution as the matrix product that it is: (b, h, w, inputs), (inputs, features) -> (b, h, w, features).
 
   XLA on CPUs computes the gradient of a 1 x 1 convolution's kernel as a convolution with a window of the whole map,
-  several times slower. In that gradient as a product it transposes the first factor. JAX's own rule puts the cotangent
-  there, at up to 80 ms for 64 x 24 x 24 x 512 on two cores; here the smaller of both comes first.
+  several times slower. Computed as a product, XLA transposes the first factor. JAX's rule puts the cotangent there,
+  which takes up to 80 ms for 64 x 24 x 24 x 512 on two cores; here the smaller of the two comes first.
   """
   return _product(x, kernel)
 
@@ -116,9 +116,9 @@ convolve_small.defvjp(_small_forward, _small_backward)
 
 
 def by_taps(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-  """`convolve` as a sum of matrix products, one a tap, over the positions where the tap meets no padding.
+  """`convolve` as a sum of matrix products, one per tap, over the positions where the tap meets no padding.
 
-  On a 3 x 3 map that leaves out 32 of 81 products.
+  On a 3 x 3 map this skips 32 of 81 products.
   """
   size = kernel.shape[0]
   rows, columns = ([_where_tap_meets(length, size, tap, strides) for tap in range(size)] for length in x.shape[1:3])

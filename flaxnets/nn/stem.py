@@ -57,11 +57,13 @@ class Stem(nn.Module):
   Attributes:
     num_channels: C, the size of the channel set.
     width: features of the convolution.
-    kind: 'dynamic' (DynamicConv) or 'conv': an ordinary convolution of C inputs that gets something in the place
-      of absent channels, the naive way to live with their absence.
-    completion: for 'dynamic' one of none, scale, linear. For 'conv' what is filled in: mean (the channel's mean, the
-      same as zeros after standardisation), black (raw zeros) or gray (the mean of the present channels, standardised).
-    small_images: 3 x 3, stride 1, no pooling, in place of 7 x 7, stride 2, 3 x 3 max pooling at stride 2.
+    norm: called with name=, returns a norm layer.
+    kind: 'dynamic' (DynamicConv) or 'conv', an ordinary convolution of C inputs with absent channels filled in, as a
+      baseline.
+    completion: for 'dynamic', none, scale or linear. For 'conv', the fill: mean (the channel's mean, which is
+      zero after standardisation), black (raw zeros) or gray (the mean of the present channels, standardised).
+    small_images: 3 x 3 at stride 1 without pooling, instead of 7 x 7 at stride 2 and 3 x 3 max pooling at stride 2.
+    dtype: of activations.
   """
 
   num_channels: int
@@ -76,13 +78,19 @@ class Stem(nn.Module):
   def __call__(
     self, images: jax.Array, subset: tuple[int, ...] | None = None, present: jax.Array | None = None
   ) -> jax.Array:
-    """(b, h, w, m) raw pixels -> (b, h / 4, w / 4, width); subset and present as in DynamicConv."""
+    """(b, h, w, m) raw pixels -> (b, h / 4, w / 4, width), or (b, h, w, width) for small images.
+
+    `subset` and `present` as in DynamicConv. Pixels of absent channels may be anything, NaN too.
+
+    Raises:
+      ValueError: see DynamicConv; for an unknown kind or fill.
+    """
     subset = check_subset(images, self.num_channels, subset, present)
     size, strides = (3, 1) if self.small_images else (7, 2)
     standardize = Standardize(self.num_channels, name=STANDARDIZE)
     x = standardize(images, subset)
     if present is not None:
-      # Whatever stands where a channel is absent (zeros, NaN) must not reach the arithmetic.
+      # Pixels of absent channels (zeros, NaN) must not reach the arithmetic.
       x = jnp.where(present[:, None, None, :], x, 0.0)
     if self.kind == 'dynamic':
       x = DynamicConv(
@@ -108,7 +116,19 @@ class Stem(nn.Module):
 def fill(
   x: jax.Array, how: str, num_channels: int, subset: tuple[int, ...], present: jax.Array | None, *, black: jax.Array
 ) -> jax.Array:
-  """Puts something in the place of absent channels of a standardised x (b, h, w, m): (b, h, w, num_channels)."""
+  """Fills in the absent channels of a standardised x (b, h, w, m): (b, h, w, num_channels).
+
+  Args:
+    x: the subset's channels, or all of them with a mask.
+    how: one of FILLS.
+    num_channels: C.
+    subset: indices of the channels in x.
+    present: (b, C) bool, or None if no example lacks a channel of the subset.
+    black: (C,) what a raw zero is after standardisation.
+
+  Raises:
+    ValueError: for an unknown fill.
+  """
   if how not in FILLS:
     raise ValueError(f"no completion {how!r} for the stem 'conv'; there are {', '.join(FILLS)}")
   if present is None and len(subset) == num_channels:
@@ -171,7 +191,7 @@ def correlation(variables: Mapping[str, Any]) -> jax.Array:
 
 
 def check_stem(kind: str, completion: str) -> None:
-  """ValueError, saying what there is, for a stem or completion that does not exist."""
+  """Raises ValueError for an unknown stem or completion, naming the known ones."""
   if kind not in STEMS:
     raise ValueError(f'no stem {kind!r}; there are {", ".join(STEMS)}')
   known = completions.COMPLETIONS if kind == 'dynamic' else FILLS

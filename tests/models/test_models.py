@@ -187,7 +187,7 @@ def test_names_that_do_not_exist_are_told_with_those_that_do(kwargs, said):
 def test_every_field_of_the_config_is_an_option_of_a_network():
   options = configs.default().model.to_dict()
   for name in models.MODELS:
-    model = models.build(name, num_channels=3, num_classes=6, **{**options, 'name': name, 'width': 8})
+    model = models.build(num_channels=3, num_classes=6, **{**options, 'name': name, 'width': 8})
     assert model.width == 8 and model.stem == options['stem']
   assert models.build('resattention', num_channels=3, num_classes=6, mask='self_attention').mask == 'self_attention'
 
