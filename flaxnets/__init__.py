@@ -1,6 +1,6 @@
 """Image classifiers that keep working when input channels are missing.
 
-The layer, for a network of your own (Flax Linen):
+The layer, in a Flax Linen network of your own:
 
     layer = flaxnets.DynamicConv(64, (7, 7), num_channels=13, strides=2)
 
@@ -16,6 +16,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+  from flaxnets import models as models
+  from flaxnets import nn as nn
   from flaxnets.analysis.covariance import channel_statistics
   from flaxnets.channels import ChannelSet
   from flaxnets.errors import InputError
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
 
 __version__: str
 
-# A public name: the module that it is imported from when it is first used. JAX takes seconds to import, and `--help` or
-# the grammar of channel subsets do not need it.
+# Each public name with the module that defines it, imported when the name is first used: JAX takes seconds to import,
+# and `--help` or the grammar of channel subsets do not need it.
 _NAMES = {
   'DynamicConv': 'flaxnets.nn.dynamic_conv',
   'Standardize': 'flaxnets.nn.stem',
@@ -38,6 +40,9 @@ _NAMES = {
   'load': 'flaxnets.inference.restore',
   'Network': 'flaxnets.inference.network',
 }
+
+# Packages that are imported on first use, for flaxnets.nn.mixing(...) and flaxnets.models.build(...).
+_PACKAGES = {'models': 'flaxnets.models', 'nn': 'flaxnets.nn'}
 
 __all__ = [  # noqa: RUF022  in the order of the documentation
   'DynamicConv',
@@ -53,6 +58,8 @@ __all__ = [  # noqa: RUF022  in the order of the documentation
 
 
 def __getattr__(name: str) -> Any:
+  if name in _PACKAGES:
+    return importlib.import_module(_PACKAGES[name])
   if name in _NAMES:
     return getattr(importlib.import_module(_NAMES[name]), name)
   if name == '__version__':
@@ -63,4 +70,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-  return sorted({*globals(), *__all__})
+  return sorted({*globals(), *_PACKAGES, *__all__} - {'_NAMES', '_PACKAGES', 'Any', 'TYPE_CHECKING', 'importlib'})

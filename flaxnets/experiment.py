@@ -17,6 +17,8 @@ from flaxnets.data import open as data_open
 from flaxnets.data.source import DataOptions, Source
 from flaxnets.errors import InputError
 
+ENCODED = ('lists', 'folders', 'tfds')  # sources whose images are squashed to a canvas before the network's view
+
 
 def open_source(
   config: ml_collections.ConfigDict, split: str, *, root: str = '', classes: Sequence[str] | None = None
@@ -63,6 +65,19 @@ def canvas_side(config: ml_collections.ConfigDict) -> int:
   return config.data.canvas or round(1.5 * config.image_size)
 
 
+def canvas_of(config: ml_collections.ConfigDict, source: Source | None = None) -> tuple[int, int] | None:
+  """(height, width) in pixels that images are squashed to before the network's view; None if they keep their size.
+
+  Args:
+    config: a complete config.
+    source: its training source, whose images may be prepared with another canvas than the config's.
+  """
+  if config.data.source not in ENCODED:
+    return None
+  height, width = source.canvas if source else (canvas_side(config),) * 2
+  return int(height), int(width)
+
+
 def channel_set(config: ml_collections.ConfigDict, source: Source) -> ChannelSet:
   """The channels that the config's network is built for: the source's, or the expert's subset of them."""
   if not config.train.subset:
@@ -79,22 +94,10 @@ def build_network(config: ml_collections.ConfigDict, channels: ChannelSet, num_c
   """The config's network.
 
   Raises:
-    InputError: for names that do not exist.
+    InputError: see `flaxnets.models.build`.
   """
-  model = config.model
-  return models.build(
-    model.name,
-    num_channels=len(channels),
-    num_classes=num_classes,
-    stem=model.stem,
-    completion=model.completion,
-    width=model.width,
-    small_images=model.small_images,
-    zero_init=model.zero_init,
-    mask=model.mask,
-    norm=model.norm,
-    dtype=model.dtype,
-  )
+  options = config.model.to_dict()
+  return models.build(options.pop('name'), num_channels=len(channels), num_classes=num_classes, **options)
 
 
 def training_view_of(

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from flaxnets.analysis import metrics
 from flaxnets.augment import pipeline
 from flaxnets.channels import Subset
+from flaxnets.models.classifier import call_on_subset
 from flaxnets.runtime import devices
 
 TOP = 5
@@ -85,11 +86,9 @@ class Evaluator:
       return images, pipeline.in_order(batch['present'], places) & there
 
     def judge(subset: Subset, variables, tally, images, present, label, mask):
-      if has_missing_channels:
-        inside = jnp.zeros(model.num_channels, bool).at[jnp.asarray(subset)].set(True)
-        logits = model.apply(variables, images, present=present & inside)
-      else:
-        logits = model.apply(variables, images[..., jnp.asarray(subset)], subset=subset)
+      of_subset = jnp.asarray(subset)
+      present = present[:, of_subset] if has_missing_channels else None
+      logits = call_on_subset(model, variables, images[..., of_subset], subset, present)
       # Each device counts its own examples, and sums meet once at the end: a program per subset that waits for other
       # devices is slower, and several of them at once can wait for each other's threads on CPUs.
       shares = jax.tree.map(lambda x: x.reshape(mesh.size, -1, *x.shape[1:]), (logits, label, mask))

@@ -17,8 +17,9 @@ from flaxnets.data import batches
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
 from flaxnets.evaluation.evaluator import Evaluator
-from flaxnets.inference.network import Network, first_kernel
+from flaxnets.inference.network import Network
 from flaxnets.models import cost
+from flaxnets.models.classifier import first_kernel
 from flaxnets.runtime import devices, provenance
 
 

@@ -35,6 +35,7 @@ from flaxnets.errors import InputError
 from flaxnets.evaluation.judge import evaluator_of, placed
 from flaxnets.inference.network import Network
 from flaxnets.inference.restore import load, restore_recalibrated, weights_digest
+from flaxnets.models.classifier import call_on_subset
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import Checkpoints
 
@@ -239,13 +240,10 @@ def estimate(
   forgetful = model.clone(norm=functools.partial(model.norm, momentum=0.0))  # what remains is the batch's own
 
   def add(subset: Subset, pooled, share, weights, images, present):
-    if has_missing_channels:
-      inside = jnp.zeros(model.num_channels, bool).at[jnp.asarray(subset)].set(True)
-      given = {'present': present & inside}
-    else:
-      images, given = images[..., jnp.asarray(subset)], {'subset': subset}
-    _, changed = forgetful.apply(
-      {**weights, 'batch_stats': pooled}, images, **given, train=True, mutable=['batch_stats']
+    of_subset, variables = jnp.asarray(subset), {**weights, 'batch_stats': pooled}
+    present = present[:, of_subset] if has_missing_channels else None
+    _, changed = call_on_subset(
+      forgetful, variables, images[..., of_subset], subset, present, train=True, mutable=['batch_stats']
     )
     return pool(pooled, changed['batch_stats'], share)
 

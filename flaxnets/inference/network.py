@@ -18,28 +18,29 @@ from flaxnets.augment import pipeline
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.errors import InputError
 from flaxnets.inference.metadata import Metadata
-from flaxnets.nn.blocks import GlobalAveragePool
-from flaxnets.nn.dynamic_conv import subset_kernel
+from flaxnets.models.classifier import first_kernel, logits_and_features, num_features
+from flaxnets.nn.stem import pixel_statistics
 
 BATCH = 256
-ENCODED = ('lists', 'folders', 'tfds')  # sources whose images are squashed to a canvas before the network's view
-# Images whose values are this many times below or above those that training saw are on another scale: 0..1 for 0..255,
-# say, or reflectance for digital numbers. Nothing within a factor of twenty is called wrong.
+# Images whose values are this many times below or above the training data's are on another scale: 0..1 for 0..255, say,
+# or reflectance for digital numbers. Within this factor nothing is rejected.
 MAX_SCALE = 20.0
 
 
 class Network:
-  """A trained network with what it knows.
+  """A trained network with its variables and metadata.
 
   Attributes:
-    config: the run's whole config.
+    config: the run's complete config.
+    metadata: channels, classes, and the range and canvas of the training pixels.
     channels: the channel set.
     classes: class names in the order of the logits.
-    variables: 'params', 'batch_stats' and 'channel_stats', nested dicts of NumPy arrays.
-    step: the training step that they are from.
-    ema: whether they are running averages.
-    recalibrated: for the subsets that have some of their own, the 'batch_stats' to use in place of the variables';
-      see `flaxnets.evaluation.recalibrate`.
+    variables: 'params', 'batch_stats' and 'channel_stats', nested dicts of NumPy arrays. Each collection is sent to the
+      device when it is first used, and stays there until another one takes its place in this dict.
+    step: the training step of the variables.
+    ema: whether the variables are running averages.
+    recalibrated: 'batch_stats' for the subsets that have recalibrated ones, used in place of those in `variables`; see
+      `flaxnets.evaluation.recalibrate`.
     model: the Linen module.
   """
 
@@ -57,24 +58,25 @@ class Network:
     self.channels: ChannelSet = metadata.channels
     self.classes: tuple[str, ...] = metadata.classes
     self.model: nn.Module = experiment.build_network(config, self.channels, len(self.classes))
+    self._sent: dict[Any, tuple[Any, Any]] = {}
 
   def predict(self, images: np.ndarray, channels: str | Sequence[str] | None = None) -> np.ndarray:
-    """The likeliest class of each image, (n,) int; see `logits`."""
+    """The most likely class of each image, (n,) int; see `logits`."""
     return self.logits(images, channels).argmax(axis=-1)
 
   def logits(self, images: np.ndarray, channels: str | Sequence[str] | None = None) -> np.ndarray:
     """The network's (n, K) float32 logits.
 
     Args:
-      images: (n, height, width, m) raw pixels on the scale of the training data, resized and cropped as in
-        evaluation. A plane of nothing but NaN is a channel that this image lacks. Of any size if the network was
-        trained on image files, else up to 16 times the size of its input.
-      channels: names of the m channels in the order in which they stand in the images, 'RG' or ['B02', 'B08'];
-        None for all in the set's own order.
+      images: (n, height, width, m) raw pixels on the scale of the training data; they are resized and cropped as in
+        evaluation. A plane of NaN throughout is a channel that this image lacks. Any size if the network was trained
+        on image files, else up to 16 times the size of the network's input.
+      channels: names of the m channels in the images' order, 'RG' or ['B02', 'B08']; None for all channels in the
+        set's order.
 
     Raises:
-      InputError: for names that are unknown or given twice, another number of channels than names, a scale that
-        can't be meant, other pixels that are not finite, or an image without any channel.
+      InputError: for names that are unknown or repeated, another number of channels than names, pixels on another
+        scale than the training data's, single pixels that are not finite, or an image without any channel.
     """
     return self._apply(images, channels)[0]
 
@@ -90,11 +92,21 @@ class Network:
   @property
   def fill(self) -> np.ndarray:
     """What lies outside an image, (C,) raw pixel values: the channels' means."""
-    return np.asarray(self.variables['channel_stats']['stem']['standardize']['mean'])
+    return np.asarray(pixel_statistics(self.variables)['mean'])
 
   def variables_of(self, subset: Subset) -> dict[str, Any]:
-    """The variables that a subset is judged with: the network's, or with the statistics that are its own."""
+    """The variables that a subset is judged with: the network's, with recalibrated statistics if it has them."""
     return {**self.variables, 'batch_stats': self.recalibrated.get(subset, self.variables['batch_stats'])}
+
+  def _on_device(self, subset: Subset) -> dict[str, Any]:
+    """`variables_of` a subset on the device. Each collection is sent once, and again only if it was replaced."""
+    placed = {}
+    for name, values in self.variables_of(subset).items():
+      key = (name, subset) if name == 'batch_stats' and subset in self.recalibrated else name
+      if key not in self._sent or self._sent[key][0] is not values:
+        self._sent[key] = values, jax.device_put(values)
+      placed[name] = self._sent[key][1]
+    return placed
 
   def _apply(self, images: np.ndarray, channels: str | Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
     images = np.asarray(images)
@@ -109,8 +121,8 @@ class Network:
       images = images[..., np.argsort(order)]
     images, present = self._present(images, subset)
     self.check_scale(images, subset, present)
-    variables = self.variables_of(subset)
-    # Rows of equal number, whatever the images: one compilation for each subset and image size.
+    variables = self._on_device(subset)
+    # Batches are padded to a power of two: few compilations for each subset and image size.
     parts = []
     for start in range(0, len(images), BATCH):
       part = self._canvases(images[start : start + BATCH])
@@ -118,10 +130,10 @@ class Network:
       padding = (0, rows - len(part))
       padded = np.pad(part, [padding] + [(0, 0)] * 3)
       mask = None if present is None else np.pad(present[start : start + BATCH], [padding, (0, 0)])
-      outputs = self._compiled(variables, padded, np.asarray(size), mask, subset)
-      parts.append([np.asarray(output)[: len(part)] for output in outputs])
+      outputs = self._compiled(variables, *jax.device_put((padded, np.asarray(size), mask)), subset)
+      parts.append([output[: len(part)] for output in jax.device_get(outputs)])
     if not parts:
-      return np.zeros((0, len(self.classes)), np.float32), np.zeros((0, 0), np.float32)
+      return np.zeros((0, len(self.classes)), np.float32), np.zeros((0, num_features(self.variables)), np.float32)
     logits, features = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return logits, features
 
@@ -130,27 +142,15 @@ class Network:
     image_size, resize = self.config.image_size, self.config.augment.evaluation_resize
 
     def run(variables, images, size, present, subset: Subset):
-      sizes, places = jnp.broadcast_to(size, (images.shape[0], 2)), jnp.asarray(subset)
-      fill = variables['channel_stats']['stem']['standardize']['mean'][places]
+      sizes = jnp.broadcast_to(size, (images.shape[0], 2))
+      fill = pixel_statistics(variables)['mean'][jnp.asarray(subset)]
       images = pipeline.evaluation_images(images, sizes, image_size=image_size, resize=resize, fill=fill)
-      if present is None:
-        given = {'subset': subset}
-      else:
-        images = jnp.zeros((*images.shape[:3], len(self.channels)), images.dtype).at[..., places].set(images)
-        given = {'present': jnp.zeros((len(images), len(self.channels)), bool).at[:, places].set(present)}
-      logits, kept = self.model.apply(
-        variables,
-        images,
-        **given,
-        mutable=['intermediates'],
-        capture_intermediates=lambda module, _: isinstance(module, GlobalAveragePool) and module.path[0] == 'head',
-      )
-      return logits, kept['intermediates']['head']['pool']['__call__'][0]
+      return logits_and_features(self.model, variables, images, subset, present)
 
     return jax.jit(run, static_argnames='subset')
 
   def _present(self, images: np.ndarray, subset: Subset) -> tuple[np.ndarray, np.ndarray | None]:
-    """The images with zeros in the place of absent planes, and the (n, m) mask of those present; None for all."""
+    """The images with zeros in place of absent planes, and the (n, m) mask of present planes; None for all."""
     if images.dtype.kind != 'f' or np.isfinite(images).all():
       return images, None
     present = ~np.isnan(images).all(axis=(1, 2))
@@ -160,21 +160,21 @@ class Network:
       image, plane = np.argwhere(wrong)[0]
       raise InputError(
         f'image {image} has NaN or infinite pixels in channel {self.channels.names[subset[plane]]}; '
-        'a channel is NaN throughout, where it is absent, or not at all'
+        'an absent channel is NaN throughout, a present one nowhere'
       )
     if not present.any(axis=1).all():
       raise InputError(f'image {present.any(axis=1).argmin()} has none of the channels {self.channels.label(subset)}')
     return images, present
 
   def _canvases(self, images: np.ndarray) -> np.ndarray:
-    """What evaluation would hand over for these images: squashed as image files are, all others as they are."""
-    if self.config.data.source not in ENCODED or not images.size:
+    """The images as evaluation would receive them: squashed to the training images' canvas, if there is one."""
+    canvas = self.metadata.canvas or experiment.canvas_of(self.config)
+    if canvas is None or not images.size:
       return images
-    from flaxnets.data.decode import squash  # OpenCV and its like take a while to import, and not everybody needs them
+    from flaxnets.data.decode import squash  # imports OpenCV, which takes a while and which arrays don't need
 
-    side = experiment.canvas_side(self.config)
     images = images if images.dtype == np.uint8 else images.astype(np.float32)
-    canvases = np.empty((len(images), side, side, images.shape[3]), images.dtype)
+    canvases = np.empty((len(images), *canvas, images.shape[3]), images.dtype)
     for image, canvas in zip(images, canvases, strict=True):
       squash(np.ascontiguousarray(image), canvas)
     return canvases
@@ -183,12 +183,12 @@ class Network:
     """Raises InputError for pixels on another scale than the training data's.
 
     Args:
-      images: (n, height, width, m), zeros in the place of absent planes.
-      subset: the network's channels that the m planes are.
-      present: (n, m) bool, the planes that count; None for all.
+      images: (n, height, width, m), zeros in place of absent planes.
+      subset: indices of the m planes in the network's channels.
+      present: (n, m) bool, the planes that are present; None for all.
     """
     if str(images.dtype) == self.metadata.dtype and images.dtype.kind in 'iu':
-      return  # the same integers: a dark scene, and not 0..1
+      return  # the same integer type: a dark scene rather than 0..1
     planes = np.moveaxis(images, 3, 1)
     planes = planes.reshape(-1, *images.shape[1:3]) if present is None else planes[present]
     if not planes.size:
@@ -197,21 +197,12 @@ class Network:
     typical = math.sqrt(np.square(planes, dtype=np.float64).mean())
     low, high = (np.asarray(bounds)[list(subset)] for bounds in (self.metadata.low, self.metadata.high))
     seen = float(np.max(np.abs([low, high])))
-    statistics = self.variables['channel_stats']['stem']['standardize']
+    statistics = pixel_statistics(self.variables)
     mean, deviation = (np.asarray(statistics[name], np.float64)[list(subset)] for name in ('mean', 'std'))
     usual = math.sqrt(np.mean(mean**2 + deviation**2))
-    # A dark image has a low maximum, where training saw bright clouds: too low is what is so on the whole as well.
+    # Training may have seen bright clouds, so that a dark image has a far lower maximum: its typical value decides too.
     if highest > MAX_SCALE * seen or (0 < highest < seen / MAX_SCALE and typical < usual / MAX_SCALE):
       raise InputError(
         f'these images reach {highest:.4g}, but the network was trained on {low.min():.4g} to '
         f'{high.max():.4g}; give raw pixels on that scale'
       )
-
-
-def first_kernel(model: nn.Module, variables: dict[str, Any], subset: Subset) -> np.ndarray:
-  """The kernel that a network's first layer uses on a subset, (height, width, m, features) float32."""
-  bank = variables['params']['stem']['conv']['kernel']
-  if model.stem != 'dynamic':
-    return np.asarray(bank)[:, :, list(subset)]
-  correlation = jnp.asarray(variables['channel_stats']['stem']['conv']['correlation'])
-  return np.asarray(subset_kernel(jnp.asarray(bank), model.completion, subset, correlation))

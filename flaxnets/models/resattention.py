@@ -1,7 +1,7 @@
-"""ResAttentionNet: three layers in place of ResNet-34's sixteen blocks.
+"""ResAttentionNet: three layers instead of ResNet-34's sixteen blocks; the paper's EnhancedResidualAttentionModel.
 
-The paper's EnhancedResidualAttentionModel. Its report does not draw the inside of the attention module; this
-reading (see docs/resattention.md) has exactly its count of operations.
+The report doesn't draw the inside of the attention module. This reading of it has exactly the report's count of
+operations; see docs/resattention.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import jax
 from flax import linen as nn
 
 from flaxnets.models.classifier import Classifier
-from flaxnets.nn.attention import AttentionModule
+from flaxnets.nn.attention import MASKS, AttentionModule
 from flaxnets.nn.blocks import Bottleneck
 from flaxnets.nn.norms import Norm
 
@@ -20,13 +20,18 @@ from flaxnets.nn.norms import Norm
 class ResAttentionNet(Classifier):
   """Layer 1: the stem. Layer 2: a bottleneck and an attention module. Layer 3: a bottleneck. Then norm and head.
 
-  All at a quarter of the input's resolution: there is no stride after the stem.
+  All layers work at a quarter of the input's resolution; nothing after the stem has a stride.
 
   Attributes:
-    mask: how the attention module makes its mask, see `flaxnets.nn.attention.AttentionModule`.
+    mask: how the attention module computes its mask; see `flaxnets.nn.attention.AttentionModule`.
   """
 
   mask: str = 'spatial'
+
+  def __post_init__(self) -> None:
+    super().__post_init__()
+    if self.mask not in MASKS:
+      raise ValueError(f'no mask {self.mask!r}; there are {", ".join(MASKS)}')
 
   def body(self, x: jax.Array, norm: Norm) -> jax.Array:
     options = {'zero_init': self.zero_init, 'dtype': self.dtype}

@@ -1,7 +1,7 @@
 """ResNet-18, 34 and 50 for any subset of channels.
 
-K. He et al., Deep Residual Learning for Image Recognition, CVPR 2016; in bottlenecks the 3 x 3 convolution has the
-stride, as in the usual PyTorch recipe ("v1.5").
+Source: K. He et al., Deep Residual Learning for Image Recognition, CVPR 2016. In bottlenecks the 3 x 3 convolution has
+the stride, as in the usual PyTorch recipe ("v1.5").
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from flaxnets.nn.norms import Norm
 
 
 class ResNet(Classifier):
-  """Four stages of residual blocks; the features double from stage to stage.
+  """Stages of residual blocks; from stage to stage the features double and height and width halve.
 
   Attributes:
-    stage_sizes: blocks in each stage.
+    stage_sizes: number of blocks in each stage.
     block: BasicBlock or Bottleneck.
-    expansion: features of a block's output over those of its stage.
+    expansion: ratio of a block's output features to its stage's features.
   """
 
   stage_sizes: tuple[int, ...] = (2, 2, 2, 2)

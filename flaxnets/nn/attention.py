@@ -16,17 +16,20 @@ MASKS = ('spatial', 'self_attention', 'squeeze_excite')
 
 
 class AttentionModule(nn.Module):
-  """Residual attention: a trunk T of two bottlenecks, a mask M in (0, 1), and (1 + M) * T comes out.
+  """Residual attention: (1 + M) * T, where T is a trunk of two bottlenecks and M a mask in (0, 1).
 
-  Source: F. Wang et al., Residual Attention Network for Image Classification, CVPR 2017. As `1 + M` never falls
-  below one, the mask can stress features and cannot shut them off.
+  Source: F. Wang et al., Residual Attention Network for Image Classification, CVPR 2017. Since 1 + M is above one, the
+  mask can emphasise features but not suppress them.
 
   Attributes:
-    features: channels in and out.
-    mask: 'spatial', one weight a position, from a bottleneck and a 1 x 1 convolution (the default: with it the
-      network has the paper's count of operations); 'self_attention', the same with multi-head self-attention over
-      all positions (A. Vaswani et al., 2017) in place of the bottleneck; 'squeeze_excite', one weight a channel,
-      from the means over positions (J. Hu et al., CVPR 2018).
+    features: input and output features.
+    norm: see `flaxnets.models.classifier.Classifier`.
+    mask: 'spatial', one weight per position, from a bottleneck and a 1 x 1 convolution (the default, with which the
+      network has the paper's count of operations); 'self_attention', the same with multi-head self-attention over all
+      positions (A. Vaswani et al., 2017) instead of the bottleneck; 'squeeze_excite', one weight per feature, from the
+      means over positions (J. Hu et al., CVPR 2018).
+    zero_init: whether the last norm of each bottleneck starts at zero.
+    dtype: of activations.
   """
 
   features: int
@@ -39,8 +42,8 @@ class AttentionModule(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     """(b, h, w, features) -> the same shape."""
     trunk = x
-    for part in ('trunk1', 'trunk2'):
-      trunk = self._bottleneck(part)(trunk)
+    for name in ('trunk1', 'trunk2'):
+      trunk = self._bottleneck(name)(trunk)
     if self.mask == 'spatial':
       weights = Conv(1, 1, dtype=self.dtype, name='mask_conv')(self._bottleneck('mask')(x))
     elif self.mask == 'self_attention':
@@ -57,7 +60,7 @@ class AttentionModule(nn.Module):
 
 
 class PositionAttention(nn.Module):
-  """Self-attention over the h x w positions, four heads in a quarter of the features, added to its input."""
+  """Self-attention over the h x w positions, with a quarter of the features in all heads together, plus its input."""
 
   features: int
   norm: Norm
@@ -75,7 +78,7 @@ class PositionAttention(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-  """Logits of one weight a channel, (b, 1, 1, features), through a sixteenth of the features."""
+  """Logits of one weight per feature, (b, 1, 1, features), through a bottleneck of a sixteenth of the features."""
 
   features: int
   dtype: Any = jnp.float32

@@ -15,15 +15,15 @@ from flax import linen as nn
 from flaxnets.nn.conv import Conv
 from flaxnets.nn.norms import Norm
 
-# PyTorch's nn.Linear: uniform within 1 / sqrt(inputs), for weights and biases alike.
+# As in PyTorch's nn.Linear: uniform within +-1 / sqrt(inputs), weights and biases.
 dense_init = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
 def max_pool(x: jax.Array) -> jax.Array:
   """Maximum over 3 x 3 windows at stride 2, padded by one: (b, h, w, c) -> (b, ceil(h/2), ceil(w/2), c).
 
-  Maxima of strided slices, rows then columns. `nn.max_pool` gives the same values, but its gradient
-  (select-and-scatter) costs a tenth of a ResNet-18 training step on CPUs.
+  Computed as maxima of strided slices, rows first. `nn.max_pool` gives the same values, but its gradient
+  (select-and-scatter) takes a tenth of a ResNet-18 training step on CPUs.
   """
   low = jnp.finfo(x.dtype).min
   for axis in (1, 2):
@@ -45,13 +45,17 @@ class GlobalAveragePool(nn.Module):
 
 
 class Head(nn.Module):
-  """Global average pooling and a dense layer: (b, h, w, c) -> (b, num_classes) logits in float32."""
+  """Global average pooling and a dense layer: (b, h, w, c) -> (b, num_classes) logits in float32.
+
+  The features (b, c), which the dense layer sees, are kept in the collection 'intermediates' if that is mutable.
+  """
 
   num_classes: int
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     x = GlobalAveragePool(name='pool')(x)
+    self.sow('intermediates', 'features', x)
     bound = x.shape[-1] ** -0.5
 
     def bias_init(key, shape, dtype):
@@ -61,7 +65,7 @@ class Head(nn.Module):
 
 
 class BasicBlock(nn.Module):
-  """Two 3 x 3 convolutions and a shortcut; `features` comes out."""
+  """Two 3 x 3 convolutions and a shortcut: (b, h, w, c) -> (b, ceil(h / strides), ceil(w / strides), features)."""
 
   features: int
   norm: Norm
@@ -79,7 +83,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-  """1 x 1 to a quarter of `features`, 3 x 3 (with the stride), 1 x 1 to `features`, and a shortcut."""
+  """Convolutions 1 x 1 to a quarter of `features`, 3 x 3 (with the stride), 1 x 1 to `features`, and a shortcut."""
 
   features: int
   norm: Norm
@@ -99,12 +103,15 @@ class Bottleneck(nn.Module):
 
 
 def last_scale(zero_init: bool) -> nn.initializers.Initializer:
-  """Zero makes every block begin as its shortcut: P. Goyal et al., Accurate, Large Minibatch SGD, 2017."""
+  """Initialises the last scale of a block. With zero the block starts as its shortcut.
+
+  Source: P. Goyal et al., Accurate, Large Minibatch SGD, 2017.
+  """
   return nn.initializers.zeros if zero_init else nn.initializers.ones
 
 
 def shortcut(block: BasicBlock | Bottleneck, x: jax.Array) -> jax.Array:
-  """x itself, or its 1 x 1 projection where a block changes its shape. To be called in the block's compact method."""
+  """x, or its 1 x 1 projection if the block changes the shape. Call it in the block's compact method."""
   if x.shape[-1] == block.features and block.strides == 1:
     return x
   x = Conv(block.features, 1, block.strides, dtype=block.dtype, name='shortcut_conv')(x)

@@ -1,8 +1,8 @@
-"""What makes up for absent channels, as matrices: the maths under DynamicConv.
+"""How absent channels are made up for, as matrices: the maths under DynamicConv.
 
-A first layer is linear in its input, so guessing an absent channel from the present ones and then convolving is
-the same as convolving the present ones with a changed kernel. Both forms are here: `mixing` gives the matrix that
-changes the kernel of one static subset, `presence_mixing` the one that changes each example's input.
+A convolution is linear in its input, so predicting an absent channel from the present ones and then convolving is the
+same as convolving the present ones with a changed kernel. Both forms are here: `mixing` gives the matrix that changes
+the kernel of one static subset, `presence_mixing` the matrices that change the input of each example.
 
 `linear` is the best linear prediction (minimum mean squared error) of standardised channels, also known as simple
 Kriging or the conditional mean of a Gaussian: C. E. Rasmussen and C. K. I. Williams, Gaussian Processes for
@@ -17,13 +17,20 @@ import jax.scipy.linalg
 
 COMPLETIONS = ('none', 'scale', 'linear')
 
-# Added to the correlation's diagonal. It keeps the weights small where channels are nearly copies of each other,
-# for the price of 0.1 % less of what a perfectly correlated channel could tell.
+# Added to the correlation's diagonal. It keeps the weights small where channels are nearly copies of each other; a
+# perfectly correlated channel is predicted 0.1 % too small in return.
 EPSILON = 1e-3
 
 
 def mixing(completion: str, subset: tuple[int, ...], correlation: jax.Array) -> jax.Array:
   """The matrix M of one subset: the kernel of the present channels is `einsum('hwcf,cs->hwsf', bank, M)`.
+
+  It works with the kernel of any library, if the input is standardised.
+
+  Example:
+    >>> correlation = jnp.asarray([[1.0, 0.8], [0.8, 1.0]])
+    >>> [round(weight, 2) for weight in mixing('linear', (0,), correlation)[:, 0].tolist()]
+    [1.0, 0.8]
 
   Args:
     completion: 'none', 'scale' or 'linear'.

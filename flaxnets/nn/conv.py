@@ -1,4 +1,4 @@
-"""Convolutions with the padding and initialisation of the PyTorch recipes, in formulations that XLA runs fast.
+"""Convolutions padded and initialised as in the PyTorch recipes, in formulations that XLA runs fast.
 
 Initialisation: K. He et al., Delving Deep into Rectifiers, ICCV 2015 (normal, fan out).
 """
@@ -15,15 +15,15 @@ from flax import linen as nn
 
 conv_init = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 
-# On CPUs, convolutions whose outputs are at most so high and wide are trained by `by_taps`.
+# Training on CPUs computes convolutions with outputs of at most this height and width by `by_taps`.
 BY_TAPS_UP_TO = 3
 
 
 class Conv(nn.Module):
   """nn.Conv with symmetric padding of (size - 1) / 2 and no bias, in the formulation that XLA runs fastest.
 
-  Flax's 'SAME' pads a stride-2 convolution of an even-sized map on the far side only, PyTorch's recipes on both.
-  See `convolve_pointwise` and `convolve_small`. They have gradient rules of their own, so that forward mode (`jax.jvp`,
+  Flax's 'SAME' pads a stride-2 convolution of an even-sized map on the far side only; PyTorch's recipes pad both sides.
+  See `convolve_pointwise` and `convolve_small`. They define their own gradient rules, so forward mode (`jax.jvp`,
   `jax.jacfwd`) through them raises; `jax.grad`, and `jax.jvp` of a gradient, work.
   """
 
@@ -39,7 +39,7 @@ class Conv(nn.Module):
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     if self.size == 1:
       return convolve_pointwise(x[:, :: self.strides, :: self.strides], kernel[0, 0])
-    if jax.default_backend() == 'cpu' and max(x.shape[1:3]) <= BY_TAPS_UP_TO * self.strides:
+    if max(x.shape[1:3]) <= BY_TAPS_UP_TO * self.strides:
       return convolve_small(x, kernel, self.strides)
     return convolve(x, kernel, self.strides)
 
@@ -55,8 +55,8 @@ def convolve_pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """A 1 x 1 convolution as the matrix product that it is: (b, h, w, inputs), (inputs, features) -> (b, h, w, features).
 
   XLA on CPUs computes the gradient of a 1 x 1 convolution's kernel as a convolution with a window of the whole map,
-  several times slower. In that gradient as a product it transposes the first factor. JAX's own rule puts the cotangent
-  there, at up to 80 ms for 64 x 24 x 24 x 512 on two cores; here the smaller of both comes first.
+  several times slower. Computed as a product, XLA transposes the first factor. JAX's rule puts the cotangent there,
+  which takes up to 80 ms for 64 x 24 x 24 x 512 on two cores; here the smaller of the two comes first.
   """
   return _product(x, kernel)
 
@@ -84,34 +84,41 @@ convolve_pointwise.defvjp(_forward, _backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve_small(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-  """`convolve`, in training by `by_taps`: on two cores and 3 x 3 maps of 512 features, half the time and less.
+  """`convolve`; in training on CPUs by `by_taps`, which takes half the time or less for 3 x 3 maps of 512 features.
 
-  Not in evaluation: XLA takes 40 ms to compile each product, and there is a program for every subset of channels.
+  Evaluation does without: XLA takes 40 ms to compile each product, and every subset of channels has a program. The
+  choice is made when the program is lowered, for the platform that it is lowered for.
   """
   return convolve(x, kernel, strides)
 
 
 def _small_forward(x: jax.Array, kernel: jax.Array, strides: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  return by_taps(x, kernel, strides), (x, kernel)
+  taps, whole = (functools.partial(function, strides=strides) for function in (by_taps, convolve))
+  return jax.lax.platform_dependent(x, kernel, cpu=taps, default=whole), (x, kernel)
 
 
 def _small_backward(
   strides: int, saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  # In float32, in which all taps' shares are added up.
-  x, kernel = (value.astype(jnp.float32) for value in saved)
-  _, transposed = jax.vjp(functools.partial(by_taps, strides=strides), x, kernel)
-  to_x, to_kernel = transposed(cotangent.astype(jnp.float32))
-  return to_x.astype(saved[0].dtype), to_kernel.astype(saved[1].dtype)
+  def by_convolutions(x, kernel, cotangent):
+    return jax.vjp(functools.partial(convolve, strides=strides), x, kernel)[1](cotangent)
+
+  def by_products(x, kernel, cotangent):
+    # In float32, in which the contributions of all taps are summed.
+    inputs = x.astype(jnp.float32), kernel.astype(jnp.float32)
+    to_x, to_kernel = jax.vjp(functools.partial(by_taps, strides=strides), *inputs)[1](cotangent.astype(jnp.float32))
+    return to_x.astype(x.dtype), to_kernel.astype(kernel.dtype)
+
+  return jax.lax.platform_dependent(*saved, cotangent, cpu=by_products, default=by_convolutions)
 
 
 convolve_small.defvjp(_small_forward, _small_backward)
 
 
 def by_taps(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-  """`convolve` as a sum of matrix products, one a tap, over the positions where the tap meets no padding.
+  """`convolve` as a sum of matrix products, one per tap, over the positions where the tap meets no padding.
 
-  On a 3 x 3 map that leaves out 32 of 81 products.
+  On a 3 x 3 map this skips 32 of 81 products.
   """
   size = kernel.shape[0]
   rows, columns = ([_where_tap_meets(length, size, tap, strides) for tap in range(size)] for length in x.shape[1:3])

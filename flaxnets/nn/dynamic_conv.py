@@ -7,30 +7,67 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from flaxnets.nn import completion as completions
 
+# The scope of the work that completes kernels or inputs; `flaxnets.models.cost` counts it apart.
+MIXING = 'mixing'
+
+UNMEASURED = (
+  "completion='linear' needs the correlation of the channels, which was not measured: call variables = "
+  'flaxnets.put_statistics(variables, flaxnets.channel_statistics(images)), or choose '
+  "completion='none'"
+)
+
 
 class DynamicConv(nn.Module):
-  """A convolution whose kernel follows the channels that are present.
+  """A convolution for any subset of its input channels; with all of them it is `nn.Conv`.
 
-  It keeps one kernel per channel (the bank). Called with a subset, the bank is mixed down to the subset's
-  channels, so the work per pixel is that of an ordinary convolution with that many inputs. Called with a mask of
-  the channels that each example has, the input is completed instead: the same maths, for training. "Dynamic" here
-  means that the kernel depends on which channels there are, not on their content as in CondConv.
+  The layer keeps one kernel per channel, the bank W (height, width, C, features). On a subset S of m channels it
+  convolves with the kernel `einsum('hwcf,cs->hwsf', W, M_S)`, where M_S (C, m) has an identity row for each present
+  channel and, for each absent one, the weights that predict it from the present ones:
+  P_S = R[absent, S] (R[S, S] + 1e-3 I)^-1, R the correlation of the channels. See `flaxnets.nn.completion`.
 
-  Input is expected standardised (zero mean, unit deviation per channel), so that padding means "average".
+  The work per pixel is that of an ordinary convolution with m inputs. Called with a mask of the channels that each
+  example has, the layer completes the input instead of the kernel: the same function, for training. "Dynamic" means
+  that the kernel depends on which channels are present, not on their content as in CondConv.
+
+  The input must be standardised (zero mean, unit deviation per channel; see `flaxnets.Standardize`), so that zero
+  padding means "average".
+
+  Source: the prediction is the conditional mean of a Gaussian, C. E. Rasmussen and C. K. I. Williams, Gaussian
+  Processes for Machine Learning, MIT Press 2006, appendix A.2. Completing before a linear layer and folding the
+  completion into its weights are equal.
+
+  Example:
+    >>> import flaxnets
+    >>> images = jax.random.normal(jax.random.key(0), (8, 32, 32, 13))
+    >>> layer = DynamicConv(64, (7, 7), num_channels=13, strides=2)
+    >>> variables = layer.init(jax.random.key(1), images)
+    >>> variables = flaxnets.put_statistics(variables, flaxnets.channel_statistics(images))
+    >>> layer.apply(variables, images).shape
+    (8, 16, 16, 64)
+    >>> layer.apply(variables, images[..., [1, 2, 7]], subset=(1, 2, 7)).shape
+    (8, 16, 16, 64)
+    >>> present = jax.random.bernoulli(jax.random.key(2), 0.5, (8, 13))
+    >>> layer.apply(variables, images, present=present).shape
+    (8, 16, 16, 64)
 
   Attributes:
     features: output channels.
     kernel_size: (height, width) of the kernel; an int for both.
     num_channels: C, the size of the channel set.
     strides, padding, kernel_dilation, use_bias, dtype, param_dtype, precision, kernel_init: as in `nn.Conv`.
-    completion: what makes up for absent channels, 'none', 'scale' or 'linear'; see `flaxnets.nn.completion`.
+    completion: what makes up for absent channels: 'none' (nothing), 'scale' (the present kernels times C / m) or
+      'linear' (the prediction above).
 
   Variables: params/kernel (height, width, C, features), params/bias if asked for, and channel_stats/correlation
-  (C, C), the identity until statistics are put in: 'linear' is then the same as 'none'.
+  (C, C), infinite until measured values are stored with `flaxnets.put_statistics`. Only 'linear' reads the
+  correlation, and only when it is called with a mask or on fewer than C channels. Such a call raises ValueError if it
+  can see that nothing was measured. Inside `jax.jit`, with the variables as traced arguments, it can't see that, and
+  all outputs are NaN.
   """
 
   features: int
@@ -62,17 +99,17 @@ class DynamicConv(nn.Module):
 
     Raises:
       ValueError: for an unknown completion, a subset that isn't sorted, unique and in range, an x that doesn't fit
-        it, or a subset and a mask at once.
+        it, a subset and a mask at once, or 'linear' without a measured correlation where it is needed.
     """
     if self.completion not in completions.COMPLETIONS:
       raise ValueError(f'no completion {self.completion!r}; there are {", ".join(completions.COMPLETIONS)}')
     subset = check_subset(x, self.num_channels, subset, present)
     kernel_size = (self.kernel_size,) * 2 if isinstance(self.kernel_size, int) else tuple(self.kernel_size)
     bank = self.param('kernel', self.kernel_init, (*kernel_size, self.num_channels, self.features), self.param_dtype)
-    correlation = self.variable('channel_stats', 'correlation', jnp.eye, self.num_channels).value
+    correlation = self._correlation(needed=present is not None or len(subset) < self.num_channels)
 
     if present is not None:
-      with jax.named_scope('mixing'):
+      with jax.named_scope(MIXING):
         x = complete(x, completions.presence_mixing(self.completion, present, correlation))
     else:
       bank = subset_kernel(bank, self.completion, subset, correlation)
@@ -94,12 +131,25 @@ class DynamicConv(nn.Module):
     )
     return convolution.apply({'params': weights}, x)
 
+  def _correlation(self, needed: bool) -> jax.Array:
+    """The correlation (C, C); ValueError if a call needs it and it is seen not to have been measured."""
+    # Infinity marks what was not measured: NaN would stop `init` under jax_debug_nans.
+    shape = (self.num_channels, self.num_channels)
+    if self.is_initializing():
+      self.variable('channel_stats', 'correlation', jnp.full, shape, jnp.inf)
+      return jnp.eye(self.num_channels)  # so that `init_with_output` returns numbers
+    correlation = self.get_variable('channel_stats', 'correlation', jnp.full(shape, jnp.inf))
+    readable = not isinstance(correlation, jax.core.Tracer)
+    if needed and self.completion == 'linear' and readable and not np.isfinite(jax.device_get(correlation)).all():
+      raise ValueError(UNMEASURED)
+    return correlation
+
 
 def subset_kernel(bank: jax.Array, completion: str, subset: tuple[int, ...], correlation: jax.Array) -> jax.Array:
   """The kernel (height, width, m, features) that a bank (height, width, C, features) becomes on a subset of m."""
   if len(subset) == bank.shape[2]:
     return bank
-  with jax.named_scope('mixing'):
+  with jax.named_scope(MIXING):
     mix = completions.mixing(completion, subset, correlation)
     return jnp.einsum('hwcf,cs->hwsf', bank.astype(jnp.float32), mix, precision='highest')
 

@@ -15,17 +15,33 @@ from flaxnets.nn.conv import Conv, conv_init
 from flaxnets.nn.dynamic_conv import DynamicConv, check_subset
 from flaxnets.nn.norms import Norm
 
+# The names of a network's Stem and of its parts, for the accessors below and for `flaxnets.models.classifier`.
+STEM, STANDARDIZE, CONV = 'stem', 'standardize', 'conv'
+
 STEMS = ('dynamic', 'conv')
 FILLS = ('mean', 'black', 'gray')
 
 
 class Standardize(nn.Module):
-  """(x - mean) / std per channel, from variables channel_stats/mean and std (C,): pixels in, standardised out."""
+  """Raw pixels to standardised channels: (x - mean) / std per channel, in float32.
+
+  Variables: channel_stats/mean and channel_stats/std (C,), pixel units. They are 0 and 1, so that pixels pass
+  unchanged, until measured values are stored with `flaxnets.put_statistics`.
+
+  Attributes:
+    num_channels: C, the size of the channel set.
+  """
 
   num_channels: int
 
   @nn.compact
-  def __call__(self, x: jax.Array, subset: tuple[int, ...]) -> jax.Array:
+  def __call__(self, x: jax.Array, subset: tuple[int, ...] | None = None) -> jax.Array:
+    """(b, h, w, m) pixels of the subset's channels -> the same shape; all C channels without a subset.
+
+    Raises:
+      ValueError: if x doesn't have the subset's number of channels.
+    """
+    subset = check_subset(x, self.num_channels, subset, None)
     mean = self.variable('channel_stats', 'mean', jnp.zeros, self.num_channels).value[jnp.asarray(subset)]
     std = self.variable('channel_stats', 'std', jnp.ones, self.num_channels).value[jnp.asarray(subset)]
     return (x.astype(jnp.float32) - mean) / std
@@ -41,11 +57,13 @@ class Stem(nn.Module):
   Attributes:
     num_channels: C, the size of the channel set.
     width: features of the convolution.
-    kind: 'dynamic' (DynamicConv) or 'conv': an ordinary convolution of C inputs that gets something in the place
-      of absent channels, the naive way to live with their absence.
-    completion: for 'dynamic' one of none, scale, linear. For 'conv' what is filled in: mean (the channel's mean, the
-      same as zeros after standardisation), black (raw zeros) or gray (the mean of the present channels, standardised).
-    small_images: 3 x 3, stride 1, no pooling, in place of 7 x 7, stride 2, 3 x 3 max pooling at stride 2.
+    norm: called with name=, returns a norm layer.
+    kind: 'dynamic' (DynamicConv) or 'conv', an ordinary convolution of C inputs with absent channels filled in, as a
+      baseline.
+    completion: for 'dynamic', none, scale or linear. For 'conv', the fill: mean (the channel's mean, which is
+      zero after standardisation), black (raw zeros) or gray (the mean of the present channels, standardised).
+    small_images: 3 x 3 at stride 1 without pooling, instead of 7 x 7 at stride 2 and 3 x 3 max pooling at stride 2.
+    dtype: of activations.
   """
 
   num_channels: int
@@ -60,13 +78,19 @@ class Stem(nn.Module):
   def __call__(
     self, images: jax.Array, subset: tuple[int, ...] | None = None, present: jax.Array | None = None
   ) -> jax.Array:
-    """(b, h, w, m) raw pixels -> (b, h / 4, w / 4, width); subset and present as in DynamicConv."""
+    """(b, h, w, m) raw pixels -> (b, h / 4, w / 4, width), or (b, h, w, width) for small images.
+
+    `subset` and `present` as in DynamicConv. Pixels of absent channels may be anything, NaN too.
+
+    Raises:
+      ValueError: see DynamicConv; for an unknown kind or fill.
+    """
     subset = check_subset(images, self.num_channels, subset, present)
     size, strides = (3, 1) if self.small_images else (7, 2)
-    standardize = Standardize(self.num_channels, name='standardize')
+    standardize = Standardize(self.num_channels, name=STANDARDIZE)
     x = standardize(images, subset)
     if present is not None:
-      # Whatever stands where a channel is absent (zeros, NaN) must not reach the arithmetic.
+      # Pixels of absent channels (zeros, NaN) must not reach the arithmetic.
       x = jnp.where(present[:, None, None, :], x, 0.0)
     if self.kind == 'dynamic':
       x = DynamicConv(
@@ -78,11 +102,11 @@ class Stem(nn.Module):
         completion=self.completion,
         kernel_init=conv_init,
         dtype=self.dtype,
-        name='conv',
+        name=CONV,
       )(x, subset if present is None else None, present)
     elif self.kind == 'conv':
       x = fill(x, self.completion, self.num_channels, subset, present, black=standardize.black())
-      x = Conv(self.width, size, strides, dtype=self.dtype, name='conv')(x)
+      x = Conv(self.width, size, strides, dtype=self.dtype, name=CONV)(x)
     else:
       raise ValueError(f'no stem {self.kind!r}; there are {", ".join(STEMS)}')
     x = nn.relu(self.norm(name='norm')(x))
@@ -92,7 +116,19 @@ class Stem(nn.Module):
 def fill(
   x: jax.Array, how: str, num_channels: int, subset: tuple[int, ...], present: jax.Array | None, *, black: jax.Array
 ) -> jax.Array:
-  """Puts something in the place of absent channels of a standardised x (b, h, w, m): (b, h, w, num_channels)."""
+  """Fills in the absent channels of a standardised x (b, h, w, m): (b, h, w, num_channels).
+
+  Args:
+    x: the subset's channels, or all of them with a mask.
+    how: one of FILLS.
+    num_channels: C.
+    subset: indices of the channels in x.
+    present: (b, C) bool, or None if no example lacks a channel of the subset.
+    black: (C,) what a raw zero is after standardisation.
+
+  Raises:
+    ValueError: for an unknown fill.
+  """
   if how not in FILLS:
     raise ValueError(f"no completion {how!r} for the stem 'conv'; there are {', '.join(FILLS)}")
   if present is None and len(subset) == num_channels:
@@ -110,10 +146,27 @@ def fill(
 
 
 def put_statistics(variables: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:
-  """The variables with measured 'mean', 'std' (C,) and 'correlation' (C, C) in collection channel_stats."""
+  """Stores measured channel statistics in every `Standardize` and `DynamicConv` of a network.
+
+  Args:
+    variables: of any Linen module that holds such layers, as its `init` returns them.
+    statistics: 'mean' and 'std' (C,) and 'correlation' (C, C), those that the layers need; more keys do no harm.
+      `flaxnets.channel_statistics` measures them.
+
+  Returns:
+    The variables with the statistics in the collection channel_stats; the argument is not changed.
+
+  Raises:
+    ValueError: if the network has no such layer, or the statistics lack a key or are of another number of channels.
+  """
+  if not variables.get('channel_stats'):
+    raise ValueError('these variables hold no channel_stats: the network has neither a Standardize nor a DynamicConv')
 
   def measured(path, value):
-    replacement = jnp.asarray(statistics[path[-1].key], value.dtype)
+    name = path[-1].key
+    if name not in statistics:
+      raise ValueError(f'the statistics have no {name!r}; they have {", ".join(statistics)}')
+    replacement = jnp.asarray(statistics[name], value.dtype)
     if replacement.shape != value.shape:
       raise ValueError(f'statistics of shape {replacement.shape} for a network that takes {value.shape}')
     return replacement
@@ -122,10 +175,25 @@ def put_statistics(variables: Mapping[str, Any], statistics: Mapping[str, Any]) 
   return {**variables, 'channel_stats': stats}
 
 
+def pixel_statistics(variables: Mapping[str, Any]) -> Mapping[str, jax.Array]:
+  """'mean' and 'std' (C,), pixel units, of a network whose Stem is named STEM, from its variables."""
+  return variables['channel_stats'][STEM][STANDARDIZE]
+
+
+def bank(variables: Mapping[str, Any]) -> jax.Array:
+  """The kernels of the first layer, (height, width, C, features), of a network whose Stem is named STEM."""
+  return variables['params'][STEM][CONV]['kernel']
+
+
+def correlation(variables: Mapping[str, Any]) -> jax.Array:
+  """The correlation of the channels (C, C) in a network whose Stem is named STEM and is of kind 'dynamic'."""
+  return variables['channel_stats'][STEM][CONV]['correlation']
+
+
 def check_stem(kind: str, completion: str) -> None:
-  """ValueError, saying what there is, for a stem or completion that does not exist."""
+  """Raises ValueError for an unknown stem or completion, naming the known ones."""
   if kind not in STEMS:
     raise ValueError(f'no stem {kind!r}; there are {", ".join(STEMS)}')
-  there = completions.COMPLETIONS if kind == 'dynamic' else FILLS
-  if completion not in there:
-    raise ValueError(f'no completion {completion!r} for the stem {kind!r}; there are {", ".join(there)}')
+  known = completions.COMPLETIONS if kind == 'dynamic' else FILLS
+  if completion not in known:
+    raise ValueError(f'no completion {completion!r} for the stem {kind!r}; there are {", ".join(known)}')

@@ -22,7 +22,7 @@ from flaxnets.errors import InputError
 from flaxnets.evaluation import recalibrate
 from flaxnets.evaluation.evaluator import Evaluator
 from flaxnets.inference.metadata import Metadata
-from flaxnets.nn.stem import put_statistics
+from flaxnets.nn.stem import pixel_statistics, put_statistics
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import METRIC, Checkpoints, digests
 from flaxnets.runtime.workdir import claim_workdir
@@ -90,13 +90,13 @@ class Trainer:
     self.labels = digests({'labels': self.source.labels})['labels']  # what tells that the examples are still the same
     restored = self.checkpoints.restore_latest()
     self.state, self.metadata = self._go_on(*restored) if restored else self._begin()
-    channel_stats = jax.device_get(self.state.channel_stats['stem']['standardize'])
+    statistics_of_pixels = jax.device_get(pixel_statistics(self.state.variables()))
     self.step = make_train_step(
       self.model,
       self.optimizer,
       self.schedule,
       self.mesh,
-      experiment.training_view_of(config, self.order, self.source.canvas, channel_stats),
+      experiment.training_view_of(config, self.order, self.source.canvas, statistics_of_pixels),
       experiment.training_targets_of(config, self.order, len(self.source.classes)),
       masked=config.presence.mode != 'none' or self.source.has_missing_channels,
       label_smoothing=config.train.label_smoothing,
@@ -109,7 +109,7 @@ class Trainer:
       source_index=self.validation.channels.order(self.channels.names),
       image_size=config.image_size,
       resize=config.augment.evaluation_resize,
-      fill=channel_stats['mean'],
+      fill=statistics_of_pixels['mean'],
       has_missing_channels=self.validation.has_missing_channels,
       mesh=self.mesh,
     )
@@ -132,6 +132,7 @@ class Trainer:
       str(np.dtype(self.source.dtype)),
       tuple(measured['low'].tolist()),
       tuple(measured['high'].tolist()),
+      canvas=experiment.canvas_of(self.config, self.source),
     )
     fresh = functools.partial(self._fresh_state, measured)
     return jax.jit(fresh, out_shardings=devices.replicated(self.mesh))(), metadata

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from flaxnets import config as configs
 from flaxnets import models
 from flaxnets.errors import InputError
-from flaxnets.models import cost
+from flaxnets.models import classifier, cost
 from flaxnets.nn import blocks
 from flaxnets.nn.attention import MASKS, AttentionModule
 from flaxnets.nn.completion import COMPLETIONS
@@ -22,7 +23,7 @@ def small(name='resnet18', **kwargs):
 
 def start(model, size=32, channels=3):
   images = jax.random.uniform(jax.random.key(1), (2, size, size, channels), maxval=255.0)
-  return model.init(jax.random.key(0), images), images
+  return jax.jit(model.init)(jax.random.key(0), images), images
 
 
 @pytest.mark.parametrize('name', models.MODELS)
@@ -166,7 +167,11 @@ def test_batch_statistics_move_a_tenth_of_the_way_and_divide_by_n():
   [
     ({'name': 'vgg'}, "no model 'vgg'"),
     ({'stem': 'slice'}, "no stem 'slice'"),
-    ({'mask': 'x'}, "no mask 'x'"),
+    ({'name': 'resattention', 'mask': 'x'}, "no mask 'x'; there are spatial, self_attention, squeeze_excite"),
+    ({'mask': 'squeeze_excite'}, "resnet18 has no option 'mask', which belongs to resattention"),
+    ({'depth': 3}, "no model option 'depth'; resnet18 has norm, dtype, stem, completion, width"),
+    ({'block': 'bottleneck'}, "no model option 'block'"),
+    ({'num_classes': 0}, 'must be at least 1'),
     ({'completion': 'gray'}, "no completion 'gray' for the stem 'dynamic'"),
     ({'norm': 'layer'}, "no norm 'layer'"),
     ({'stem': 'conv'}, "no completion 'linear' for the stem 'conv'"),
@@ -177,6 +182,55 @@ def test_batch_statistics_move_a_tenth_of_the_way_and_divide_by_n():
 def test_names_that_do_not_exist_are_told_with_those_that_do(kwargs, said):
   with pytest.raises(InputError, match=said):
     small(**kwargs)
+
+
+def test_every_field_of_the_config_is_an_option_of_a_network():
+  options = configs.default().model.to_dict()
+  for name in models.MODELS:
+    model = models.build(num_channels=3, num_classes=6, **{**options, 'name': name, 'width': 8})
+    assert model.width == 8 and model.stem == options['stem']
+  assert models.build('resattention', num_channels=3, num_classes=6, mask='self_attention').mask == 'self_attention'
+
+
+def test_an_option_of_another_network_is_ignored_at_its_default():
+  assert small('resnet18', mask='spatial') == small('resnet18')
+
+
+@pytest.fixture(scope='module')
+def measured():
+  """A network with statistics, its variables, and images."""
+  model = small(small_images=True)
+  variables, images = start(model, size=16)
+  correlation = np.asarray([[1, 0.9, 0.5], [0.9, 1, 0.7], [0.5, 0.7, 1]])
+  return model, put_statistics(variables, {'mean': [120] * 3, 'std': [60] * 3, 'correlation': correlation}), images
+
+
+def test_a_network_is_called_on_a_subset_of_which_examples_lack_channels(measured):
+  model, variables, images = measured
+  pixels, present = images[..., jnp.asarray([0, 2])], jnp.asarray([[True, True], [False, True]])
+  both = classifier.call_on_subset(model, variables, pixels, (0, 2))
+  np.testing.assert_allclose(both, model.apply(variables, pixels, subset=(0, 2)), rtol=1e-5, atol=1e-5)
+  lacking = classifier.call_on_subset(model, variables, pixels.at[1, ..., 0].set(jnp.nan), (0, 2), present)
+  np.testing.assert_allclose(lacking[0], both[0], rtol=2e-3, atol=1e-4)
+  only_blue = classifier.call_on_subset(model, variables, images[1:, ..., 2:], (2,))
+  np.testing.assert_allclose(lacking[1], only_blue[0], rtol=2e-3, atol=1e-4)
+
+
+def test_features_are_what_the_last_layer_sees(measured):
+  model, variables, images = measured
+  logits, features = classifier.logits_and_features(model, variables, images, (0, 1, 2))
+  assert features.shape == (2, classifier.num_features(variables))
+  dense = variables['params']['head']['dense']
+  np.testing.assert_allclose(features @ dense['kernel'] + dense['bias'], logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(('stem', 'completion'), [('dynamic', 'linear'), ('conv', 'mean')])
+def test_the_first_kernel_is_what_the_first_layer_convolves_with(stem, completion):
+  model = small(stem=stem, completion=completion)
+  variables, _ = start(model, size=16)
+  kernel = classifier.first_kernel(model, variables, (0, 1, 2))
+  np.testing.assert_array_equal(kernel, variables['params']['stem']['conv']['kernel'])
+  assert classifier.first_kernel(model, variables, (0, 2)).shape == (7, 7, 2, 8)
 
 
 def test_statistics_of_another_number_of_channels_are_refused():

@@ -1,5 +1,7 @@
 """Every formulation of a convolution is Flax's own function, and so is its gradient."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,18 +35,48 @@ def test_a_convolution_is_flax_own(size, strides, side):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), *values)
 
 
-def test_only_small_maps_in_training_on_cpus_go_by_taps(monkeypatch):
-  def convolutions(side, gradient):
-    module, x = conv.Conv(3, 3), random(0, 1, side, side, 2)
-    params = module.init(jax.random.key(0), x)
-    function = jax.grad(lambda *args: module.apply(*args).sum()) if gradient else module.apply
-    return str(jax.make_jaxpr(function)(params, x)).count('conv_general_dilated')
+def lowered(platform, side, gradient):
+  """The program of a 3 x 3 convolution of a side x side map, or of its gradient, lowered for a platform."""
+  module, x = conv.Conv(3, 3), random(0, 1, side, side, 2)
+  params = module.init(jax.random.key(0), x)
+  function = jax.grad(lambda *args: module.apply(*args).sum()) if gradient else module.apply
+  return jax.jit(function).trace(params, x).lower(lowering_platforms=(platform,))
 
-  assert convolutions(3, gradient=True) == 0
-  assert convolutions(3, gradient=False) == 1
-  assert convolutions(4, gradient=True) == 2
-  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  assert convolutions(3, gradient=True) == 2
+
+@pytest.mark.parametrize(
+  ('platform', 'side', 'gradient', 'convolutions'),
+  [
+    ('cpu', 3, True, 0),
+    ('cpu', 3, False, 1),
+    ('cpu', 4, True, 1),
+    ('cuda', 3, True, 1),
+    ('cuda', 3, False, 1),
+    ('tpu', 3, True, 1),
+  ],
+)
+def test_only_small_maps_in_training_on_cpus_go_by_taps(platform, side, gradient, convolutions):
+  text = lowered(platform, side, gradient).as_text()
+  # The gradient of a sum needs no value: what is left is one convolution, or none and products in its place.
+  assert text.count('stablehlo.convolution') == convolutions
+  assert ('stablehlo.dot_general' in text) == (not convolutions)
+
+
+def test_the_compiled_training_program_of_a_cpu_has_no_convolution_of_small_maps():
+  text = lowered('cpu', 3, gradient=True).compile().as_text()
+  assert not re.search(r'\b(convolution|conditional)\(', text) and re.search(r'\bdot\(', text)
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_a_gradient_by_taps_is_that_of_the_convolution_and_keeps_its_types(dtype):
+  x, kernel = random(0, 2, 3, 3, 4, dtype=dtype), random(1, 3, 3, 4, 5, dtype=dtype)
+  weights = random(2, 2, 3, 3, 5)
+  ours, theirs = (
+    jax.grad(lambda x, kernel, f=f: (f(x, kernel, 1) * weights).sum(), argnums=(0, 1))(x, kernel)
+    for f in (conv.convolve_small, convolve)
+  )
+  for a, b in zip(ours, theirs, strict=True):
+    assert a.dtype == dtype
+    np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), rtol=0.05, atol=0.05)
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.sampled_from([1, 3, 5, 7]), st.integers(1, 4))

@@ -6,8 +6,10 @@ from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flaxnets.analysis.covariance import channel_statistics
 from flaxnets.nn.completion import COMPLETIONS, EPSILON, presence_mixing
 from flaxnets.nn.dynamic_conv import DynamicConv, complete, subset_kernel
+from flaxnets.nn.stem import put_statistics
 from tests.nn.test_completion import random_correlation
 
 
@@ -162,3 +164,82 @@ def test_what_does_not_fit_together_is_refused(kwargs, said):
 def test_an_unknown_completion_is_refused():
   with pytest.raises(ValueError, match='there are none, scale, linear'):
     DynamicConv(4, 3, 3, completion='cubic').init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+
+
+MASK = jnp.asarray([[True, False, True], [False, True, True]])
+
+
+def fresh(completion='linear'):
+  """A layer as `init` leaves it, without statistics, and two images."""
+  layer, images = DynamicConv(4, 3, 3, completion=completion), jax.random.normal(jax.random.key(1), (2, 9, 9, 3))
+  return layer, layer.init(jax.random.key(0), images), images
+
+
+@pytest.mark.parametrize('stored', [True, False], ids=['as initialised', 'collection left out'])
+def test_linear_without_statistics_is_an_error_that_says_what_to_call(stored):
+  layer, variables, images = fresh()
+  variables = variables if stored else {'params': variables['params']}
+  for call in ({'x': images[..., [0, 2]], 'subset': (0, 2)}, {'x': images, 'present': MASK}):
+    with pytest.raises(ValueError, match=r'flaxnets\.put_statistics\(variables, flaxnets\.channel_statistics'):
+      layer.apply(variables, **call)
+
+
+@pytest.mark.parametrize('subset', [(0,), (0, 2)])
+def test_linear_on_a_subset_without_statistics_gives_nan_where_jit_hides_the_values(subset):
+  layer, variables, images = fresh()
+  on_subset = jax.jit(lambda v, x: layer.apply(v, x, subset=subset))(variables, images[..., list(subset)])
+  assert jnp.isnan(on_subset).all()
+
+
+@pytest.mark.parametrize('mask', [MASK, jnp.ones((2, 3), bool), jnp.eye(3, dtype=bool)[:2], jnp.zeros((2, 3), bool)])
+def test_linear_with_a_mask_without_statistics_gives_nan_where_jit_hides_the_values(mask):
+  layer, variables, images = fresh()
+  assert jnp.isnan(jax.jit(lambda v, x: layer.apply(v, x, present=mask))(variables, images)).all()
+
+
+def test_a_layer_is_initialised_and_called_on_all_channels_under_debug_nans():
+  with jax.debug_nans(True):
+    layer, variables, images = fresh()
+    layer.apply(variables, images)
+
+
+def test_jit_over_unmeasured_constants_is_the_same_error():
+  layer, variables, images = fresh()
+  with pytest.raises(ValueError, match=r'flaxnets\.put_statistics'):
+    jax.jit(lambda x: layer.apply(variables, x, subset=(0, 2)))(images[..., [0, 2]])
+
+
+@pytest.mark.parametrize('stored', [True, False], ids=['as initialised', 'collection left out'])
+def test_all_channels_need_no_statistics(stored):
+  layer, variables, images = fresh()
+  expected = nn.Conv(4, (3, 3), use_bias=False).apply({'params': variables['params']}, images)
+  variables = variables if stored else {'params': variables['params']}
+  np.testing.assert_array_equal(layer.apply(variables, images), expected)
+  np.testing.assert_array_equal(layer.apply(variables, images, subset=(0, 1, 2)), expected)
+
+
+@pytest.mark.parametrize('completion', ['none', 'scale'])
+def test_the_other_completions_need_no_statistics(completion):
+  layer, variables, images = fresh(completion)
+  assert jnp.isfinite(layer.apply(variables, images[..., [0, 2]], subset=(0, 2))).all()
+  assert jnp.isfinite(layer.apply(variables, images, present=MASK)).all()
+
+
+@pytest.mark.parametrize('call', [{'subset': (0, 2)}, {'present': MASK}])
+def test_a_layer_can_be_initialised_with_any_call(call):
+  layer, _, images = fresh()
+  x = images[..., [0, 2]] if 'subset' in call else images
+  output, variables = layer.init_with_output(jax.random.key(0), x, **call)
+  assert jnp.isfinite(output).all()
+  assert variables['channel_stats']['correlation'].shape == (3, 3)
+  shapes = jax.eval_shape(lambda key: layer.init(key, x, **call), jax.random.key(0))
+  assert shapes['channel_stats']['correlation'].shape == (3, 3)
+
+
+def test_measured_statistics_make_linear_work_in_and_out_of_jit():
+  layer, variables, images = fresh()
+  variables = put_statistics(variables, channel_statistics(np.asarray(images)))
+  plain = layer.apply(variables, images[..., [0, 2]], subset=(0, 2))
+  compiled = jax.jit(lambda v, x: layer.apply(v, x, subset=(0, 2)))(variables, images[..., [0, 2]])
+  assert jnp.isfinite(plain).all()
+  np.testing.assert_allclose(plain, compiled, rtol=1e-5, atol=1e-5)
