@@ -71,10 +71,11 @@ def evaluate(
         f'the network has outputs on {net.channels.label(subset)} that are not finite: it judges '
         'nothing. Take another --step, or train with a lower train.learning_rate'
       )
+  counts = cost.of_subsets(net.model, judged, config.image_size)
   rows, arrays = [], {'id': np.asarray([source.ids[i] for i in indices]), 'label': source.labels[indices]}
   for subset, result in judged.items():
     label = net.channels.label(subset)
-    counted = cost.of_subset(net.model, subset, config.image_size)
+    counted = counts[subset]
     rows.append(
       {
         'channels': label,

@@ -11,6 +11,9 @@ from flax import linen as nn
 
 from flaxnets.nn import completion as completions
 
+# The scope of the work that completes kernels or inputs; `flaxnets.models.cost` counts it apart.
+MIXING = 'mixing'
+
 
 class DynamicConv(nn.Module):
   """A convolution whose kernel follows the channels that are present.
@@ -72,7 +75,7 @@ class DynamicConv(nn.Module):
     correlation = self.variable('channel_stats', 'correlation', jnp.eye, self.num_channels).value
 
     if present is not None:
-      with jax.named_scope('mixing'):
+      with jax.named_scope(MIXING):
         x = complete(x, completions.presence_mixing(self.completion, present, correlation))
     else:
       bank = subset_kernel(bank, self.completion, subset, correlation)
@@ -99,7 +102,7 @@ def subset_kernel(bank: jax.Array, completion: str, subset: tuple[int, ...], cor
   """The kernel (height, width, m, features) that a bank (height, width, C, features) becomes on a subset of m."""
   if len(subset) == bank.shape[2]:
     return bank
-  with jax.named_scope('mixing'):
+  with jax.named_scope(MIXING):
     mix = completions.mixing(completion, subset, correlation)
     return jnp.einsum('hwcf,cs->hwsf', bank.astype(jnp.float32), mix, precision='highest')
 
