@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 import flaxnets
-from flaxnets.analysis import results
 from flaxnets.cli import evaluate
 from flaxnets.data import synthetic
 from flaxnets.errors import InputError
@@ -83,22 +82,6 @@ def test_numbers_out_of_range_are_refused_before_anything_is_written(tmp_path, f
   with pytest.raises(InputError, match=f'^{field} is {value}; it is {allowed}$'):
     loop.run(small_config(**{field: value}), str(tmp_path / 'w'))
   assert not (tmp_path / 'w').exists()
-
-
-@pytest.mark.parametrize(
-  ('split', 'name'),
-  [
-    ('test', 'test'),
-    ('test5k.txt', 'test5k'),
-    ('site1/test', 'site1_test'),
-    ('test.v1', 'test.v1'),
-    ('test.npz', 'test'),
-    ('/data/splits/tune.txt', 'tune'),
-    ('train[90%:]', 'train_90___'),
-  ],
-)
-def test_scores_of_different_splits_lie_in_different_files(split, name):
-  assert results.file_stem(split) == name
 
 
 def test_another_config_in_the_same_folder_is_refused_by_field(run):

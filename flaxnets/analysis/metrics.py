@@ -23,6 +23,12 @@ class Scores(NamedTuple):
   f1: np.ndarray | float
 
 
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+  """The (K, K) int64 confusion matrix of (n,) true and predicted classes in 0 .. K - 1."""
+  cells = np.asarray(labels, np.int64) * num_classes + predictions
+  return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
 def accuracy(confusion: np.ndarray) -> float:
   """The share of examples on the diagonal."""
   confusion = _checked(confusion)

@@ -109,8 +109,6 @@ def run(
   scores, arrays = evaluate(net, subsets=subsets, split=split, root=root, batch_size=batch_size)
   scores['recalibrated'] = recalibrated  # also where it helped no subset
   if jax.process_index() == 0:
-    parts = [split, *([pathlib.Path(root).resolve().name] if root else [])]
-    name = '-'.join(map(results.file_stem, parts)) + ('' if step == 'best' else f'-step{net.step}')
     print(
       f'{scores["model"]}, step {scores["step"]}, {scores["examples"]:,} examples of {split!r}'
       + (', recalibrated where that helps (*)' if recalibrated else '')
@@ -118,7 +116,7 @@ def run(
     )
     print(table(scores))
     try:
-      path = results.write(scores, arrays, pathlib.Path(workdir), name + ('-recalibrated' if recalibrated else ''))
+      path = results.write(scores, arrays, pathlib.Path(workdir))
     except OSError as error:
       raise InputError(f'{workdir}/eval cannot be written: {error.strerror}') from None
     print(f'written to {path}')

@@ -29,10 +29,9 @@ from flaxnets.analysis.text import columns
 from flaxnets.augment import pipeline
 from flaxnets.augment.pipeline import Batch, View
 from flaxnets.channels import Subset
-from flaxnets.data import batches
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
-from flaxnets.evaluation.judge import evaluator_of, placed
+from flaxnets.evaluation import judge
 from flaxnets.inference.network import Network
 from flaxnets.inference.restore import load, restore_recalibrated, weights_digest
 from flaxnets.runtime import devices
@@ -134,33 +133,24 @@ def recalibrate(
     len(source), settings['images'] + settings['held_out'], replace=False
   )
 
-  def read(examples: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-    return batches.evaluation_batches(
-      source,
-      batch_size=batch_size,
-      host=jax.process_index(),
-      hosts=jax.process_count(),
-      threads=config.data.threads,
-      on_bad_image=config.data.on_bad_image,
-      examples=examples,
-    )
-
   found = estimate(
     net.model,
     net.variables,
     subsets,
-    stand_ins(read(chosen[: settings['images']]), source.name),
+    replace_unreadable(judge.read(net, source, batch_size, chosen[: settings['images']]), source.name),
     view_of(net, source, settings['view']),
     has_missing_channels=source.has_missing_channels,
     mesh=mesh,
   )
-  evaluator = evaluator_of(net, source, subsets, mesh)
+  evaluator = judge.evaluator_of(net, source, subsets, mesh)
 
   def accuracies(statistics: Mapping[Subset, Any]) -> list[float]:
-    judged, indices = evaluator(placed(net, subsets, statistics, mesh), read(np.sort(chosen[settings['images'] :])))
+    variables, batch_stats = judge.on_devices(net, subsets, statistics, mesh)
+    held_out = judge.read(net, source, batch_size, np.sort(chosen[settings['images'] :]))
+    by_subset, indices = evaluator(variables, held_out, batch_stats=batch_stats)
     if not len(indices):
       raise InputError(f'{source.name}: none of {settings["held_out"]} examples held out can be read')
-    return [judged[subset].accuracy for subset in subsets]
+    return [by_subset[subset].accuracy for subset in subsets]
 
   labels = [net.channels.label(subset) for subset in subsets]
   rows = [
@@ -197,8 +187,8 @@ def view_of(net: Network, source: Source, view: str) -> View:
   return evaluation
 
 
-def stand_ins(read: Iterable[Mapping[str, np.ndarray]], name: str) -> Iterator[dict[str, np.ndarray]]:
-  """Batches in whose unreadable rows others of the same batch stand: in training mode every row counts."""
+def replace_unreadable(read: Iterable[Mapping[str, np.ndarray]], name: str) -> Iterator[dict[str, np.ndarray]]:
+  """Batches in which readable examples of the same batch replace unreadable ones: in training mode every row counts."""
   for batch in read:
     readable = np.flatnonzero(batch['mask'])
     if not len(readable):

@@ -134,12 +134,12 @@ def test_another_of_the_batch_stands_in_for_an_unreadable_image():
     'label': np.arange(6),
     'mask': np.array([True, False, True, True, False, True]),
   }
-  given_on = list(recalibrate.stand_ins([batch], 'data'))[0]
+  given_on = list(recalibrate.replace_unreadable([batch], 'data'))[0]
   assert set(given_on) == {'image', 'size', 'present'}
   assert given_on['image'][[0, 2, 3, 5]].tolist() == [0, 2, 3, 5]
   assert set(given_on['image'][[1, 4]].tolist()) <= {0, 2, 3, 5}
   with pytest.raises(InputError, match='data: none of 6 examples in a row can be read'):
-    list(recalibrate.stand_ins([{**batch, 'mask': np.zeros(6, bool)}], 'data'))
+    list(recalibrate.replace_unreadable([{**batch, 'mask': np.zeros(6, bool)}], 'data'))
 
 
 @pytest.mark.parametrize(
