@@ -116,6 +116,7 @@ def test_evaluation_judges_every_subset_and_writes_what_the_design_says(run, cap
     for name in ('accuracy', 'precision', 'recall', 'f1'):
       assert row[f'{name}_low'] <= row[name] <= row[f'{name}_high']
     assert np.sum(row['confusion']) == 52
+    assert 0 <= row['ece'] <= 1 and sum(each['count'] for each in row['calibration']) == 52
   arrays = np.load(run / 'eval' / 'test.npz')
   assert arrays['id'][0] == 'test[0]' and arrays['prediction/RG'].shape == (52,)
   assert arrays['kernel/RG'].shape == (7, 7, 2, 8)

@@ -252,6 +252,7 @@ COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
   ('F1', _percent('f1')),
   ('top-5', _percent('top5')),
   ('loss', lambda row: f'{row["loss"]:.3f}'),
+  ('ECE', _percent('ece')),
   ('MACs', _count('macs')),
   ('FLOPs (XLA)', _count('flops')),
 )

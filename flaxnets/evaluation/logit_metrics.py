@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 TOP = 5
+CALIBRATION_BINS = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +50,42 @@ def top5_hit(logits: jax.Array, label: jax.Array) -> jax.Array:
   return ((ahead.sum(axis=-1) < TOP) & jnp.isfinite(own[:, 0])).astype(jnp.int32)
 
 
+def confidence_bins(logits: jax.Array, label: jax.Array) -> dict[str, jax.Array]:
+  """For each of 15 bins of confidence (the largest softmax output) in equal steps: (b, 15) count, confidence, hit."""
+  confidence = jax.nn.softmax(logits, axis=-1).max(axis=-1)
+  place = jnp.clip(jnp.ceil(confidence * CALIBRATION_BINS).astype(jnp.int32) - 1, 0, CALIBRATION_BINS - 1)
+  inside = place[:, None] == jnp.arange(CALIBRATION_BINS)
+  hit = inside & (jnp.argmax(logits, axis=-1) == label)[:, None]
+  return {
+    'count': inside.astype(jnp.int32),
+    'confidence': jnp.where(inside, confidence[:, None], 0.0),
+    'hits': hit.astype(jnp.int32),
+  }
+
+
+def calibration(total: dict[str, np.ndarray], examples: int) -> dict[str, Any]:
+  """The expected calibration error, and the bins that it comes from.
+
+  C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3: the mean over examples of the
+  difference between a bin's accuracy and its mean confidence.
+  """
+  counted = np.maximum(total['count'], 1)
+  confidence, accuracy = total['confidence'] / counted, total['hits'] / counted
+  error = float((total['count'] * np.abs(accuracy - confidence)).sum() / max(examples, 1))
+  rows = zip(total['count'].tolist(), confidence.tolist(), accuracy.tolist(), strict=True)
+  return {
+    'ece': error,
+    'calibration': [
+      {'count': count, 'confidence': mean if count else None, 'accuracy': share if count else None}
+      for count, mean, share in rows
+    ],
+  }
+
+
 METRICS = (
   Metric(cross_entropy, mean_of('loss')),
   Metric(top5_hit, mean_of('top5')),
+  Metric(confidence_bins, calibration),
 )
 
 

@@ -116,6 +116,48 @@ def test_top_five_hits_are_scikit_learns_ties_included():
   assert top5_hits(square * np.nan, np.arange(CLASSES), everyone) == 0  # NaN is not among the largest
 
 
+def calibration_by_hand(logits, label):
+  """Expected calibration error and bins, one example after another."""
+  probabilities = np.exp(logits - logits.max(-1, keepdims=True).astype(np.float64))
+  probabilities /= probabilities.sum(-1, keepdims=True)
+  bins = [[] for _ in range(15)]
+  for row, truth in zip(probabilities, label, strict=True):
+    place = next(number for number in range(15) if row.max() <= (number + 1) / 15)
+    bins[place].append((row.max(), row.argmax() == truth))
+  means = [tuple(np.mean(each, axis=0)) if each else (None, None) for each in bins]
+  error = sum(len(each) / len(label) * abs(mean[0] - mean[1]) for each, mean in zip(bins, means, strict=True) if each)
+  return error, [len(each) for each in bins], means
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_the_calibration_error_is_that_of_bins_filled_by_hand(network, mesh1, mesh8, devices):
+  source, images = source_of(45)
+  judged, _ = judge(network, source, mesh1 if devices == 1 else mesh8)
+  for subset, result in judged.items():
+    logits = direct(network, images[..., list(subset)], subset=subset)
+    error, counts, means = calibration_by_hand(logits, source.labels)
+    bins = result.summary(bootstrap=10)['calibration']
+    assert result.values['ece'] == pytest.approx(error, rel=1e-4)
+    assert [each['count'] for each in bins] == counts and sum(counts) == 45
+    for each, expected in zip(bins, means, strict=True):
+      found = each['confidence'], each['accuracy']
+      assert found == (expected if expected[0] is None else pytest.approx(expected, rel=1e-4))
+
+
+def test_a_network_that_is_sure_and_wrong_has_the_calibration_error_one_and_a_fair_one_has_none():
+  metric = next(metric for metric in logit_metrics.METRICS if metric.finish is logit_metrics.calibration)
+
+  def error(logits, label):
+    sums = jax.tree.map(lambda x: np.asarray(x).sum(0), metric.per_example(jnp.asarray(logits), jnp.asarray(label)))
+    return metric.finish(sums, len(label))['ece']
+
+  sure = np.where(np.eye(4)[[0] * 8] > 0, 50.0, 0.0).astype(np.float32)
+  assert error(sure, np.ones(8, int)) == pytest.approx(1)
+  assert error(sure, np.zeros(8, int)) == pytest.approx(0)
+  fair = np.zeros((8, 4), np.float32)  # confidence 1/4, and a quarter of the labels are the first class
+  assert error(fair, np.arange(8) % 4) == pytest.approx(0, abs=1e-7)
+
+
 def test_the_channels_of_a_source_and_their_presence_are_put_in_the_networks_order(network, mesh8):
   present = np.ones((20, 3), bool)
   present[::2] = [False, True, True]
