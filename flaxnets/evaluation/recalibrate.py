@@ -1,7 +1,7 @@
 """Recalibration: BatchNorm statistics re-estimated for one subset on training images, weights untouched.
 
-The statistics kept in training are averages over all that training showed, complete or not; on one subset
-the features differ. Estimating them anew for a known target: Y. Li et al., Revisiting Batch Normalization for
+The statistics of training are averages over all training inputs, complete or not. On a single subset the features
+differ. Re-estimation for a known target: Y. Li et al., Revisiting Batch Normalization for
 Practical Domain Adaptation, 2016; from pooled batches instead of a running average: Y. Wu and J. Johnson,
 Rethinking "Batch" in BatchNorm, 2021, section 3 ("PreciseBN").
 """
@@ -25,6 +25,7 @@ from jax.sharding import Mesh
 
 from flaxnets import config as configs
 from flaxnets import experiment
+from flaxnets.analysis.intervals import CONFIDENCE, difference_interval
 from flaxnets.analysis.text import columns
 from flaxnets.augment import pipeline
 from flaxnets.augment.pipeline import Batch, View
@@ -52,24 +53,26 @@ def run(
 ) -> dict[str, Any]:
   """Recalibrates a trained network for some subsets, and stores the result in DIR/recalibrated.
 
-  There lies what was found for one step: subsets that were done before, in the same way, are not done again.
+  The folder holds the statistics of one step. Subsets that were recalibrated before with the same settings are skipped.
 
   Args:
     workdir: a run's folder.
     subsets: as in `flaxnets.channels.ChannelSet.subsets`.
     step: see `flaxnets.load`.
-    view: how the images are seen, 'evaluation' or 'training' (augmented, with all the channels of the subset).
-    images: how many training images; half as many others decide. Fewer where the split is small, and whole batches.
+    view: 'evaluation', or 'training' (augmented, with all the channels of the subset).
+    images: how many training images; half as many others decide what is kept. A small split has fewer. The number is
+      rounded down to full batches.
     batch_size: images at a time; the config's where 0.
 
   Returns:
     What is stored beside the statistics: 'weights' (a digest), 'settings' (the view and the numbers of images), and
-    for each subset its 'channels', accuracy 'before' and 'after' on the held-out images (fractions), and 'kept'.
+    'subsets', a row for each: its 'channels', accuracy 'before' and 'after' on the held-out images (fractions), the
+    'interval' of their difference, and whether they are 'kept'.
 
   Raises:
-    InputError: for a network without BatchNorm, or images, subsets or a view that cannot be.
+    InputError: for a network without BatchNorm, too few images, or an unknown subset or view.
   """
-  net = load(workdir, step, recalibrated=False)
+  net = load(workdir, step)
   check_norm(net.config.model.norm)
   source, mesh = experiment.open_source(net.config, 'train', classes=net.classes), devices.data_mesh()
   settings = plan(len(source), images, batch_size or net.config.evaluate.batch_size, view, mesh)
@@ -110,13 +113,19 @@ def plan(examples: int, images: int, batch_size: int, view: str, mesh: Mesh) -> 
       f'{images} training images to recalibrate on and {held_out} others to decide are too few for '
       f'{mesh.size} devices; it takes {mesh.size} and 1 at least'
     )
-  return {'view': view, 'images': images // batch_size * batch_size, 'held_out': held_out, 'batch_size': batch_size}
+  return {
+    'view': view,
+    'images': images // batch_size * batch_size,
+    'held_out': held_out,
+    'batch_size': batch_size,
+    'confidence': CONFIDENCE,
+  }
 
 
 def recalibrate(
   net: Network, source: Source, subsets: Sequence[Subset], settings: Mapping[str, Any], mesh: Mesh
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-  """Estimates the statistics of some subsets and tries them on other images of the source.
+  """Estimates the statistics of some subsets and evaluates them on other images of the source.
 
   Args:
     net: the network. Its weights are not changed.
@@ -126,7 +135,7 @@ def recalibrate(
     mesh: the devices.
 
   Returns:
-    The 'batch_stats' of each subset by its label, whether they help or not, and the rows of `run`.
+    The 'batch_stats' of each subset by its label, kept or not, and the rows of `run`.
   """
   config, batch_size = net.config, settings['batch_size']
   chosen = np.random.default_rng(config.seed).choice(
@@ -144,20 +153,36 @@ def recalibrate(
   )
   evaluator = judge.evaluator_of(net, source, subsets, mesh)
 
-  def accuracies(statistics: Mapping[Subset, Any]) -> list[float]:
+  def hits(statistics: Mapping[Subset, Any]) -> list[np.ndarray]:
     variables, batch_stats = judge.on_devices(net, subsets, statistics, mesh)
     held_out = judge.read(net, source, batch_size, np.sort(chosen[settings['images'] :]))
     by_subset, indices = evaluator(variables, held_out, batch_stats=batch_stats)
     if not len(indices):
       raise InputError(f'{source.name}: none of {settings["held_out"]} examples held out can be read')
-    return [by_subset[subset].accuracy for subset in subsets]
+    return [by_subset[subset].hits for subset in subsets]
 
   labels = [net.channels.label(subset) for subset in subsets]
-  rows = [
-    {'channels': label, 'before': before, 'after': after, 'kept': after > before}
-    for label, before, after in zip(labels, accuracies({}), accuracies(found), strict=True)
-  ]
+  rows = [row_of(*row) for row in zip(labels, hits({}), hits(found), strict=True)]
   return dict(zip(labels, (found[subset] for subset in subsets), strict=True)), rows
+
+
+def row_of(label: str, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+  """What recalibration did to a subset, and whether its statistics are kept.
+
+  They are kept where the gain lies outside chance: where the 95 % interval of the paired difference is above 0.
+
+  Args:
+    label: the subset's.
+    before, after: (n,) bool, the same held-out images classified correctly without and with recalibration.
+  """
+  low, high = difference_interval(after.astype(float) - before)
+  return {
+    'channels': label,
+    'before': float(before.mean()),
+    'after': float(after.mean()),
+    'interval': [low, high],
+    'kept': low > 0,
+  }
 
 
 def view_of(net: Network, source: Source, view: str) -> View:
@@ -286,13 +311,21 @@ def store(folder: pathlib.Path, step: int, statistics: Mapping[str, Any], meta: 
 
 
 def table(meta: Mapping[str, Any], labels: Sequence[str]) -> str:
-  """What recalibration did to some subsets, in columns, in per cent."""
+  """What recalibration did to some subsets, in columns: accuracies in per cent, their difference in points."""
   settings, rows = meta['settings'], {row['channels']: row for row in meta['subsets']}
-  lines = [['channels', 'before', 'after', 'kept']]
-  for label in labels:
-    row = rows[label]
-    lines.append([label, f'{row["before"]:.2%}', f'{row["after"]:.2%}', 'yes' if row['kept'] else 'no'])
+  lines = [['channels', 'before', 'after', 'difference (95 %)', 'kept']]
+  for row in (rows[label] for label in labels):
+    low, high = row['interval']
+    lines.append(
+      [
+        row['channels'],
+        f'{row["before"]:.2%}',
+        f'{row["after"]:.2%}',
+        f'{100 * (row["after"] - row["before"]):+.2f} ({100 * low:+.2f} to {100 * high:+.2f})',
+        'yes' if row['kept'] else 'no',
+      ]
+    )
   return (
     f'recalibrated on {settings["images"]:,} training images ({settings["view"]} view), accuracy on '
-    f'{settings["held_out"]:,} others\n{columns(lines)}\n'
+    f'{settings["held_out"]:,} others; kept where the interval of the difference is above 0\n{columns(lines)}\n'
   )
