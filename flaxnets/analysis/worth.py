@@ -1,4 +1,4 @@
-"""What each channel is worth in accuracy, from a table of all subsets. NumPy only.
+"""The worth of each channel in accuracy, from a table of all subsets. NumPy only.
 
 The worth of a channel is its Shapley value (L. S. Shapley, A value for n-person games, 1953): the accuracy that it adds
 when channels arrive one after another, averaged over every order. The worths add up to the accuracy with all channels
@@ -99,15 +99,23 @@ def best_subsets(accuracy: Mapping[Subset, float]) -> list[Subset]:
   ]
 
 
-def greedy_subsets(accuracy: Accuracy, channels: int) -> list[Subset]:
-  """Of each size from 1 a good subset: the one before, and the channel that adds most to it. Not surely the best.
+def greedy_subsets(
+  accuracy: Accuracy, channels: int, prepare: Callable[[list[Subset]], Any] = lambda candidates: None
+) -> list[Subset]:
+  """A good subset of each size from 1: the one before, and the channel that adds most to it. Not always the best.
 
-  Asks for C (C + 1) / 2 subsets in place of 2^C - 1.
+  Needs C (C + 1) / 2 subsets in place of 2^C - 1.
+
+  Args:
+    accuracy: gives that of a subset.
+    channels: how many there are.
+    prepare: called with the candidates of a size before their accuracies are asked for, to evaluate them.
   """
   chosen: list[Subset] = [()]
   while len(chosen[-1]) < channels:
     left = [channel for channel in range(channels) if channel not in chosen[-1]]
     candidates = [tuple(sorted((*chosen[-1], channel))) for channel in left]
+    prepare(candidates)
     chosen.append(best_subsets({candidate: accuracy(candidate) for candidate in candidates})[0])
   return chosen[1:]
 
@@ -142,6 +150,13 @@ def _prefixes(order: np.ndarray) -> list[Subset]:
   return [tuple(sorted(order[:count].tolist())) for count in range(len(order) + 1)]
 
 
+def subsets_wanted(channels: int, *, orders: int = 30, seed: int = 0) -> list[Subset]:
+  """The subsets that `worth` needs, but the empty one: all, or those of sampled orders. Larger ones first."""
+  if channels > MAX_EXACT:
+    return subsets_needed(channels, orders=orders, seed=seed)
+  return sorted((subset for subset in _subsets(channels) if subset), key=lambda subset: (-len(subset), subset))
+
+
 def worth(table: AccuracyTable, *, orders: int = 30, seed: int = 0) -> dict[str, Any]:
   """Everything that the command prints; accuracies and worths as fractions.
 
@@ -150,7 +165,7 @@ def worth(table: AccuracyTable, *, orders: int = 30, seed: int = 0) -> dict[str,
   """
   channels, accuracy = table
   count, exact = len(channels), len(channels) <= MAX_EXACT
-  wanted = list(_subsets(count)) if exact else [*subsets_needed(count, orders=orders, seed=seed), ()]
+  wanted = [(), *subsets_wanted(count, orders=orders, seed=seed)]
   check_complete(accuracy, wanted, channels.label)
   if exact:
     worths, errors = shapley(accuracy, count), [None] * count
@@ -165,16 +180,21 @@ def worth(table: AccuracyTable, *, orders: int = 30, seed: int = 0) -> dict[str,
       {'channel': name, 'worth': float(value), 'standard_error': None if error is None else float(error)}
       for name, value, error in zip(channels.names, worths, errors, strict=True)
     ],
-    'judged': len(accuracy) - 1,
-    'best': [
-      {'size': len(subset), 'channels': channels.label(subset), 'accuracy': accuracy[subset]}
-      for subset in best_subsets(accuracy)
-    ],
+    'evaluated': len(accuracy) - 1,
+    'best': rows_of(table, best_subsets(accuracy)),
   }
 
 
+def rows_of(table: AccuracyTable, subsets: Sequence[Subset]) -> list[dict[str, Any]]:
+  """The 'size', 'channels' and 'accuracy' of some subsets."""
+  return [
+    {'size': len(subset), 'channels': table.channels.label(subset), 'accuracy': table.accuracy[subset]}
+    for subset in subsets
+  ]
+
+
 def text(result: Mapping[str, Any]) -> str:
-  """`worth` for people, in points of accuracy."""
+  """The result of `worth` as text, in points of accuracy; with 'greedy' rows added, those too."""
   how = 'exact' if result['exact'] else f'{result["orders"]} sampled orders'
   lines = [
     f'accuracy {result["none"]:.2%} with no channel (largest class), {result["full"]:.2%} with all',
@@ -187,7 +207,14 @@ def text(result: Mapping[str, Any]) -> str:
   lines.append(
     'best subset of each size:'
     if result['exact']
-    else f'best subset of each size, of the {result["judged"]:,} that were judged:'
+    else f'best subset of each size, of the {result["evaluated"]:,} that were evaluated:'
   )
-  lines += [f'  {row["size"]:{2}}  {row["accuracy"]:7.2%}  {row["channels"]}' for row in result['best']]
+  lines += [_line(row) for row in result['best']]
+  if result.get('greedy'):
+    lines.append('greedy subset of each size (the one before and the channel that adds most; not always the best):')
+    lines += [_line(row) for row in result['greedy']]
   return '\n'.join(lines)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+  return f'  {row["size"]:2}  {row["accuracy"]:7.2%}  {row["channels"]}'

@@ -106,16 +106,14 @@ class Evaluator:
 
     batch_sharding = devices.sharded(mesh)
     self._view = jax.jit(view, in_shardings=batch_sharding, out_shardings=batch_sharding)
-    if has_missing_channels or len(self.subsets) > MAX_COMPILED:
-      masked = self._compile(self._masked_logits)
-      self._functions = {subset: (masked, self._inside(subset)) for subset in self.subsets}
-    else:
-      self._functions = {subset: (self._compile(self._logits_of(subset)), None) for subset in self.subsets}
+    self._masked = has_missing_channels or len(self.subsets) > MAX_COMPILED
+    self._shared = self._compile(self._masked_logits)
+    self._functions = {} if self._masked else {each: self._compile(self._logits_of(each)) for each in self.subsets}
 
   @property
   def compilations(self) -> int:
     """How many functions are compiled for the subsets."""
-    return len({id(function) for function, _ in self._functions.values()})
+    return 1 if self._masked else len(self._functions)
 
   def _masked_logits(self, variables, inside, images, present):
     return self._model.apply(variables, images, present=present & inside)
@@ -127,8 +125,10 @@ class Evaluator:
 
     return logits
 
-  def _inside(self, subset: Subset) -> jax.Array:
-    """(C,) bool on every device: the channels of a subset."""
+  def _inside(self, subset: Subset) -> jax.Array | None:
+    """(C,) bool on every device: the channels of a subset; None where its function does not need them."""
+    if not self._masked:
+      return None
     mask = np.zeros(self._model.num_channels, bool)
     mask[list(subset)] = True
     return jax.device_put(mask, devices.replicated(self._mesh))
@@ -163,7 +163,7 @@ class Evaluator:
       variables: the network's.
       batches: this host's share, as `flaxnets.data.batches.evaluation_batches` yields them.
       batch_stats: for some subsets the 'batch_stats' to use in place of the network's (recalibrated ones).
-      subsets: which of `self.subsets` to evaluate; all of them if None.
+      subsets: which to evaluate; `self.subsets` if None. Where all share one function, any others too.
 
     Returns:
       A result for each subset, and the (n,) indices of the examples, in the order of the predictions.
@@ -171,14 +171,15 @@ class Evaluator:
     subsets = self.subsets if subsets is None else list(subsets)
     own = {subset: {**variables, 'batch_stats': stats} for subset, stats in (batch_stats or {}).items()}
     sums = {subset: self._zeros() for subset in subsets}
+    inside = {subset: self._inside(subset) for subset in subsets}
     rows, waiting = [], None
     for batch in devices.to_devices(batches, self._mesh):
       images, present = self._view({key: batch[key] for key in ('image', 'size', 'present')})
       predicted = []
       for subset in subsets:
-        function, inside = self._functions[subset]
+        function = self._shared if self._masked else self._functions[subset]
         sums[subset], classes = function(
-          own.get(subset, variables), inside, sums[subset], images, present, batch['label'], batch['mask']
+          own.get(subset, variables), inside[subset], sums[subset], images, present, batch['label'], batch['mask']
         )
         predicted.append(classes)
       # Results are fetched one batch late, so that the devices always have the next one to work on.

@@ -55,11 +55,15 @@ class SplitEvaluation:
   ):
     config = net.config
     self.net, self.source = net, experiment.open_source(config, split, root=root, classes=net.classes)
-    self.subsets = subsets_in(net, self.source, subsets) if isinstance(subsets, str) else list(subsets)
+    if isinstance(subsets, str):
+      self.subsets = subsets_in(net, self.source, subsets)
+    else:
+      self.subsets = check_available(net, self.source, subsets)
     self.mesh, self.batch_size = devices.data_mesh(), batch_size or config.evaluate.batch_size
     devices.check_batch(self.batch_size, self.mesh, '--batch_size')
     self.steps = math.ceil(len(self.source) / self.batch_size)
     self.evaluator = evaluator_of(net, self.source, self.subsets, self.mesh)
+    self.costs_by_size: dict[int, dict[str, int]] = {}
     self.variables, self.batch_stats = on_devices(net, self.subsets, net.recalibrated, self.mesh)
     self.identity = {
       'split': split,
@@ -78,7 +82,7 @@ class SplitEvaluation:
 
     Args:
       subsets: which; all if None.
-      on_batch: called for each batch of this host as it is taken.
+      on_batch: called after each batch.
 
     Returns:
       The scores as a result file holds them (fractions, not per cent), and the arrays of the .npz beside it: `id` and
@@ -98,7 +102,7 @@ class SplitEvaluation:
       label = net.channels.label(subset)
       arrays[f'prediction/{label}'] = result.predictions
       arrays[f'kernel/{label}'] = first_kernel(net.model, net.variables, subset)
-    return self._scores(len(indices), _rows(net, by_subset)), arrays
+    return self._scores(len(indices), self._rows(by_subset)), arrays
 
   def _check(self, by_subset: Mapping[Subset, SubsetResult], indices: np.ndarray) -> None:
     if not len(indices):
@@ -109,6 +113,19 @@ class SplitEvaluation:
           f'the outputs of the network on {self.net.channels.label(subset)} are not finite, so it cannot be evaluated. '
           'Take another --step, or train with a lower train.learning_rate'
         )
+
+  def _rows(self, by_subset: Mapping[Subset, SubsetResult]) -> list[dict[str, Any]]:
+    """A result file's row for each subset. Costs are counted on host 0 alone, which writes the file."""
+    net, counts, rows = self.net, {}, []
+    if jax.process_index() == 0:
+      counts = cost.of_subsets(net.model, by_subset, net.config.image_size, self.costs_by_size)
+    for subset, result in by_subset.items():
+      row = {'channels': net.channels.label(subset), 'recalibrated': subset in net.recalibrated}
+      row |= {**result.summary(), **counts.get(subset, {})}
+      if result.num_classes <= results.MAX_CLASSES_OF_MATRIX:
+        row['confusion'] = result.confusion.tolist()
+      rows.append(row)
+    return rows
 
   def _scores(self, examples: int, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     net, config = self.net, self.net.config
@@ -132,19 +149,6 @@ def evaluate(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """The scores and arrays of a network on subsets of a split; see `SplitEvaluation` and its `evaluate`."""
   return SplitEvaluation(net, subsets=subsets, split=split, root=root, batch_size=batch_size).evaluate()
-
-
-def _rows(net: Network, by_subset: Mapping[Subset, SubsetResult]) -> list[dict[str, Any]]:
-  """A result file's row for each subset. Costs are counted on host 0 alone, which writes the file."""
-  counts = cost.of_subsets(net.model, by_subset, net.config.image_size) if jax.process_index() == 0 else {}
-  rows = []
-  for subset, result in by_subset.items():
-    row = {'channels': net.channels.label(subset), 'recalibrated': subset in net.recalibrated}
-    row |= {**result.summary(), **counts.get(subset, {})}
-    if result.num_classes <= results.MAX_CLASSES_OF_MATRIX:
-      row['confusion'] = result.confusion.tolist()
-    rows.append(row)
-  return rows
 
 
 def read(
@@ -194,6 +198,15 @@ def subsets_in(net: Network, source: Source, text: str) -> list[Subset]:
   except InputError as error:
     raise InputError(f'{source.name}: {error}') from None
   return [tuple(available[index] for index in subset) for subset in subsets]
+
+
+def check_available(net: Network, source: Source, subsets: Sequence[Subset]) -> list[Subset]:
+  """The subsets as a list; InputError if the source lacks a channel of one."""
+  lacking = [channel for channel, index in enumerate(source_index_of(net, source)) if index < 0]
+  missing = [net.channels.names[channel] for channel in lacking if any(channel in subset for subset in subsets)]
+  if missing:
+    raise InputError(f'{source.name} has no channel {", ".join(missing)}; it has {", ".join(source.channels.names)}')
+  return list(subsets)
 
 
 def check_scale(

@@ -8,18 +8,15 @@ Rethinking "Batch" in BatchNorm, 2021, section 3 ("PreciseBN").
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
@@ -32,7 +29,7 @@ from flaxnets.augment.pipeline import Batch, View
 from flaxnets.channels import Subset
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
-from flaxnets.evaluation import judge
+from flaxnets.evaluation import batch_stats, judge
 from flaxnets.inference.network import Network
 from flaxnets.inference.restore import load, restore_recalibrated, weights_digest
 from flaxnets.runtime import devices
@@ -142,11 +139,11 @@ def recalibrate(
     len(source), settings['images'] + settings['held_out'], replace=False
   )
 
-  found = estimate(
+  found = batch_stats.estimate(
     net.model,
     net.variables,
     subsets,
-    replace_unreadable(judge.read(net, source, batch_size, chosen[: settings['images']]), source.name),
+    batch_stats.replace_unreadable(judge.read(net, source, batch_size, chosen[: settings['images']]), source.name),
     view_of(net, source, settings['view']),
     has_missing_channels=source.has_missing_channels,
     mesh=mesh,
@@ -154,9 +151,9 @@ def recalibrate(
   evaluator = judge.evaluator_of(net, source, subsets, mesh)
 
   def hits(statistics: Mapping[Subset, Any]) -> list[np.ndarray]:
-    variables, batch_stats = judge.on_devices(net, subsets, statistics, mesh)
+    variables, own = judge.on_devices(net, subsets, statistics, mesh)
     held_out = judge.read(net, source, batch_size, np.sort(chosen[settings['images'] :]))
-    by_subset, indices = evaluator(variables, held_out, batch_stats=batch_stats)
+    by_subset, indices = evaluator(variables, held_out, batch_stats=own)
     if not len(indices):
       raise InputError(f'{source.name}: none of {settings["held_out"]} examples held out can be read')
     return [by_subset[subset].hits for subset in subsets]
@@ -210,92 +207,6 @@ def view_of(net: Network, source: Source, view: str) -> View:
     return images, pipeline.in_order(batch['present'], order)
 
   return evaluation
-
-
-def replace_unreadable(read: Iterable[Mapping[str, np.ndarray]], name: str) -> Iterator[dict[str, np.ndarray]]:
-  """Batches in which readable examples of the same batch replace unreadable ones: in training mode every row counts."""
-  for batch in read:
-    readable = np.flatnonzero(batch['mask'])
-    if not len(readable):
-      raise InputError(f'{name}: none of {len(batch["mask"])} examples in a row can be read')
-    rows = np.where(batch['mask'], np.arange(len(batch['mask'])), np.resize(readable, len(batch['mask'])))
-    yield {key: batch[key][rows] for key in ('image', 'size', 'present')}
-
-
-def estimate(
-  model: nn.Module,
-  variables: Mapping[str, Any],
-  subsets: Sequence[Subset],
-  read: Iterable[Mapping[str, np.ndarray]],
-  view: View,
-  *,
-  has_missing_channels: bool,
-  mesh: Mesh,
-) -> dict[Subset, Any]:
-  """The BatchNorm statistics of a network over some batches, for each subset, from zero.
-
-  Every batch is normalised by its own statistics, as in training. So those of the first BatchNorm do not depend on
-  how the images are split into batches; of later ones, those of large batches are closest to what they'll be used for.
-
-  Args:
-    model: a network with BatchNorm.
-    variables: the network's.
-    subsets: which.
-    read: this host's share of batches, all of one size: 'image', 'size' and 'present'.
-    view: see `view_of`.
-    has_missing_channels: whether examples can lack channels of their own; each then counts with what it has of a
-      subset.
-    mesh: devices to spread batches over; the statistics are those of the global batch.
-
-  Returns:
-    'batch_stats' of each subset, NumPy arrays.
-  """
-  forgetful = model.clone(norm=functools.partial(model.norm, momentum=0.0))  # what remains is the batch's own
-
-  def add(subset: Subset, pooled, share, weights, images, present):
-    if has_missing_channels:
-      inside = jnp.zeros(model.num_channels, bool).at[jnp.asarray(subset)].set(True)
-      given = {'present': present & inside}
-    else:
-      images, given = images[..., jnp.asarray(subset)], {'subset': subset}
-    _, changed = forgetful.apply(
-      {**weights, 'batch_stats': pooled}, images, **given, train=True, mutable=['batch_stats']
-    )
-    return pool(pooled, changed['batch_stats'], share)
-
-  batch, whole = devices.sharded(mesh), devices.replicated(mesh)
-  see = jax.jit(view, in_shardings=(whole, batch), out_shardings=batch)
-  adds = {subset: _compiled(functools.partial(add, subset), mesh) for subset in subsets}
-  weights = jax.device_put({key: variables[key] for key in ('params', 'channel_stats')}, whole)
-  zeros = jax.tree.map(lambda value: np.zeros(value.shape, value.dtype), variables['batch_stats'])
-  pooled = {subset: jax.device_put(zeros, whole) for subset in subsets}
-  for number, arrays in enumerate(devices.to_devices(read, mesh)):
-    images, present = see(np.int32(number), arrays)
-    for subset in subsets:
-      pooled[subset] = adds[subset](pooled[subset], np.float32(1 / (number + 1)), weights, images, present)
-      # One at a time: programs that sum over CPU devices, at once, can take the very threads that each waits for.
-      jax.block_until_ready(pooled[subset])
-  return jax.device_get(pooled)
-
-
-def _compiled(add: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-  batch, whole = devices.sharded(mesh), devices.replicated(mesh)
-  return jax.jit(add, donate_argnums=0, in_shardings=(whole, whole, whole, batch, batch), out_shardings=whole)
-
-
-def pool(pooled: Mapping[str, Any], part: Mapping[str, Any], share: jax.Array) -> dict[str, Any]:
-  """Mean and variance of a union of two samples, by the law of total variance, in every layer of nested dicts.
-
-  Args:
-    pooled: 'mean' and (biased) 'var' of the one.
-    part: those of the other.
-    share: the other's share of all examples, 0..1.
-  """
-  if 'mean' not in pooled:
-    return {name: pool(pooled[name], part[name], share) for name in pooled}
-  shift = part['mean'] - pooled['mean']
-  within = (1 - share) * pooled['var'] + share * part['var']
-  return {'mean': pooled['mean'] + share * shift, 'var': within + share * (1 - share) * shift**2}
 
 
 def store(folder: pathlib.Path, step: int, statistics: Mapping[str, Any], meta: Mapping[str, Any]) -> None:

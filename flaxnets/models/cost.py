@@ -51,16 +51,24 @@ def flops(model: nn.Module, subset: Subset, image_size: int) -> int:
   return _flops(traced)
 
 
-def of_subsets(model: nn.Module, subsets: Iterable[Subset], image_size: int) -> dict[Subset, dict[str, int]]:
+def of_subsets(
+  model: nn.Module, subsets: Iterable[Subset], image_size: int, by_size: dict[int, dict[str, int]] | None = None
+) -> dict[Subset, dict[str, int]]:
   """'params', 'macs', 'mixing_macs' and 'flops' of each subset.
 
   The counts depend on the shapes in the traced program, and so on the size of a subset but not on its members. The
   network is traced once per size, which matters for hundreds of subsets.
+
+  Args:
+    model: a network of `flaxnets.models`.
+    subsets: which.
+    image_size: side of the network's input, pixels.
+    by_size: counts from earlier calls for the same model and image size, by number of channels; new ones are added.
   """
-  variables, by_size = initial_shapes(model, image_size), {}
-  counts = {}
+  by_size, counts, variables = {} if by_size is None else by_size, {}, None
   for subset in subsets:
     if len(subset) not in by_size:
+      variables = initial_shapes(model, image_size) if variables is None else variables
       traced, norm_outputs = _traced(model, variables, subset, image_size)
       by_size[len(subset)] = {
         'params': parameters(variables),

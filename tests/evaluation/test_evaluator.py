@@ -8,6 +8,7 @@ from sklearn import metrics as sklearn_metrics
 from flaxnets.channels import ChannelSet
 from flaxnets.data.batches import evaluation_batches
 from flaxnets.data.source import ArraySource
+from flaxnets.evaluation import evaluator as evaluator_module
 from flaxnets.evaluation import logit_metrics
 from flaxnets.evaluation.evaluator import Evaluator
 from flaxnets.evaluation.logit_metrics import TOP
@@ -62,7 +63,7 @@ def test_evaluation_needs_no_communication_between_devices(network, mesh8):
     mesh=mesh8,
   )
   shapes = (jnp.zeros((16, 12, 12, 3)), jnp.ones((16, 3), bool), jnp.zeros(16, jnp.int32), jnp.ones(16, bool))
-  function, _ = evaluator._functions[(0, 2)]
+  function = evaluator._functions[(0, 2)]
   program = function.lower(variables, None, evaluator._zeros(), *shapes).compile().as_text()
   assert 'all-' not in program and 'collective-' not in program
 
@@ -197,6 +198,36 @@ def test_a_subset_may_have_batch_statistics_of_its_own(network, mesh8):
   logits = direct((model, {**variables, 'batch_stats': other}), images[..., [1]], subset=(1,))
   np.testing.assert_array_equal(judged[(1,)].predictions, logits.argmax(-1))
   assert judged[(1,)].loss != pytest.approx(plain[(1,)].loss, rel=1e-3)
+
+
+@pytest.mark.parametrize('stem', [('dynamic', 'linear'), ('conv', 'gray')])
+def test_one_function_for_many_subsets_gives_the_numbers_of_one_for_each(network, mesh8, monkeypatch, stem):
+  model, variables = network
+  model = model.clone(stem=stem[0], completion=stem[1])
+  if stem[0] == 'conv':
+    statistics = {'stem': {'standardize': variables['channel_stats']['stem']['standardize']}}
+    variables = {**variables, 'channel_stats': statistics}
+  source, _ = source_of(50)
+  each, _ = judge((model, variables), source, mesh8)
+  monkeypatch.setattr(evaluator_module, 'MAX_COMPILED', 2)
+  together, _ = judge((model, variables), source, mesh8)
+  for subset, result in each.items():
+    np.testing.assert_array_equal(together[subset].predictions, result.predictions)
+    expected, found = result.values, together[subset].values
+    assert {name: found[name] for name in ('loss', 'top5', 'ece')} == pytest.approx(
+      {name: expected[name] for name in ('loss', 'top5', 'ece')}, abs=1e-4
+    )
+
+
+def test_beyond_32_subsets_one_function_is_compiled(mesh1):
+  model = tiny(CLASSES)[0].clone(num_channels=6)
+  subsets = ChannelSet.of('ABCDEF').subsets('all')
+  options = {'source_index': range(6), 'image_size': 12, 'resize': 1.0, 'fill': np.zeros(6), 'mesh': mesh1}
+  counts = [
+    Evaluator(model, subsets[:count], has_missing_channels=missing, **options).compilations
+    for count, missing in ((32, False), (33, False), (63, False), (32, True))
+  ]
+  assert counts == [32, 1, 1, 1]
 
 
 def test_a_call_may_ask_for_some_of_the_subsets(network, mesh1):

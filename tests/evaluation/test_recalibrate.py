@@ -19,7 +19,7 @@ from flaxnets.cli import evaluate
 from flaxnets.data import synthetic
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
-from flaxnets.evaluation import recalibrate
+from flaxnets.evaluation import batch_stats, recalibrate
 from flaxnets.nn.dynamic_conv import DynamicConv
 from flaxnets.training import loop
 from tests.networks import tiny
@@ -51,7 +51,7 @@ def test_pooled_parts_are_the_statistics_of_the_whole(sizes, seed):
   for part in parts:
     count += len(part)
     measured = {'layer': {'norm': {'mean': part.mean(0), 'var': part.var(0)}}}
-    pooled = recalibrate.pool(pooled, measured, len(part) / count)
+    pooled = batch_stats.pool(pooled, measured, len(part) / count)
   whole = np.concatenate(parts)
   np.testing.assert_allclose(pooled['layer']['norm']['mean'], whole.mean(0), atol=1e-9)
   np.testing.assert_allclose(pooled['layer']['norm']['var'], whole.var(0), atol=1e-9)
@@ -73,7 +73,7 @@ def estimate(images, batch_size, mesh, subsets=SUBSETS, present=None):
       rows = slice(start, start + batch_size)
       yield {'image': images[rows], 'present': present[rows], 'size': np.full((batch_size, 2), 12, np.int32)}
 
-  return recalibrate.estimate(
+  return batch_stats.estimate(
     model,
     variables,
     subsets,
@@ -135,12 +135,12 @@ def test_another_of_the_batch_stands_in_for_an_unreadable_image():
     'label': np.arange(6),
     'mask': np.array([True, False, True, True, False, True]),
   }
-  given_on = list(recalibrate.replace_unreadable([batch], 'data'))[0]
+  given_on = list(batch_stats.replace_unreadable([batch], 'data'))[0]
   assert set(given_on) == {'image', 'size', 'present'}
   assert given_on['image'][[0, 2, 3, 5]].tolist() == [0, 2, 3, 5]
   assert set(given_on['image'][[1, 4]].tolist()) <= {0, 2, 3, 5}
   with pytest.raises(InputError, match='data: none of 6 examples in a row can be read'):
-    list(recalibrate.replace_unreadable([{**batch, 'mask': np.zeros(6, bool)}], 'data'))
+    list(batch_stats.replace_unreadable([{**batch, 'mask': np.zeros(6, bool)}], 'data'))
 
 
 @pytest.mark.parametrize(
