@@ -108,7 +108,7 @@ def plan(examples: int, images: int, batch_size: int, view: str, mesh: Mesh) -> 
   if not batch_size or not held_out:
     raise InputError(
       f'{images} training images to recalibrate on and {held_out} others to decide are too few for '
-      f'{mesh.size} devices; it takes {mesh.size} and 1 at least'
+      f'{mesh.size} devices; at least {mesh.size} and 1 are needed'
     )
   return {
     'view': view,
@@ -183,7 +183,7 @@ def row_of(label: str, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
 
 
 def view_of(net: Network, source: Source, view: str) -> View:
-  """What the network sees of a batch of the source: (number, batch) to raw images (B, S, S, C) and a mask (B, C)."""
+  """The network's view of the source: a function of (number, batch) to raw images (B, S, S, C) and a mask (B, C)."""
   order, config = source.channels.order(net.channels.names), net.config
   if view == 'training':
     fields = configs.to_json(config)
@@ -192,7 +192,7 @@ def view_of(net: Network, source: Source, view: str) -> View:
 
     def training(number: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
       images, present = seen(number, batch)
-      return images, present[:, 0]  # the one pass that there is without sampling
+      return images, present[:, 0]  # without sampling there is one pass
 
     return training
 
@@ -210,7 +210,7 @@ def view_of(net: Network, source: Source, view: str) -> View:
 
 
 def store(folder: pathlib.Path, step: int, statistics: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-  """Writes DIR/recalibrated, digests with it, in the place of what was there; to be called by all hosts."""
+  """Replaces DIR/recalibrated, with digests. To be called by all hosts."""
   path = folder / 'recalibrated'
   if jax.process_index() == 0:
     shutil.rmtree(path, ignore_errors=True)

@@ -1,9 +1,9 @@
-"""What a network costs on each subset of channels: parameters, MACs (the paper's count) and FLOPs (XLA's).
+"""The cost of a network on each subset of channels: parameters, MACs (the paper's count) and FLOPs (XLA's).
 
 The two counts are different things. MACs: multiply-accumulates of convolutions and matrix products, taps on padding
 included, biases left out, and one for every output element of a norm layer and of global average pooling. FLOPs:
-what XLA's cost analysis says of the lowered program: two for a multiply-accumulate, taps on padding left out, all
-elementwise work included, and so standardising the input and mixing the kernel too.
+XLA's cost analysis of the lowered program: two for a multiply-accumulate, taps on padding left out, all elementwise
+work included, so also standardising the input and mixing the kernel.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def initial_shapes(model: nn.Module, image_size: int) -> Any:
 
 
 def parameters(variables: Any) -> int:
-  """How many trained numbers there are."""
+  """The number of trained values."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables['params']))
 
 
@@ -111,9 +111,9 @@ def _images(subset: Subset, image_size: int) -> jax.ShapeDtypeStruct:
 
 
 def _count_products(jaxpr: Any, counts: collections.Counter[str], mixing: bool, times: int = 1) -> None:
-  """Adds up convolutions and matrix products, into 'mixing_macs' for those under the scope that DynamicConv names.
+  """Adds up convolutions and matrix products, into 'mixing_macs' for those under DynamicConv's scope MIXING.
 
-  The body of a scan counts as often as it runs; that of a while loop, which cannot be known, once.
+  The body of a scan counts as often as it runs. The body of a while loop counts once: its number of runs is unknown.
   """
   for equation in jaxpr.eqns:
     inside = mixing or MIXING in str(equation.source_info.name_stack).split('/')

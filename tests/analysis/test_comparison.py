@@ -30,5 +30,5 @@ def test_regret_is_the_experts_accuracy_minus_ours_and_none_without_an_expert():
 def test_seeds_are_averaged_image_by_image_and_other_images_are_refused():
   mean = comparison.mean_of([Hits(IDS, {'R': hits(20), 'G': hits(1)}), Hits(IDS, {'R': hits(40)})])
   assert list(mean.hits) == ['R'] and mean.hits['R'].sum() == 30 and mean.hits['R'][30] == 0.5
-  with pytest.raises(InputError, match='judged on different images'):
+  with pytest.raises(InputError, match='evaluated on different images'):
     comparison.mean_of([Hits(IDS, {'R': hits(20)}), Hits(IDS[::-1], {'R': hits(20)})])
