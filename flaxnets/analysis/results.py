@@ -27,7 +27,7 @@ from flaxnets.runtime import atomic
 
 MAX_CLASSES_OF_MATRIX = 100  # the JSON holds confusion matrices of up to this many classes; `confusion` gives all
 # The fields that say what was evaluated. Files that agree in them, and in their examples, are one evaluation.
-IDENTITY = ('split', 'root', 'step', 'recalibrated', 'weights', 'commit', 'versions')
+IDENTITY = ('split', 'root', 'step', 'recalibrated', 'recalibration', 'weights', 'commit', 'versions')
 
 _UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile)
 

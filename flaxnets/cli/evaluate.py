@@ -5,6 +5,7 @@ flaxnets eval --workdir=runs/demo [--subsets='RGB;singles'] [--split=test]
 
 from __future__ import annotations
 
+import pathlib
 import shlex
 from collections.abc import Sequence
 
@@ -93,11 +94,14 @@ def run(
 
   from flaxnets.evaluation import incremental
   from flaxnets.evaluation.judge import SplitEvaluation, table
-  from flaxnets.inference.restore import load
+  from flaxnets.inference.restore import load, restore_recalibrated
 
   net = load(workdir, step, recalibrated=recalibrated)
   evaluation = SplitEvaluation(net, subsets=subsets, split=split, root=root, batch_size=batch_size)
-  evaluation.identity['recalibrated'] = recalibrated  # also where it is kept for no subset
+  if recalibrated:
+    stored = restore_recalibrated(pathlib.Path(workdir), net)
+    # Also where the statistics are kept for no subset; and results of other settings are other results.
+    evaluation.identity |= {'recalibrated': True, 'recalibration': stored[1]['settings'] if stored else None}
   count = len(evaluation.subsets)
   incremental.announce(
     f'evaluating {count} subset{"s" * (count != 1)}; compiling {incremental.functions(evaluation, count)}'
@@ -113,6 +117,7 @@ def run(
     print(table(scores))
     print(f'written to {incremental.write(scores, arrays, workdir)}')
     if len(net.channels) > 1 and not net.config.train.subset and not recalibrated:
-      others = [f'--{name}={value}' for name, value in (('split', split), ('root', root)) if value not in ('', 'test')]
-      print(f'next: {shlex.join(["flaxnets", "worth", *others, str(workdir)])} tells what each channel is worth')
+      options = [('--split', split, 'test'), ('--root', root, ''), ('--step', step, 'best')]
+      others = [f'{name}={value}' for name, value, default in options if value != default]
+      print(f'next: {shlex.join(["flaxnets", "worth", *others, str(workdir)])} attributes the accuracy to channels')
   return 0

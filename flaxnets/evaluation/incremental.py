@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
+import numpy as np
 from tqdm import tqdm
 
 from flaxnets.analysis import results
@@ -43,12 +45,14 @@ def evaluate_missing(
     announce(f'evaluating {len(missing)} subsets{known}; compiling {functions(evaluation, len(missing))}')
   with progress(len(chunks) * evaluation.steps, f'{len(missing)} subsets') as bar:
     for chunk in chunks:
-      write(*evaluation.evaluate(chunk, on_batch=bar.update), folder)
+      scores, arrays = evaluation.evaluate(chunk, on_batch=bar.update)
+      if jax.process_index() == 0:
+        write(scores, arrays, folder)
   identity = evaluation.identity
   return results.result_path(folder, identity['split'], identity['root'], identity['recalibrated'])
 
 
-def write(scores, arrays, folder: str | os.PathLike[str]) -> pathlib.Path:
+def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: str | os.PathLike[str]) -> pathlib.Path:
   """`results.write`, with an InputError where the folder cannot be written."""
   try:
     return results.write(scores, arrays, pathlib.Path(folder))

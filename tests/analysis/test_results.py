@@ -72,7 +72,14 @@ def test_subsets_evaluated_later_join_those_before_larger_ones_first(folder):
 
 @pytest.mark.parametrize(
   'change',
-  [{'step': 9}, {'weights': 'other'}, {'commit': 'other'}, {'versions': {'jax': '2'}}, {'ids': IDS[:9]}],
+  [
+    {'step': 9},
+    {'weights': 'other'},
+    {'commit': 'other'},
+    {'versions': {'jax': '2'}},
+    {'recalibration': {'images': 9}},
+    {'ids': IDS[:9]},
+  ],
   ids=lambda change: next(iter(change)),
 )
 def test_another_evaluation_of_the_same_data_keeps_the_older_file_under_its_step(folder, change):

@@ -98,7 +98,7 @@ def test_an_evaluation_of_fewer_subsets_joins_the_fuller_file(run, capsys):
   evaluate.run(run, subsets='RGB;R')
   said = capsys.readouterr()
   assert 'evaluating 2 subsets; compiling 2 functions' in said.err
-  assert said.out.splitlines()[-1] == f'next: flaxnets worth {run} tells what each channel is worth'
+  assert said.out.splitlines()[-1] == f'next: flaxnets worth {run} attributes the accuracy to channels'
   evaluate.run(run, subsets='G')
   assert evaluated(run) == ['RGB', 'R', 'G']
   evaluate.run(run, subsets='B', step='2')
