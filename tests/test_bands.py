@@ -194,10 +194,10 @@ def test_kernels_and_features_belong_to_the_logits(net, images):
   np.testing.assert_array_equal(net.kernels(), net.variables['params']['stem']['conv']['kernel'])
 
 
-def test_a_network_whose_outputs_are_no_numbers_judges_nothing(run):
+def test_a_network_whose_outputs_are_not_finite_is_not_evaluated(run):
   broken = flaxnets.load(run)
   broken.variables['params']['head']['dense']['bias'] = np.full(3, np.nan, np.float32)
-  with pytest.raises(InputError, match='the network has outputs on B08 that are not finite'):
+  with pytest.raises(InputError, match='the outputs of the network on B08 are not finite'):
     judge.evaluate(broken, subsets='B08')
 
 

@@ -70,7 +70,8 @@ def model(config):
 def test_a_training_step_lowers(config, dtype, model, mesh1):
   optimizer = optax.sgd(0.1, momentum=0.9)
   state = jax.eval_shape(lambda v: initial_state(v, optimizer, ema=True), cost.initial_shapes(model, SIDE))
-  view = experiment.training_view_of(config, (0, 1, 2), CANVAS, FILL)
+  statistics = {'mean': FILL, 'std': np.ones(3, np.float32)}
+  view = experiment.training_view_of(config, (0, 1, 2), CANVAS, statistics)
   step = make_train_step(model, optimizer, optax.constant_schedule(0.1), mesh1, view, masked=True, ema=0.9)
   check(lower(step, state, canvases()), dtype)
 
@@ -91,9 +92,10 @@ def test_evaluation_lowers(dtype, model, mesh1, missing):
   seen = {key: batch[key] for key in ('image', 'size', 'present')}
   lower(evaluator._view, seen)
   images, present = jax.eval_shape(evaluator._view, seen)
-  variables, tally = cost.initial_shapes(model, SIDE), evaluator._empty_tally()
-  judge = evaluator._judges[0, 2]
-  check(lower(judge, variables, tally, images, present, batch['label'], shape(BATCH, dtype=bool)), dtype)
+  variables, sums = cost.initial_shapes(model, SIDE), evaluator._zeros()
+  function = evaluator._shared if missing else evaluator._functions[0, 2]
+  inside = shape(3, dtype=bool) if missing else None
+  check(lower(function, variables, inside, sums, images, present, batch['label'], shape(BATCH, dtype=bool)), dtype)
 
 
 @pytest.mark.parametrize('missing', [False, True], ids=['subset', 'mask'])

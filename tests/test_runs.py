@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 
 import flaxnets
-from flaxnets.analysis import results
 from flaxnets.cli import evaluate
 from flaxnets.data import synthetic
 from flaxnets.errors import InputError
@@ -85,22 +84,6 @@ def test_numbers_out_of_range_are_refused_before_anything_is_written(tmp_path, f
   assert not (tmp_path / 'w').exists()
 
 
-@pytest.mark.parametrize(
-  ('split', 'name'),
-  [
-    ('test', 'test'),
-    ('test5k.txt', 'test5k'),
-    ('site1/test', 'site1_test'),
-    ('test.v1', 'test.v1'),
-    ('test.npz', 'test'),
-    ('/data/splits/tune.txt', 'tune'),
-    ('train[90%:]', 'train_90___'),
-  ],
-)
-def test_scores_of_different_splits_lie_in_different_files(split, name):
-  assert results.file_stem(split) == name
-
-
 def test_another_config_in_the_same_folder_is_refused_by_field(run):
   with pytest.raises(InputError, match='seed is 0 there and 1 here; train.learning_rate is 0.1 there and 0.2 here'):
     loop.Trainer(small_config(**{'train.learning_rate': 0.2, 'seed': 1}), run)
@@ -133,6 +116,7 @@ def test_evaluation_judges_every_subset_and_writes_what_the_design_says(run, cap
     for name in ('accuracy', 'precision', 'recall', 'f1'):
       assert row[f'{name}_low'] <= row[name] <= row[f'{name}_high']
     assert np.sum(row['confusion']) == 52
+    assert 0 <= row['ece'] <= 1 and sum(each['count'] for each in row['calibration']) == 52
   arrays = np.load(run / 'eval' / 'test.npz')
   assert arrays['id'][0] == 'test[0]' and arrays['prediction/RG'].shape == (52,)
   assert arrays['kernel/RG'].shape == (7, 7, 2, 8)

@@ -1,7 +1,7 @@
 """Runs compared on the same images: accuracies, regrets and paired differences. NumPy only.
 
-A paired difference is the mean over images of one run's hit minus another's. Its interval speaks of other images, not
-of other seeds; see `flaxnets.analysis.intervals.difference_interval`.
+A paired difference is the mean over images of one run's hit minus another's. Its interval covers the choice of images,
+not of seeds; see `flaxnets.analysis.intervals.difference_interval`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from flaxnets.errors import InputError
 
 
 def mean_of(several: Sequence[Hits]) -> Hits:
-  """Several seeds as one, on the subsets that all were judged on.
+  """The mean hits of several seeds, on the subsets that all were evaluated on.
 
   Raises:
-    InputError: if they were judged on different images.
+    InputError: if they were evaluated on different images.
   """
   for other in several[1:]:
     _check_same_images(several[0], other)
@@ -29,20 +29,20 @@ def mean_of(several: Sequence[Hits]) -> Hits:
 
 
 def compared(ours: Hits, experts: Mapping[str, Hits], reference: Hits | None) -> dict[str, Any]:
-  """What a row of the table says of accuracy; fractions.
+  """The accuracies and differences in a row of a study's table; fractions.
 
   Args:
     ours: the run, or its seeds as one.
-    experts: for labels of subsets the expert, which was judged on that subset.
+    experts: by the subset's label, the expert for that subset.
     reference: the run that differences are taken to (ours minus its), or None.
 
   Returns:
     'accuracy', 'interval', 'regret' and 'difference' with their intervals, each a mapping from label; 'mean_accuracy',
-    'worst_subset', 'mean_regret', 'max_regret', 'mean_difference' over those that are known; None where there is
-    nothing to compare with. Regret is the expert's accuracy minus ours.
+    'worst_subset', 'mean_regret', 'max_regret', 'mean_difference' over the subsets where both are known; None where
+    there is nothing to compare with. Regret is the expert's accuracy minus ours.
 
   Raises:
-    InputError: if they were judged on different images.
+    InputError: if they were evaluated on different images.
   """
   accuracy = {label: float(hits.mean()) for label, hits in ours.hits.items()}
   row: dict[str, Any] = {
@@ -77,6 +77,6 @@ def _differences(one: Hits, other: Hits, label: str) -> np.ndarray:
 def _check_same_images(one: Hits, other: Hits) -> None:
   if not np.array_equal(one.ids, other.ids):
     raise InputError(
-      f'runs judged on different images ({one.ids[0]} ... and {other.ids[0]} ...) cannot be '
-      'compared; judge all on the same split'
+      f'runs evaluated on different images ({one.ids[0]} ... and {other.ids[0]} ...) cannot be '
+      'compared; evaluate all on the same split'
     )

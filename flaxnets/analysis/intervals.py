@@ -49,7 +49,7 @@ def difference_interval(differences: np.ndarray) -> tuple[float, float]:
     differences: (n,) in -1..1, n at least 1: one classifier's hit minus the other's on each image.
 
   Returns:
-    The ends of the interval, in -1..1, with the mean between them.
+    The ends of the interval, in -1..1. The mean lies between them.
   """
   count = len(differences) + 2
   mean = differences.sum() / count

@@ -1,4 +1,4 @@
-"""Everything that a confusion matrix tells. NumPy only.
+"""Metrics of a confusion matrix, with intervals. NumPy only.
 
 A confusion matrix is (K, K): rows are the true classes, columns the predicted ones, entries count examples.
 """
@@ -23,6 +23,12 @@ class Scores(NamedTuple):
   f1: np.ndarray | float
 
 
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+  """The (K, K) int64 confusion matrix of (n,) true and predicted classes in 0 .. K - 1."""
+  cells = np.asarray(labels, np.int64) * num_classes + predictions
+  return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
 def accuracy(confusion: np.ndarray) -> float:
   """The share of examples on the diagonal."""
   confusion = _checked(confusion)
@@ -44,22 +50,22 @@ def bootstrap_macro(confusion: np.ndarray, *, samples: int = 1000, seed: int = 0
   """95 % bootstrap intervals of the macro scores.
 
   Percentile intervals (B. Efron, R. Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13), moved by
-  the bootstrap's estimate of bias (ch. 10): with few examples a class, samples miss whole classes, and
-  unmoved intervals lie too low, even below the score itself. With many, the move is next to nothing. Drawing
-  N examples with replacement is one multinomial draw over the matrix's cells, so the matrix is enough. The
-  intervals speak of other test examples, not of another training run; where all are right they have no width.
+  the bootstrap's estimate of bias (ch. 10). With few examples per class, samples miss entire classes, and the
+  uncorrected interval lies too low, even below the score itself. With many, the correction vanishes. Drawing N
+  examples with replacement is one multinomial draw over the matrix's cells, so the matrix is enough. The interval
+  covers the choice of test examples, not of a training run. Where every example is correct it has no width.
 
   Args:
     confusion: (K, K).
-    samples: how many matrices to draw, at least 1.
-    seed: of the draw.
+    samples: number of matrices to draw, at least 1.
+    seed: of the draws.
 
   Returns:
     The low ends and the high ends, in 0..1, around the scores of `macro`.
   """
   confusion = _checked(confusion)
   if samples < 1:
-    raise InputError(f'a bootstrap of {samples} samples tells nothing; 1000 is usual')
+    raise InputError(f'a bootstrap of {samples} samples is not possible; 1000 is usual')
   truth, predicted = np.nonzero(confusion)  # row by row, so `truth` is in order
   counts = confusion[truth, predicted]
   random, examples = np.random.default_rng(seed), int(counts.sum())
@@ -87,7 +93,7 @@ def summary(confusion: np.ndarray, *, bootstrap: int = 1000, seed: int = 0) -> d
     'accuracy', 'precision', 'recall', 'f1', and each of them with '_low' and '_high' after it.
 
   Raises:
-    InputError: for a matrix that is not square, is empty, or holds anything but whole numbers from 0.
+    InputError: for a matrix that is not square, is empty, or holds anything but counts from 0.
   """
   confusion = _checked(confusion)
   values = {'accuracy': accuracy(confusion), **macro(confusion)._asdict()}
@@ -107,7 +113,7 @@ def _checked(confusion: np.ndarray) -> np.ndarray:
   if confusion.ndim != 2 or confusion.shape[0] != confusion.shape[1]:
     raise InputError(f'a confusion matrix is square, but this one is {confusion.shape}')
   if (confusion < 0).any() or (confusion % 1 != 0).any():
-    raise InputError('a confusion matrix counts examples, but this one has negative or broken numbers')
+    raise InputError('a confusion matrix counts examples, but this one has negative or fractional numbers')
   if not confusion.any():
     raise InputError(f'this confusion matrix of {len(confusion)} classes is empty; no example was evaluated')
   return confusion.astype(np.int64)
@@ -119,13 +125,13 @@ def _scores(hits: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> Scores
 
 
 def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-  return part / np.maximum(whole, 1)  # the part is 0 where the whole is
+  return part / np.maximum(whole, 1)  # 0 / 0 counts as 0
 
 
 def _marginals(
   cells: np.ndarray, truth: np.ndarray, predicted: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Hits, row sums and column sums, each (samples, K), from (samples, cells) counts and the cells' places."""
+  """Hits, row sums and column sums, each (samples, K), from (samples, cells) counts and the cells' classes."""
   hits = np.zeros((len(cells), classes), np.int64)
   diagonal = truth == predicted
   hits[:, truth[diagonal]] = cells[:, diagonal]

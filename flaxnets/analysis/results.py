@@ -1,19 +1,35 @@
-"""The result files of a run, DIR/eval/*.json and the .npz beside each. The only file that knows their format."""
+"""The result files of a run, DIR/eval/*.json and the .npz beside each. The only file that knows their format.
+
+A file is named after what was evaluated, <split>[-<root's last part>][-recalibrated].json, and never takes the place of
+another evaluation's file. A file of another split or root with the same name stays, and the new one gets a number. A
+file of the same split and root, but of another step, other weights, another version of flaxnets or other examples, is
+renamed after its step. A file of the very same evaluation keeps its subsets, and the new ones join them.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
+import os
 import pathlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from flaxnets.analysis import metrics
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
+
+MAX_CLASSES_OF_MATRIX = 100  # the JSON holds confusion matrices of up to this many classes; `confusion` gives all
+# The fields that say what was evaluated. Files that agree in them, and in their examples, are one evaluation.
+IDENTITY = ('split', 'root', 'step', 'recalibrated', 'recalibration', 'weights', 'commit', 'versions')
+
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +53,144 @@ class AccuracyTable(NamedTuple):
   accuracy: dict[Subset, float]
 
 
-def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: pathlib.Path, name: str) -> pathlib.Path:
-  """Writes eval/<name>.json and .npz into a run's folder, each atomically; returns the JSON's path."""
-  folder = folder / 'eval'
-  folder.mkdir(exist_ok=True)
-  path = folder / f'{name}.json'
-  with atomic.replacing(folder / f'{name}.npz') as beside:
+def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: pathlib.Path) -> pathlib.Path:
+  """Writes a result into a run's folder, JSON and .npz, each atomically; see the top of this file for their name.
+
+  Args:
+    scores: as `flaxnets.evaluation.judge` returns them, with 'split' and 'root'.
+    arrays: for the .npz.
+    folder: of the run.
+
+  Returns:
+    The JSON's path.
+  """
+  path = result_path(folder, scores['split'], scores.get('root', ''), bool(scores.get('recalibrated')))
+  path.parent.mkdir(exist_ok=True)
+  earlier = _read_json(path)
+  if earlier:
+    merged = _merged(path, earlier, scores, arrays)
+    if merged is None:
+      _rename_after_step(path, earlier)
+    else:
+      scores, arrays = merged
+  with atomic.replacing(path.with_suffix('.npz')) as beside:
     np.savez_compressed(beside, **arrays)
   atomic.write_text(path, json.dumps(scores) + '\n')
   return path
+
+
+def result_path(folder: str | pathlib.Path, split: str, root: str = '', recalibrated: bool = False) -> pathlib.Path:
+  """Where a run's result for a split is, or will be written.
+
+  Args:
+    folder: of the run.
+    split: as in the result file.
+    root: folder or file of the split; '' for that of the run's config.
+    recalibrated: whether recalibrated statistics were used.
+  """
+  folder = pathlib.Path(folder)
+  default = str(_read_json(folder / 'config.json').get('data', {}).get('root', ''))
+  other_root = bool(root) and not _same_root(root, default)
+  parts = [split, *([pathlib.PurePath(root).name] if other_root else [])]
+  stem = '-'.join(map(file_stem, parts)) + ('-recalibrated' if recalibrated else '')
+  for number in itertools.count(1):
+    path = folder / 'eval' / (f'{stem}-{number}.json' if number > 1 else f'{stem}.json')
+    scores = _read_json(path)  # empty for a file that does not exist or is corrupt, which may be replaced
+    if (
+      not scores
+      or scores.get('split', split) == split
+      and (_same_root(scores['root'], root or default) if 'root' in scores else not other_root)
+    ):
+      return path
+  raise AssertionError('unreachable')
+
+
+def labels_done(folder: str | pathlib.Path, identity: Mapping[str, Any]) -> set[str]:
+  """The labels of the subsets that a run's result file of the very same evaluation holds already.
+
+  Args:
+    folder: of the run.
+    identity: the fields IDENTITY of the evaluation.
+  """
+  path = result_path(folder, identity['split'], identity['root'], identity['recalibrated'])
+  scores = _read_json(path)
+  if not scores or not _same_evaluation(scores, identity):
+    return set()
+  try:
+    with _arrays(path) as arrays:
+      return {row['channels'] for row in scores['subsets'] if f'prediction/{row["channels"]}' in arrays}
+  except _UNREADABLE:
+    return set()
+
+
+def absolute_root(root: str) -> str:
+  """A data root as result files hold it: an absolute path, or as it is where it is a URL or ''."""
+  return str(pathlib.Path(root).resolve()) if root and '://' not in root else root
+
+
+def _same_root(stored: str, wanted: str) -> bool:
+  if absolute_root(stored) == absolute_root(wanted):
+    return True
+  if not stored or not wanted or '://' in wanted or os.path.isabs(wanted):
+    return False
+  # A relative root of a config, in a process that was started in another folder than the one that evaluated.
+  parts = pathlib.PurePath(wanted).parts
+  return pathlib.PurePath(stored).parts[-len(parts) :] == parts
+
+
+def _same_evaluation(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+  return all(one.get(key) == other.get(key) for key in IDENTITY)
+
+
+def _merged(
+  path: pathlib.Path, earlier: Mapping[str, Any], scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+  """The scores and arrays with the subsets of an earlier file added; None if that is of another evaluation."""
+  if not _same_evaluation(earlier, scores):
+    return None
+  new = {row['channels'] for row in scores['subsets']}
+  try:
+    with _arrays(path) as stored:
+      if not all(np.array_equal(stored[key], arrays[key]) for key in ('id', 'label')):
+        return None
+      kept = [row for row in earlier['subsets'] if row['channels'] not in new]
+      names = [name for name in stored if name.partition('/')[2] in {row['channels'] for row in kept}]
+      kept_arrays = {name: stored[name] for name in names}
+    channels = ChannelSet(tuple(scores['channels']))
+    rows = sorted([*kept, *scores['subsets']], key=lambda row: _larger_first(channels.subset(row['channels'])))
+  except _UNREADABLE:
+    return None
+  return {**scores, 'subsets': rows}, {**arrays, **kept_arrays}
+
+
+def _larger_first(subset: Subset) -> tuple[int, Subset]:
+  return -len(subset), subset
+
+
+def _rename_after_step(path: pathlib.Path, scores: Mapping[str, Any]) -> None:
+  """Renames a result file and its .npz to <stem>-step<step>, with a number where that name is taken."""
+  stem = f'{path.stem}-step{scores.get("step")}'
+  names = (f'{stem}-{number}' if number > 1 else stem for number in itertools.count(1))
+  free = next(name for name in names if not any(path.with_name(name + end).exists() for end in ('.json', '.npz')))
+  if path.with_suffix('.npz').exists():
+    os.replace(path.with_suffix('.npz'), path.with_name(free + '.npz'))
+  os.replace(path, path.with_name(free + '.json'))
+
+
+@contextlib.contextmanager
+def _arrays(path: pathlib.Path) -> Iterator[Any]:
+  """The .npz beside a result's JSON; the file is closed also where NumPy cannot read it."""
+  with path.with_suffix('.npz').open('rb') as file, np.load(file) as arrays:
+    yield arrays
+
+
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
+  """An object in a file; an empty one if the file does not exist or is corrupt."""
+  try:
+    found = json.loads(path.read_text())
+  except (OSError, ValueError):
+    return {}
+  return found if isinstance(found, dict) else {}
 
 
 def file_stem(split: str) -> str:
@@ -67,11 +212,11 @@ def read_hits(path: pathlib.Path) -> tuple[dict[str, Any], Hits]:
   """
   try:
     scores = json.loads(path.read_text())
-    with path.with_suffix('.npz').open('rb') as file, np.load(file) as arrays:
+    with _arrays(path) as arrays:
       labels = [row['channels'] for row in scores['subsets']]
       hits = {_shared(label): (arrays[f'prediction/{label}'] == arrays['label']).astype(float) for label in labels}
       return scores, Hits(arrays['id'], hits)
-  except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+  except _UNREADABLE as error:
     raise InputError(f'{path} or the .npz beside it cannot be read ({error}); evaluate the run again') from None
 
 
@@ -81,19 +226,56 @@ def _shared(label: str) -> str:
   return ''.join(names) if all(len(name) == 1 for name in names) else label
 
 
+def confusion(path: str | pathlib.Path, label: str) -> np.ndarray:
+  """The (K, K) confusion matrix of a subset in a result file, rows are the true classes.
+
+  Args:
+    path: of the JSON.
+    label: the subset's label, 'channels' in its row.
+
+  Raises:
+    InputError: if the file or the .npz beside it cannot be read, or the subset is not in it.
+  """
+  path = pathlib.Path(path)
+  try:
+    scores = json.loads(path.read_text())
+    rows = {row['channels']: row for row in scores['subsets']}
+    if label not in rows:
+      raise InputError(f'{path} has no subset {label!r}; it has {", ".join(rows)}')
+    if 'confusion' in rows[label]:
+      return np.asarray(rows[label]['confusion'], np.int64)
+    with _arrays(path) as arrays:
+      return metrics.confusion_matrix(arrays['label'], arrays[f'prediction/{label}'], len(scores['classes']))
+  except InputError:
+    raise
+  except _UNREADABLE as error:
+    raise InputError(f'{path} or the .npz beside it cannot be read ({error}); evaluate the run again') from None
+
+
 def read_accuracies(path: str | pathlib.Path) -> AccuracyTable:
   """The accuracy table of a result file.
 
   Raises:
     InputError: if it cannot be read or is not a result file.
   """
+  path = pathlib.Path(path)
   try:
-    scores = json.loads(pathlib.Path(path).read_text())
+    scores = json.loads(path.read_text())
     channels, rows = ChannelSet(tuple(scores['channels'])), scores['subsets']
     accuracy = {channels.subset(row['channels']): float(row['accuracy']) for row in rows}
-    examples = np.asarray(rows[0]['confusion']).sum(axis=1)
+    examples = _examples_per_class(path, rows)
   except OSError as error:
-    raise InputError(f'{path} cannot be read ({error.strerror}); flaxnets eval writes DIR/eval/test.json') from None
-  except (ValueError, KeyError, TypeError, IndexError):
+    raise InputError(
+      f'{error.filename or path} cannot be read ({error.strerror}); flaxnets eval writes DIR/eval/test.json'
+    ) from None
+  except (ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile):
     raise InputError(f'{path} is not a result file of flaxnets eval; evaluate the run again') from None
   return AccuracyTable(channels, {(): float(examples.max() / examples.sum()), **accuracy})
+
+
+def _examples_per_class(path: pathlib.Path, rows: list[dict[str, Any]]) -> np.ndarray:
+  """(K,) numbers of examples, or of the classes up to the largest label that occurs."""
+  if 'confusion' in rows[0]:
+    return np.asarray(rows[0]['confusion']).sum(axis=1)
+  with _arrays(path) as arrays:
+    return np.bincount(arrays['label'])

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def columns(lines: Sequence[Sequence[str]]) -> str:
-  """Rows of cells in columns; the first column is flush left, the others flush right."""
+  """Rows of cells in columns; the first is aligned left, the others right."""
   widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
 
   def padded(first: str, *others: str) -> list[str]:

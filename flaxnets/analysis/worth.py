@@ -1,10 +1,10 @@
-"""What each channel is worth in accuracy, from a table of all subsets. NumPy only.
+"""The worth of each channel in accuracy, from a table of all subsets. NumPy only.
 
 The worth of a channel is its Shapley value (L. S. Shapley, A value for n-person games, 1953): the accuracy that it adds
-when channels arrive one after another, averaged over every order. The worths add up to the accuracy with all channels
-minus the accuracy with none, which is the share of the largest class. They are exact for up to ten channels. For more
-they are averages over sampled orders (J. Castro, D. Gomez, J. Tejada, Polynomial calculation of the Shapley value based
-on sampling, Computers & Operations Research 36, 2009), and `subsets_needed` lists the subsets to evaluate first.
+when channels are added one after another, averaged over every order. The worths add up to the accuracy with all
+channels minus the accuracy with none, which is the share of the largest class. They are exact for up to ten channels.
+For more they are averages over sampled orders (J. Castro, D. Gomez, J. Tejada, Polynomial calculation of the Shapley
+value based on sampling, Computers & Operations Research 36, 2009), and `subsets_needed` lists the subsets of these.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ def shapley(accuracy: Mapping[Subset, float], channels: int) -> np.ndarray:
   """The exact worth of each channel.
 
   Args:
-    accuracy: of every subset of 0..channels-1, sorted tuples, the empty one among them.
-    channels: how many there are, up to MAX_EXACT.
+    accuracy: of every subset of 0..channels-1, sorted tuples, including the empty one.
+    channels: number of channels, up to MAX_EXACT.
 
   Returns:
     (channels,) float64; their sum is accuracy[all] - accuracy[()].
 
   Raises:
-    InputError: for more channels, or subsets that are missing.
+    InputError: for more channels, or missing subsets.
   """
   if channels > MAX_EXACT:
     raise InputError(
@@ -51,7 +51,7 @@ def shapley(accuracy: Mapping[Subset, float], channels: int) -> np.ndarray:
     values[_bits(subset)] = accuracy[subset]
   places = np.arange(2**channels)
   sizes = np.bitwise_count(places).astype(int)
-  # The share of all orders in which just the channels of a subset come before a given other one.
+  # The share of all orders in which exactly the channels of a subset come before the channel in question.
   share = np.array([1 / (channels * math.comb(channels - 1, size)) for size in range(channels)] + [0.0])
   worth = np.empty(channels)
   for channel in range(channels):
@@ -63,16 +63,16 @@ def shapley(accuracy: Mapping[Subset, float], channels: int) -> np.ndarray:
 def sampled_shapley(
   accuracy: Accuracy, channels: int, *, orders: int = 30, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The worth of each channel averaged over random orders in which the channels come.
+  """The worth of each channel, averaged over random orders of the channels.
 
   Args:
-    accuracy: gives that of a subset (a sorted tuple, () too); asked once for each subset that an order meets.
-    channels: how many there are.
-    orders: how many to draw, at least 2.
-    seed: of the draw.
+    accuracy: a function of a subset (a sorted tuple, () too), called once for each subset in the drawn orders.
+    channels: number of channels.
+    orders: number of orders to draw, at least 2.
+    seed: of the draws.
 
   Returns:
-    (channels,) worths, whose sum is accuracy(all) - accuracy(()) whatever the orders, and their standard errors.
+    (channels,) worths, whose sum is accuracy(all) - accuracy(()) for any orders, and their standard errors.
 
   Raises:
     InputError: for fewer than 2 orders.
@@ -86,28 +86,36 @@ def sampled_shapley(
 
 
 def subsets_needed(channels: int, *, orders: int = 30, seed: int = 0) -> list[Subset]:
-  """What `sampled_shapley` will ask for, but the empty subset; larger ones first."""
+  """The subsets that `sampled_shapley` asks for, without the empty one; larger ones first."""
   found = {subset for order in _orders(channels, orders, seed) for subset in _prefixes(order)}
   return sorted(found - {()}, key=lambda subset: (-len(subset), subset))
 
 
 def best_subsets(accuracy: Mapping[Subset, float]) -> list[Subset]:
-  """Of each size from 1 that a table has, the subset of the highest accuracy; of equals the first by index."""
+  """The subset of the highest accuracy of each size from 1 that occurs; of equal ones the first by index."""
   sizes = sorted({len(subset) for subset in accuracy} - {0})
   return [
     min((each for each in accuracy if len(each) == size), key=lambda each: (-accuracy[each], each)) for size in sizes
   ]
 
 
-def greedy_subsets(accuracy: Accuracy, channels: int) -> list[Subset]:
-  """Of each size from 1 a good subset: the one before, and the channel that adds most to it. Not surely the best.
+def greedy_subsets(
+  accuracy: Accuracy, channels: int, prepare: Callable[[list[Subset]], Any] = lambda candidates: None
+) -> list[Subset]:
+  """A good subset of each size from 1: the one before, and the channel that adds most to it. Not always the best.
 
-  Asks for C (C + 1) / 2 subsets in place of 2^C - 1.
+  Needs C (C + 1) / 2 subsets in place of 2^C - 1.
+
+  Args:
+    accuracy: a function of a subset.
+    channels: number of channels.
+    prepare: called with the candidates of a size before their accuracies are asked for, to evaluate them.
   """
   chosen: list[Subset] = [()]
   while len(chosen[-1]) < channels:
     left = [channel for channel in range(channels) if channel not in chosen[-1]]
     candidates = [tuple(sorted((*chosen[-1], channel))) for channel in left]
+    prepare(candidates)
     chosen.append(best_subsets({candidate: accuracy(candidate) for candidate in candidates})[0])
   return chosen[1:]
 
@@ -115,7 +123,7 @@ def greedy_subsets(accuracy: Accuracy, channels: int) -> list[Subset]:
 def check_complete(
   accuracy: Mapping[Subset, float], wanted: Sequence[Subset], label: Callable[[Subset], str] = str
 ) -> None:
-  """InputError naming the first of the subsets that are wanted and missing."""
+  """InputError naming the first of the wanted subsets that are missing."""
   missing = [subset for subset in wanted if subset not in accuracy]
   if missing:
     named = ' '.join(label(subset) or 'the empty one' for subset in missing[:8]) + (' ...' if missing[8:] else '')
@@ -138,19 +146,26 @@ def _orders(channels: int, orders: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def _prefixes(order: np.ndarray) -> list[Subset]:
-  """The subsets that grow as channels come in an order, from the empty to the full one."""
+  """The subsets that grow as channels are added in an order, from the empty to the full one."""
   return [tuple(sorted(order[:count].tolist())) for count in range(len(order) + 1)]
 
 
+def subsets_wanted(channels: int, *, orders: int = 30, seed: int = 0) -> list[Subset]:
+  """The subsets that `worth` needs, without the empty one: all, or those of sampled orders. Larger ones first."""
+  if channels > MAX_EXACT:
+    return subsets_needed(channels, orders=orders, seed=seed)
+  return sorted((subset for subset in _subsets(channels) if subset), key=lambda subset: (-len(subset), subset))
+
+
 def worth(table: AccuracyTable, *, orders: int = 30, seed: int = 0) -> dict[str, Any]:
-  """Everything that the command prints; accuracies and worths as fractions.
+  """The worth of each channel and the best subset of each size, as plain JSON values; fractions.
 
   Raises:
-    InputError: for subsets that are missing.
+    InputError: for missing subsets.
   """
   channels, accuracy = table
   count, exact = len(channels), len(channels) <= MAX_EXACT
-  wanted = list(_subsets(count)) if exact else [*subsets_needed(count, orders=orders, seed=seed), ()]
+  wanted = [(), *subsets_wanted(count, orders=orders, seed=seed)]
   check_complete(accuracy, wanted, channels.label)
   if exact:
     worths, errors = shapley(accuracy, count), [None] * count
@@ -165,16 +180,21 @@ def worth(table: AccuracyTable, *, orders: int = 30, seed: int = 0) -> dict[str,
       {'channel': name, 'worth': float(value), 'standard_error': None if error is None else float(error)}
       for name, value, error in zip(channels.names, worths, errors, strict=True)
     ],
-    'judged': len(accuracy) - 1,
-    'best': [
-      {'size': len(subset), 'channels': channels.label(subset), 'accuracy': accuracy[subset]}
-      for subset in best_subsets(accuracy)
-    ],
+    'evaluated': len(accuracy) - 1,
+    'best': rows_of(table, best_subsets(accuracy)),
   }
 
 
+def rows_of(table: AccuracyTable, subsets: Sequence[Subset]) -> list[dict[str, Any]]:
+  """The 'size', 'channels' and 'accuracy' of some subsets."""
+  return [
+    {'size': len(subset), 'channels': table.channels.label(subset), 'accuracy': table.accuracy[subset]}
+    for subset in subsets
+  ]
+
+
 def text(result: Mapping[str, Any]) -> str:
-  """`worth` for people, in points of accuracy."""
+  """The result of `worth` as text, in points of accuracy; with 'greedy' rows added, those too."""
   how = 'exact' if result['exact'] else f'{result["orders"]} sampled orders'
   lines = [
     f'accuracy {result["none"]:.2%} with no channel (largest class), {result["full"]:.2%} with all',
@@ -187,7 +207,14 @@ def text(result: Mapping[str, Any]) -> str:
   lines.append(
     'best subset of each size:'
     if result['exact']
-    else f'best subset of each size, of the {result["judged"]:,} that were judged:'
+    else f'best subset of each size, of the {result["evaluated"]:,} that were evaluated:'
   )
-  lines += [f'  {row["size"]:{2}}  {row["accuracy"]:7.2%}  {row["channels"]}' for row in result['best']]
+  lines += [_line(row) for row in result['best']]
+  if result.get('greedy'):
+    lines.append('greedy subset of each size (the one before and the channel that adds most; not always the best):')
+    lines += [_line(row) for row in result['greedy']]
   return '\n'.join(lines)
+
+
+def _line(row: Mapping[str, Any]) -> str:
+  return f'  {row["size"]:2}  {row["accuracy"]:7.2%}  {row["channels"]}'

@@ -50,10 +50,8 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
     mask=flags.mask,
     small_images=flags.small_images,
   )
-  rows = [
-    {'channels': channels.label(subset), **cost.of_subset(model, subset, flags.image_size)}
-    for subset in channels.subsets(flags.subsets)
-  ]
+  counts = cost.of_subsets(model, channels.subsets(flags.subsets), flags.image_size)
+  rows = [{'channels': channels.label(subset), **counted} for subset, counted in counts.items()]
   print(json.dumps(rows, indent=1) if flags.json else table(rows))
 
 

@@ -5,14 +5,13 @@ flaxnets eval --workdir=runs/demo [--subsets='RGB;singles'] [--split=test]
 
 from __future__ import annotations
 
-import json
 import pathlib
+import shlex
 from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
 from flaxnets.cli import flags as cli_flags
-from flaxnets.errors import InputError
 
 ARGUMENTS = ''
 
@@ -50,10 +49,10 @@ def define(flags: absl_flags.FlagValues) -> None:
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   del arguments
-  from flaxnets.runtime import devices  # JAX takes seconds to import
+  from flaxnets.runtime import devices, workdir  # JAX takes seconds to import
 
   devices.start(
-    [flags.batch_size or configured_batch_size(flags.workdir)],
+    [flags.batch_size or workdir.stored_batch_size(flags.workdir)],
     coordinator=flags.coordinator,
     processes=flags.processes,
     process=flags.process,
@@ -80,14 +79,6 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   )
 
 
-def configured_batch_size(workdir: str) -> int:
-  """Examples at a time as a run's config.json says; 1 if there is none, which `run` then reports."""
-  try:
-    return json.loads(pathlib.Path(workdir, 'config.json').read_text())['evaluate']['batch_size']
-  except (OSError, ValueError, KeyError):
-    return 1
-
-
 def run(
   workdir: str,
   *,
@@ -101,25 +92,32 @@ def run(
   """Evaluates a restored network, prints the table and writes the result; returns the exit code."""
   import jax
 
-  from flaxnets.analysis import results
-  from flaxnets.evaluation.judge import evaluate, table
-  from flaxnets.inference.restore import load
+  from flaxnets.evaluation import incremental
+  from flaxnets.evaluation.judge import SplitEvaluation, table
+  from flaxnets.inference.restore import load, restore_recalibrated
 
   net = load(workdir, step, recalibrated=recalibrated)
-  scores, arrays = evaluate(net, subsets=subsets, split=split, root=root, batch_size=batch_size)
-  scores['recalibrated'] = recalibrated  # also where it helped no subset
+  evaluation = SplitEvaluation(net, subsets=subsets, split=split, root=root, batch_size=batch_size)
+  if recalibrated:
+    stored = restore_recalibrated(pathlib.Path(workdir), net)
+    # Also where the statistics are kept for no subset; and results of other settings are other results.
+    evaluation.identity |= {'recalibrated': True, 'recalibration': stored[1]['settings'] if stored else None}
+  count = len(evaluation.subsets)
+  incremental.announce(
+    f'evaluating {count} subset{"s" * (count != 1)}; compiling {incremental.functions(evaluation, count)}'
+  )
+  with incremental.progress(evaluation.steps, f'step {net.step}') as bar:
+    scores, arrays = evaluation.evaluate(on_batch=bar.update)
   if jax.process_index() == 0:
-    parts = [split, *([pathlib.Path(root).resolve().name] if root else [])]
-    name = '-'.join(map(results.file_stem, parts)) + ('' if step == 'best' else f'-step{net.step}')
     print(
       f'{scores["model"]}, step {scores["step"]}, {scores["examples"]:,} examples of {split!r}'
       + (', recalibrated where that helps (*)' if recalibrated else '')
-      + (f', {scores["unreadable"]} unreadable ones left out' if scores['unreadable'] else '')
+      + (f', {scores["unreadable"]} unreadable ones skipped' if scores['unreadable'] else '')
     )
     print(table(scores))
-    try:
-      path = results.write(scores, arrays, pathlib.Path(workdir), name + ('-recalibrated' if recalibrated else ''))
-    except OSError as error:
-      raise InputError(f'{workdir}/eval cannot be written: {error.strerror}') from None
-    print(f'written to {path}')
+    print(f'written to {incremental.write(scores, arrays, workdir)}')
+    if len(net.channels) > 1 and not net.config.train.subset and not recalibrated:
+      options = [('--split', split, 'test'), ('--root', root, ''), ('--step', step, 'best')]
+      others = [f'{name}={value}' for name, value, default in options if value != default]
+      print(f'next: {shlex.join(["flaxnets", "worth", *others, str(workdir)])} attributes the accuracy to channels')
   return 0

@@ -1,44 +1,118 @@
 """Prints what each channel is worth in accuracy (Shapley values), and the best subset of each size.
 
+    flaxnets worth runs/mine
+
+evaluates the subsets that runs/mine/eval/test.json lacks, writing the file after every few of them; the same command
+resumes after an interruption. For more than ten channels the worths are averages over sampled orders. Of a result file,
+
     flaxnets worth runs/mine/eval/test.json
 
-For more than ten channels the worths are averages over sampled orders. Evaluate the subsets that `--list` prints first:
-
-    flaxnets eval --workdir=runs/mine --subsets="$(flaxnets worth --list runs/mine/eval/test.json)"
+only reads what has been evaluated.
 """
 
 from __future__ import annotations
 
 import json
+import pathlib
+import sys
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags as absl_flags
 
 from flaxnets.errors import InputError
 
-ARGUMENTS = 'RESULT.json'
+ARGUMENTS = 'RUN_OR_RESULT'
 
 
 def define(flags: absl_flags.FlagValues) -> None:
   values = {'flag_values': flags}
+  absl_flags.DEFINE_string('split', 'test', 'of a run: as for flaxnets eval', **values)
+  absl_flags.DEFINE_string('root', '', "of a run: where the split is, if not in the config's data.root", **values)
+  absl_flags.DEFINE_string('step', 'best', 'of a run: best, latest or a number', **values)
+  absl_flags.DEFINE_integer(
+    'batch_size', 0, "of a run: examples per batch; the config's if left out", lower_bound=0, **values
+  )
+  absl_flags.DEFINE_integer('orders', 30, 'sampled orders, for more than ten channels', lower_bound=2, **values)
+  absl_flags.DEFINE_integer('seed', 0, 'seed of the sampled orders', lower_bound=0, **values)
+  absl_flags.DEFINE_bool(
+    'greedy',
+    False,
+    'for more than ten channels: grow a subset by the channel that adds most, and print it for each size',
+    **values,
+  )
   absl_flags.DEFINE_bool('json', False, 'print one object and nothing else', **values)
-  absl_flags.DEFINE_integer('orders', 30, 'sampled orders, for more than ten channels', **values)
-  absl_flags.DEFINE_integer('seed', 0, 'seed of the sampled orders', **values)
   absl_flags.DEFINE_bool('list', False, 'print the subsets that are needed, for flaxnets eval --subsets', **values)
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
+  path = pathlib.Path(arguments[0])
+  if path.is_dir():
+    result, path = of_run(flags, path)
+  else:
+    result = of_result(flags, path)
+  if result is None:
+    return
+  from flaxnets.analysis import worth
+
+  print(json.dumps(result, indent=1) if flags.json else worth.text(result))
+  print(f'from {path}', file=sys.stderr if flags.json else sys.stdout)
+
+
+def of_result(flags: absl_flags.FlagValues, path: pathlib.Path) -> dict[str, Any] | None:
+  """The worths from a result file; None if only the needed subsets were printed."""
   from flaxnets.analysis import results, worth
 
-  path = arguments[0]
   table = results.read_accuracies(path)
-  count = len(table.channels)
   if flags.list:
-    needed = worth.subsets_needed(count, orders=flags.orders, seed=flags.seed)
-    print('all' if count <= worth.MAX_EXACT else ';'.join(map(table.channels.label, needed)))
-    return
+    _print_subsets(flags, table.channels)
+    return None
   try:
     result = worth.worth(table, orders=flags.orders, seed=flags.seed)
+    if flags.greedy and not result['exact']:
+      greedy = worth.greedy_subsets(
+        table.accuracy.__getitem__,
+        len(table.channels),
+        lambda candidates: worth.check_complete(table.accuracy, candidates, table.channels.label),
+      )
+      result['greedy'] = worth.rows_of(table, greedy)
   except InputError as error:
-    raise InputError(f'{path}: {error}; --list prints the subsets for flaxnets eval --subsets') from None
-  print(json.dumps(result, indent=1) if flags.json else worth.text(result))
+    raise InputError(f"{path}: {error}; flaxnets worth with the run's folder evaluates them") from None
+  return result
+
+
+def of_run(flags: absl_flags.FlagValues, folder: pathlib.Path) -> tuple[dict[str, Any] | None, pathlib.Path]:
+  """Evaluates what is missing in a run's result file; the worths, None with --list, and the file's path."""
+  from flaxnets.runtime import devices, workdir  # JAX takes seconds to import
+
+  devices.start([flags.batch_size or workdir.stored_batch_size(folder)])
+  from flaxnets.analysis import results, worth
+  from flaxnets.evaluation.incremental import evaluate_missing
+  from flaxnets.evaluation.judge import SplitEvaluation
+  from flaxnets.inference.restore import load
+
+  net = load(folder, flags.step)
+  if flags.list:
+    _print_subsets(flags, net.channels)
+    return None, folder
+  count = len(net.channels)
+  subsets = worth.subsets_wanted(count, orders=flags.orders, seed=flags.seed)
+  options = {'split': flags.split, 'root': flags.root, 'batch_size': flags.batch_size}
+  evaluation = SplitEvaluation(net, subsets=subsets, **options)
+  path = evaluate_missing(evaluation, folder)
+  result = worth.worth(results.read_accuracies(path), orders=flags.orders, seed=flags.seed)
+  if flags.greedy and not result['exact']:
+    greedy = worth.greedy_subsets(
+      lambda subset: results.read_accuracies(path).accuracy[subset],
+      count,
+      lambda candidates: evaluate_missing(evaluation, folder, candidates),
+    )
+    result['greedy'] = worth.rows_of(results.read_accuracies(path), greedy)
+  return result, path
+
+
+def _print_subsets(flags: absl_flags.FlagValues, channels: Any) -> None:
+  from flaxnets.analysis import worth
+
+  subsets = worth.subsets_wanted(len(channels), orders=flags.orders, seed=flags.seed)
+  print('all' if len(channels) <= worth.MAX_EXACT else ';'.join(map(channels.label, subsets)))

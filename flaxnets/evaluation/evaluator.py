@@ -1,4 +1,4 @@
-"""Judging a network on every subset of channels: one compiled function a subset, one pass over the decoded data."""
+"""Evaluation of one network on subsets of its channels, in one pass over the decoded data."""
 
 from __future__ import annotations
 
@@ -9,57 +9,77 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
 from flaxnets.analysis import metrics
 from flaxnets.augment import pipeline
 from flaxnets.channels import Subset
+from flaxnets.evaluation import logit_metrics
 from flaxnets.models.classifier import call_on_subset
 from flaxnets.runtime import devices
 
-TOP = 5
+# A subset's own function does the least work per image, but takes seconds to compile. Beyond this many subsets, one
+# function that takes the subset as a mask evaluates all of them.
+MAX_COMPILED = 32
 
 
 @dataclasses.dataclass
 class SubsetResult:
-  """What one subset's predictions came to.
+  """The result of one subset.
 
   Attributes:
-    confusion: (K, K) int64, rows are the truth.
-    loss: mean cross-entropy.
-    top5: share of examples whose class is among the five likeliest; None for five classes and fewer.
-    predictions: (n,) int32 likeliest class of each example, in the order of `Evaluator.__call__`'s indices.
+    values: the metrics from logits by name; see `flaxnets.evaluation.logit_metrics`.
+    labels: (n,) int32 true class of each example.
+    predictions: (n,) int32 class with the largest logit, in the order of `Evaluator.__call__`'s indices.
+    num_classes: K.
   """
 
-  confusion: np.ndarray
-  loss: float
-  top5: float | None
+  values: dict[str, Any]
+  labels: np.ndarray
   predictions: np.ndarray
+  num_classes: int
 
   def summary(self, bootstrap: int = 1000) -> dict[str, Any]:
-    """Accuracy, macro precision, recall and F1 with their intervals, loss and top-5."""
-    return {**metrics.summary(self.confusion, bootstrap=bootstrap), 'top5': self.top5, 'loss': self.loss}
+    """Accuracy, macro precision, recall and F1 with their intervals, and the metrics from logits."""
+    return {**metrics.summary(self.confusion, bootstrap=bootstrap), **self.values}
+
+  @property
+  def confusion(self) -> np.ndarray:
+    """(K, K) int64 numbers of examples, rows are the true classes; computed on each access."""
+    return metrics.confusion_matrix(self.labels, self.predictions, self.num_classes)
+
+  @property
+  def hits(self) -> np.ndarray:
+    """(n,) bool, whether each example was classified correctly."""
+    return self.predictions == self.labels
 
   @property
   def accuracy(self) -> float:
-    return float(np.trace(self.confusion) / self.confusion.sum())
+    return float(self.hits.mean())
+
+  @property
+  def loss(self) -> float:
+    return self.values['loss']
 
 
 class Evaluator:
-  """Compiled functions that judge one network on some subsets, for any variables and any data.
+  """Compiled functions that evaluate a network on subsets of its channels, for any variables and any data.
+
+  Up to MAX_COMPILED subsets get a function each, which takes only the subset's channels. More subsets, or examples that
+  can lack channels themselves, share one function that takes all channels and a mask. Both give the same numbers up to
+  rounding.
 
   Args:
     model: a network of `flaxnets.models`.
-    subsets: what to judge it on.
+    subsets: the subsets that can be evaluated.
     source_index: index of each of the network's channels in the source; -1 for one that the source lacks, and that is
       in no subset.
     image_size: side of the network's input, pixels.
     resize: the shorter side goes to image_size x this before the central crop.
-    fill: (C,) what lies outside the image, raw pixels of the network's channels: their means.
-    has_missing_channels: whether examples can lack channels of their own; each is then evaluated on what it has of a
-      subset.
+    fill: (C,) raw pixels of the network's channels outside the image: their means.
+    has_missing_channels: whether examples can lack channels. Each is then evaluated on the channels of a subset that it
+      has.
     mesh: devices to spread batches over.
   """
 
@@ -76,115 +96,111 @@ class Evaluator:
     mesh: Mesh,
   ):
     self.subsets = list(subsets)
-    self._mesh, self._classes = mesh, model.num_classes
-    there, places = np.asarray(source_index) >= 0, np.maximum(source_index, 0)
+    self._mesh, self._model = mesh, model
+    available, source_index = np.asarray(source_index) >= 0, np.maximum(source_index, 0)
 
     def view(batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
       images = pipeline.evaluation_images(
-        pipeline.in_order(batch['image'], places), batch['size'], image_size=image_size, resize=resize, fill=fill
+        pipeline.in_order(batch['image'], source_index), batch['size'], image_size=image_size, resize=resize, fill=fill
       )
-      return images, pipeline.in_order(batch['present'], places) & there
+      return images, pipeline.in_order(batch['present'], source_index) & available
 
-    def judge(subset: Subset, variables, tally, images, present, label, mask):
-      of_subset = jnp.asarray(subset)
-      present = present[:, of_subset] if has_missing_channels else None
-      logits = call_on_subset(model, variables, images[..., of_subset], subset, present)
-      # Each device counts its own examples, and sums meet once at the end: a program per subset that waits for other
-      # devices is slower, and several of them at once can wait for each other's threads on CPUs.
-      shares = jax.tree.map(lambda x: x.reshape(mesh.size, -1, *x.shape[1:]), (logits, label, mask))
-      tally, classes = jax.vmap(add_to_tally)(tally, *shares)
-      return tally, classes.reshape(-1)
+    batch_sharding = devices.sharded(mesh)
+    self._view = jax.jit(view, in_shardings=batch_sharding, out_shardings=batch_sharding)
+    self._masked = has_missing_channels or len(self.subsets) > MAX_COMPILED
+    self._shared = self._compile(self._masked_logits)
+    self._functions = {} if self._masked else {each: self._compile(self._logits_of(each)) for each in self.subsets}
 
-    batch, whole = devices.sharded(mesh), devices.replicated(mesh)
-    self._view = jax.jit(view, in_shardings=batch, out_shardings=batch)
-    self._judges = {
-      subset: jax.jit(
-        lambda *args, subset=subset: judge(subset, *args),
-        donate_argnums=1,
-        in_shardings=(whole, batch, batch, batch, batch, batch),
-        out_shardings=batch,
-      )
-      for subset in self.subsets
-    }
+  @property
+  def compilations(self) -> int:
+    """How many functions are compiled for the subsets."""
+    return 1 if self._masked else len(self._functions)
+
+  def _masked_logits(self, variables, inside, images, present):
+    return self._model.apply(variables, images, present=present & inside)
+
+  def _logits_of(self, subset: Subset):
+    def logits(variables, inside, images, present):
+      del inside, present
+      return call_on_subset(self._model, variables, images[..., jnp.asarray(subset)], subset)
+
+    return logits
+
+  def _inside(self, subset: Subset) -> jax.Array | None:
+    """(C,) bool on every device: the channels of a subset; None where its function does not need them."""
+    if not self._masked:
+      return None
+    mask = np.zeros(self._model.num_channels, bool)
+    mask[list(subset)] = True
+    return jax.device_put(mask, devices.replicated(self._mesh))
+
+  def _compile(self, logits_of):
+    def evaluate(variables, inside, sums, images, present, label, mask):
+      logits = logits_of(variables, inside, images, present)
+      # Each device adds up its own examples, and the sums meet once at the end: a program per subset that waits for
+      # other devices is slower, and on CPUs several of them at once can wait for each other's threads.
+      parts = jax.tree.map(lambda x: x.reshape(self._mesh.size, -1, *x.shape[1:]), (logits, label, mask))
+      return jax.vmap(logit_metrics.add)(sums, *parts), jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+    batch, replicated = devices.sharded(self._mesh), devices.replicated(self._mesh)
+    return jax.jit(
+      evaluate,
+      donate_argnums=2,
+      in_shardings=(replicated, replicated, batch, batch, batch, batch, batch),
+      out_shardings=batch,
+    )
 
   def __call__(
-    self, variables: Mapping[str, Any] | Mapping[Subset, Mapping[str, Any]], batches: Iterable[Mapping[str, Any]]
+    self,
+    variables: Mapping[str, Any],
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    batch_stats: Mapping[Subset, Any] | None = None,
+    subsets: Sequence[Subset] | None = None,
   ) -> tuple[dict[Subset, SubsetResult], np.ndarray]:
-    """Judges every example of some batches once.
+    """Evaluates every example of some batches once.
 
     Args:
-      variables: the network's, or a mapping from subset to those that are its own (recalibrated ones).
+      variables: the network's.
       batches: this host's share, as `flaxnets.data.batches.evaluation_batches` yields them.
+      batch_stats: for some subsets the 'batch_stats' to use in place of the network's (recalibrated ones).
+      subsets: which to evaluate; `self.subsets` if None. Where all share one function, any others too.
 
     Returns:
-      A result for each subset, and the (n,) indices of the examples judged, in the order of the predictions.
+      A result for each subset, and the (n,) indices of the examples, in the order of the predictions.
     """
-    of = variables if self.subsets[0] in variables else dict.fromkeys(self.subsets, variables)
-    tallies = {subset: self._empty_tally() for subset in self.subsets}
+    subsets = self.subsets if subsets is None else list(subsets)
+    own = {subset: {**variables, 'batch_stats': stats} for subset, stats in (batch_stats or {}).items()}
+    sums = {subset: self._zeros() for subset in subsets}
+    inside = {subset: self._inside(subset) for subset in subsets}
     rows, waiting = [], None
     for batch in devices.to_devices(batches, self._mesh):
       images, present = self._view({key: batch[key] for key in ('image', 'size', 'present')})
       predicted = []
-      for subset in self.subsets:
-        tallies[subset], classes = self._judges[subset](
-          of[subset], tallies[subset], images, present, batch['label'], batch['mask']
+      for subset in subsets:
+        function = self._shared if self._masked else self._functions[subset]
+        sums[subset], classes = function(
+          own.get(subset, variables), inside[subset], sums[subset], images, present, batch['label'], batch['mask']
         )
         predicted.append(classes)
       # Results are fetched one batch late, so that the devices always have the next one to work on.
       if waiting is not None:
         rows.append(devices.to_host(waiting))
-      waiting = (batch['index'], batch['mask'], jnp.stack(predicted, axis=1))
+      waiting = (batch['index'], batch['label'], batch['mask'], jnp.stack(predicted, axis=1))
     if waiting is not None:
       rows.append(devices.to_host(waiting))
-    indices, mask, classes = (np.concatenate(parts) for parts in zip(*rows, strict=True))
-    results_by_subset = {
-      subset: self._subset_result(devices.to_host(tallies[subset]), classes[mask][:, place])
-      for place, subset in enumerate(self.subsets)
-    }
-    return results_by_subset, indices[mask]
+    indices, labels, mask, classes = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+    indices, labels, classes = indices[mask], labels[mask], np.ascontiguousarray(classes[mask].T)
+    results_by_subset = {}
+    for subset, predictions in zip(subsets, classes, strict=True):
+      values = logit_metrics.finish(devices.to_host(sums[subset]), len(indices), self._model.num_classes)
+      results_by_subset[subset] = SubsetResult(values, labels, predictions, self._model.num_classes)
+    return results_by_subset, indices
 
-  def _empty_tally(self) -> dict[str, jax.Array]:
-    """Zeros for each device to count on from, as `add_to_tally` takes them."""
-    counts = {'confusion': (self._classes, self._classes), 'top': ()}
-    zeros = {name: np.zeros((self._mesh.size, *shape), np.int32) for name, shape in counts.items()}
-    zeros['loss'] = np.zeros(self._mesh.size, np.float32)
+  def _zeros(self) -> tuple[Any, ...]:
+    """Sums of no examples, a part per device."""
     sharding = devices.sharded(self._mesh)
-    return {
-      name: jax.make_array_from_callback(value.shape, sharding, value.__getitem__) for name, value in zeros.items()
-    }
-
-  def _subset_result(self, tally: Mapping[str, np.ndarray], predictions: np.ndarray) -> SubsetResult:
-    """From every device's tally, stacked."""
-    confusion = tally['confusion'].sum(axis=0, dtype=np.int64)
-    examples = max(int(confusion.sum()), 1)
-    top5 = int(tally['top'].sum()) / examples if self._classes > TOP else None
-    return SubsetResult(confusion, float(tally['loss'].sum(dtype=np.float64)) / examples, top5, predictions)
-
-
-def add_to_tally(
-  tally: Mapping[str, jax.Array], logits: jax.Array, label: jax.Array, mask: jax.Array
-) -> tuple[dict[str, jax.Array], jax.Array]:
-  """Adds a batch's sums to a tally.
-
-  Args:
-    tally: 'confusion' (K, K) int32, 'loss' float32 and 'top' int32, sums so far.
-    logits: (b, K).
-    label: (b,).
-    mask: (b,) bool, False for rows that count nothing.
-
-  Returns:
-    The tally and the (b,) int32 likeliest classes.
-  """
-  classes = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-  count = mask.astype(jnp.int32)
-  loss = jnp.where(mask, optax.softmax_cross_entropy_with_integer_labels(logits, label), 0.0)
-  own = jnp.take_along_axis(logits, label[:, None], axis=1)
-  # Equal logits ahead of one's own place count as likelier, as argmax takes the first of equals.
-  places = jnp.arange(logits.shape[-1])
-  ahead = (logits > own) | ((logits == own) & (places < label[:, None]))
-  top = ((ahead.sum(axis=-1) < TOP) & jnp.isfinite(own[:, 0])).astype(jnp.int32)
-  return {
-    'confusion': tally['confusion'].at[label, classes].add(count),
-    'loss': tally['loss'] + loss.sum(),
-    'top': tally['top'] + (top * count).sum(),
-  }, classes
+    return jax.tree.map(
+      lambda value: jax.make_array_from_callback(value.shape, sharding, value.__getitem__),
+      logit_metrics.zeros(self._model.num_classes, self._mesh.size),
+    )

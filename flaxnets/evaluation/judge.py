@@ -1,9 +1,10 @@
-"""Judging a trained network: restore it, evaluate every subset, print a table, write it down."""
+"""A trained network evaluated on a split: opens the data, evaluates subsets, makes the rows of a result file."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,103 +12,169 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flaxnets import experiment
+from flaxnets.analysis import results
 from flaxnets.analysis.text import columns
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data import batches
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
-from flaxnets.evaluation.evaluator import Evaluator
+from flaxnets.evaluation.evaluator import Evaluator, SubsetResult
 from flaxnets.inference.network import Network
+from flaxnets.inference.restore import weights_digest
 from flaxnets.models import cost
 from flaxnets.models.classifier import first_kernel
 from flaxnets.runtime import devices, provenance
 
 
-def evaluate(
-  net: Network, *, subsets: str = '', split: str = 'test', root: str = '', batch_size: int = 0
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """Judges a restored network on the subsets of a split.
+class SplitEvaluation:
+  """A restored network and a split, ready to be evaluated on subsets, all at once or some at a time.
 
   Args:
-    net: from `flaxnets.load`; subsets with recalibrated statistics in it are judged with those.
+    net: from `flaxnets.load`. Subsets with recalibrated statistics in it are evaluated with those.
     subsets: as in `flaxnets.channels.ChannelSet.subsets`, of the channels that the data have; '' and an expert's
-      'all' as in `flaxnets.experiment.subsets`.
+      'all' as in `flaxnets.experiment.subsets`. Or the subsets themselves.
     split, root: see `flaxnets.experiment.open_source`.
     batch_size: examples at a time; the config's where 0.
 
-  Returns:
-    The scores, as eval/<split>.json holds them (fractions, not per cent), and the arrays of the .npz beside it: `id`
-    and `label` of every example judged, and for each subset XY its `prediction/XY` and `kernel/XY`.
+  Attributes:
+    subsets: the subsets, larger ones first.
+    steps: batches in one pass over the split.
+    identity: the fields of a result file that say what was evaluated; see `flaxnets.analysis.results.IDENTITY`.
 
   Raises:
-    InputError: for subsets, splits or data that cannot be judged.
+    InputError: for subsets, splits or data that cannot be evaluated.
   """
-  config = net.config
-  source = experiment.open_source(config, split, root=root, classes=net.classes)
-  wanted = subsets_in(net, source, subsets)
-  mesh = devices.data_mesh()
-  batch_size = batch_size or config.evaluate.batch_size
-  devices.check_batch(batch_size, mesh, '--batch_size')
-  evaluator, variables = evaluator_of(net, source, wanted, mesh), placed(net, wanted, net.recalibrated, mesh)
-  judged, indices = evaluator(
-    variables,
-    on_the_scale(
-      net,
-      source,
-      batches.evaluation_batches(
-        source,
-        batch_size=batch_size,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
-        threads=config.data.threads,
-        on_bad_image=config.data.on_bad_image,
-      ),
-    ),
-  )
-  if not len(indices):
-    raise InputError(f'{source.name}: none of its {len(source)} examples can be read')
-  for subset, result in judged.items():
-    if not np.isfinite(result.loss):
-      raise InputError(
-        f'the network has outputs on {net.channels.label(subset)} that are not finite: it judges '
-        'nothing. Take another --step, or train with a lower train.learning_rate'
-      )
-  rows, arrays = [], {'id': np.asarray([source.ids[i] for i in indices]), 'label': source.labels[indices]}
-  for subset, result in judged.items():
-    label = net.channels.label(subset)
-    counted = cost.of_subset(net.model, subset, config.image_size)
-    rows.append(
-      {
-        'channels': label,
-        'recalibrated': subset in net.recalibrated,
-        **result.summary(),
-        **counted,
-        'confusion': result.confusion.tolist(),
-      }
+
+  def __init__(
+    self,
+    net: Network,
+    *,
+    subsets: str | Sequence[Subset] = '',
+    split: str = 'test',
+    root: str = '',
+    batch_size: int = 0,
+  ):
+    config = net.config
+    self.net, self.source = net, experiment.open_source(config, split, root=root, classes=net.classes)
+    if isinstance(subsets, str):
+      self.subsets = subsets_in(net, self.source, subsets)
+    else:
+      self.subsets = check_available(net, self.source, subsets)
+    self.mesh, self.batch_size = devices.data_mesh(), batch_size or config.evaluate.batch_size
+    devices.check_batch(self.batch_size, self.mesh, '--batch_size')
+    self.steps = math.ceil(len(self.source) / self.batch_size)
+    self.evaluator = evaluator_of(net, self.source, self.subsets, self.mesh)
+    self.costs_by_size: dict[int, dict[str, int]] = {}
+    self.variables, self.batch_stats = on_devices(net, self.subsets, net.recalibrated, self.mesh)
+    self.identity = {
+      'split': split,
+      'root': results.absolute_root(root or config.data.root),
+      'step': net.step,
+      'recalibrated': bool(net.recalibrated),
+      'weights': weights_digest(net),
+      'commit': provenance.commit(),
+      'versions': provenance.versions(),
+    }
+
+  def evaluate(
+    self, subsets: Sequence[Subset] | None = None, on_batch: Callable[[], Any] = lambda: None
+  ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Evaluates some of `subsets`, or all, in one pass over the split.
+
+    Args:
+      subsets: which; all if None.
+      on_batch: called after each batch.
+
+    Returns:
+      The scores as a result file holds them (fractions, not per cent), and the arrays of the .npz beside it: `id` and
+      `label` of every example, and for each subset XY its `prediction/XY` and `kernel/XY`.
+
+    Raises:
+      InputError: for examples that cannot be read, pixels on another scale or outputs that are not finite.
+    """
+    stream = check_scale(self.net, self.source, read(self.net, self.source, self.batch_size))
+    by_subset, indices = self.evaluator(
+      self.variables, _counted(stream, on_batch), batch_stats=self.batch_stats, subsets=subsets
     )
-    arrays[f'prediction/{label}'] = result.predictions
-    arrays[f'kernel/{label}'] = first_kernel(net.model, net.variables, subset)
-  scores = {
-    'model': config.model.name,
-    'step': net.step,
-    'split': split,
-    'recalibrated': bool(net.recalibrated),
-    'ema': net.ema,
-    'seed': config.seed,
-    'examples': len(indices),
-    'unreadable': len(source) - len(indices),
-    'commit': provenance.commit(),
-    'versions': provenance.versions(),
-    'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
-    'classes': list(net.classes),
-    'channels': list(net.channels.names),
-    'subsets': rows,
-  }
-  return scores, arrays
+    self._check(by_subset, indices)
+    net = self.net
+    arrays = {'id': np.asarray([self.source.ids[i] for i in indices]), 'label': self.source.labels[indices]}
+    for subset, result in by_subset.items():
+      label = net.channels.label(subset)
+      arrays[f'prediction/{label}'] = result.predictions
+      arrays[f'kernel/{label}'] = first_kernel(net.model, net.variables, subset)
+    return self._scores(len(indices), self._rows(by_subset)), arrays
+
+  def _check(self, by_subset: Mapping[Subset, SubsetResult], indices: np.ndarray) -> None:
+    if not len(indices):
+      raise InputError(f'{self.source.name}: none of its {len(self.source)} examples can be read')
+    for subset, result in by_subset.items():
+      if not np.isfinite(result.loss):
+        raise InputError(
+          f'the outputs of the network on {self.net.channels.label(subset)} are not finite, so it cannot be evaluated. '
+          'Take another --step, or train with a lower train.learning_rate'
+        )
+
+  def _rows(self, by_subset: Mapping[Subset, SubsetResult]) -> list[dict[str, Any]]:
+    """A result file's row for each subset. Costs are counted on host 0 alone, which writes the file."""
+    net, counts, rows = self.net, {}, []
+    if jax.process_index() == 0:
+      counts = cost.of_subsets(net.model, by_subset, net.config.image_size, self.costs_by_size)
+    for subset, result in by_subset.items():
+      row = {'channels': net.channels.label(subset), 'recalibrated': subset in net.recalibrated}
+      row |= {**result.summary(), **counts.get(subset, {})}
+      if result.num_classes <= results.MAX_CLASSES_OF_MATRIX:
+        row['confusion'] = result.confusion.tolist()
+      rows.append(row)
+    return rows
+
+  def _scores(self, examples: int, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    net, config = self.net, self.net.config
+    return {
+      'model': config.model.name,
+      **self.identity,
+      'ema': net.ema,
+      'seed': config.seed,
+      'examples': examples,
+      'unreadable': len(self.source) - examples,
+      'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+      'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
+      'classes': list(net.classes),
+      'channels': list(net.channels.names),
+      'subsets': list(rows),
+    }
+
+
+def evaluate(
+  net: Network, *, subsets: str = '', split: str = 'test', root: str = '', batch_size: int = 0
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """The scores and arrays of a network on subsets of a split; see `SplitEvaluation` and its `evaluate`."""
+  return SplitEvaluation(net, subsets=subsets, split=split, root=root, batch_size=batch_size).evaluate()
+
+
+def read(
+  net: Network, source: Source, batch_size: int, examples: np.ndarray | None = None
+) -> Iterator[dict[str, np.ndarray]]:
+  """This host's share of a source's examples, or of some of them, each once, as the network's config reads data."""
+  return batches.evaluation_batches(
+    source,
+    batch_size=batch_size,
+    host=jax.process_index(),
+    hosts=jax.process_count(),
+    threads=net.config.data.threads,
+    on_bad_image=net.config.data.on_bad_image,
+    examples=examples,
+  )
+
+
+def _counted(stream: Iterable[Any], on_batch: Callable[[], Any]) -> Iterator[Any]:
+  for batch in stream:
+    yield batch
+    on_batch()
 
 
 def source_index_of(net: Network, source: Source) -> tuple[int, ...]:
-  """For each of a network's channels its place in a source, -1 for those that the source lacks."""
+  """The index of each of a network's channels in a source, -1 for those that the source lacks."""
   names = source.channels.names
   return tuple(names.index(name) if name in names else -1 for name in net.channels.names)
 
@@ -116,42 +183,52 @@ def subsets_in(net: Network, source: Source, text: str) -> list[Subset]:
   """The subsets that a text asks for, of those of the network's channels that a source has: 'full' is all of these.
 
   Raises:
-    InputError: if it has none of them, or the text asks for others.
+    InputError: if the source has none of the network's channels, or the text asks for others.
   """
-  there = [place for place, found in enumerate(source_index_of(net, source)) if found >= 0]
-  if len(there) == len(net.channels):
+  available = [channel for channel, index in enumerate(source_index_of(net, source)) if index >= 0]
+  if len(available) == len(net.channels):
     return experiment.subsets(net.config, net.channels, text)
-  if not there:
+  if not available:
     raise InputError(
       f"{source.name} has the channels {', '.join(source.channels.names)}, and none of the network's, "
       f'which are {", ".join(net.channels.names)}'
     )
-  known = ChannelSet(tuple(net.channels.names[place] for place in there))
+  known = ChannelSet(tuple(net.channels.names[channel] for channel in available))
   try:
-    found = experiment.subsets(net.config, known, text)
+    subsets = experiment.subsets(net.config, known, text)
   except InputError as error:
     raise InputError(f'{source.name}: {error}') from None
-  return [tuple(there[index] for index in subset) for subset in found]
+  return [tuple(available[index] for index in subset) for subset in subsets]
 
 
-def on_the_scale(
+def check_available(net: Network, source: Source, subsets: Sequence[Subset]) -> list[Subset]:
+  """The subsets as a list; InputError if the source lacks a channel of one."""
+  lacking = [channel for channel, index in enumerate(source_index_of(net, source)) if index < 0]
+  missing = [net.channels.names[channel] for channel in lacking if any(channel in subset for subset in subsets)]
+  if missing:
+    raise InputError(f'{source.name} has no channel {", ".join(missing)}; it has {", ".join(source.channels.names)}')
+  return list(subsets)
+
+
+def check_scale(
   net: Network, source: Source, batches: Iterable[Mapping[str, np.ndarray]]
 ) -> Iterator[Mapping[str, np.ndarray]]:
-  """The batches; InputError at the first whose pixels cannot be meant for the network, see `Network.check_scale`."""
-  places = source_index_of(net, source)
-  there = [place for place, found in enumerate(places) if found >= 0]
-  taken = [places[place] for place in there]
+  """The batches; InputError if the first one's pixels are on another scale than the network's training data."""
+  index_of = source_index_of(net, source)
+  available = [channel for channel, index in enumerate(index_of) if index >= 0]
+  planes = [index_of[channel] for channel in available]
   for number, batch in enumerate(batches):
     if number == 0:
+      present = batch['present'][:, planes] & batch['mask'][:, np.newaxis]
       try:
-        net.check_scale(batch['image'][..., taken], there, batch['present'][:, taken] & batch['mask'][:, np.newaxis])
+        net.check_scale(batch['image'][..., planes], available, present)
       except InputError as error:
         raise InputError(f'{source.name}: {error}') from None
     yield batch
 
 
 def evaluator_of(net: Network, source: Source, subsets: Sequence[Subset], mesh: Mesh) -> Evaluator:
-  """The compiled functions that judge a restored network on some subsets of a source."""
+  """The compiled functions that evaluate a restored network on some subsets of a source."""
   return Evaluator(
     net.model,
     subsets,
@@ -164,30 +241,38 @@ def evaluator_of(net: Network, source: Source, subsets: Sequence[Subset], mesh: 
   )
 
 
-def placed(
-  net: Network, subsets: Sequence[Subset], statistics: Mapping[Subset, Any], mesh: Mesh
-) -> dict[Subset, dict[str, Any]]:
-  """A network's variables for each subset, on all devices, with its own 'batch_stats' where given; the weights once."""
-  whole = devices.replicated(mesh)
-  variables = jax.device_put(net.variables, whole)
-  own = jax.device_put({subset: statistics[subset] for subset in subsets if subset in statistics}, whole)
-  return {subset: {**variables, 'batch_stats': own.get(subset, variables['batch_stats'])} for subset in subsets}
+def on_devices(
+  net: Network, subsets: Sequence[Subset], batch_stats: Mapping[Subset, Any], mesh: Mesh
+) -> tuple[dict[str, Any], dict[Subset, Any]]:
+  """A network's variables on all devices, and the 'batch_stats' of those of the subsets that have some."""
+  own = {subset: batch_stats[subset] for subset in subsets if subset in batch_stats}
+  return jax.device_put((net.variables, own), devices.replicated(mesh))
 
 
-def table(scores: dict[str, Any]) -> str:
-  """The scores of every subset in columns, in per cent, accuracy with its 95 % interval; * is recalibrated."""
-  header = ['channels', 'accuracy', '95 %', 'precision', 'recall', 'F1', 'top-5', 'loss', 'MACs', 'FLOPs (XLA)']
-  lines = [header]
-  for row in scores['subsets']:
-    lines.append(
-      [
-        row['channels'] + ('*' if row['recalibrated'] else ''),
-        f'{row["accuracy"]:.2%}',
-        f'{row["accuracy_low"]:.1%}-{row["accuracy_high"]:.1%}',
-        *(f'{row[key]:.2%}' for key in ('precision', 'recall', 'f1')),
-        '' if row['top5'] is None else f'{row["top5"]:.2%}',
-        f'{row["loss"]:.3f}',
-        *(f'{row[key]:,}' for key in ('macs', 'flops')),
-      ]
-    )
-  return columns(lines)
+def _percent(key: str) -> Callable[[Mapping[str, Any]], str]:
+  return lambda row: '' if row.get(key) is None else f'{row[key]:.2%}'
+
+
+def _count(key: str) -> Callable[[Mapping[str, Any]], str]:
+  return lambda row: f'{row[key]:,}'
+
+
+COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
+  ('channels', lambda row: row['channels'] + ('*' if row['recalibrated'] else '')),
+  ('accuracy', _percent('accuracy')),
+  ('95 %', lambda row: f'{row["accuracy_low"]:.1%}-{row["accuracy_high"]:.1%}'),
+  ('precision', _percent('precision')),
+  ('recall', _percent('recall')),
+  ('F1', _percent('f1')),
+  ('top-5', _percent('top5')),
+  ('loss', lambda row: f'{row["loss"]:.3f}'),
+  ('ECE', _percent('ece')),
+  ('MACs', _count('macs')),
+  ('FLOPs (XLA)', _count('flops')),
+)
+
+
+def table(scores: Mapping[str, Any]) -> str:
+  """The scores of every subset in COLUMNS, in per cent, accuracy with its 95 % interval; * is recalibrated."""
+  header = [name for name, _ in COLUMNS]
+  return columns([header, *([text(row) for _, text in COLUMNS] for row in scores['subsets'])])

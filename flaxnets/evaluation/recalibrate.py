@@ -1,41 +1,37 @@
 """Recalibration: BatchNorm statistics re-estimated for one subset on training images, weights untouched.
 
-The statistics kept in training are averages over all that training showed, complete or not; on one subset
-the features differ. Estimating them anew for a known target: Y. Li et al., Revisiting Batch Normalization for
+The statistics of training are averages over all training inputs, complete or not. On a single subset the features
+differ. Re-estimation for a known target: Y. Li et al., Revisiting Batch Normalization for
 Practical Domain Adaptation, 2016; from pooled batches instead of a running average: Y. Wu and J. Johnson,
 Rethinking "Batch" in BatchNorm, 2021, section 3 ("PreciseBN").
 """
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from flaxnets import config as configs
 from flaxnets import experiment
+from flaxnets.analysis.intervals import CONFIDENCE, difference_interval
 from flaxnets.analysis.text import columns
 from flaxnets.augment import pipeline
 from flaxnets.augment.pipeline import Batch, View
 from flaxnets.channels import Subset
-from flaxnets.data import batches
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
-from flaxnets.evaluation.judge import evaluator_of, placed
+from flaxnets.evaluation import batch_stats, judge
 from flaxnets.inference.network import Network
 from flaxnets.inference.restore import load, restore_recalibrated, weights_digest
-from flaxnets.models.classifier import call_on_subset
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import Checkpoints
 
@@ -54,24 +50,26 @@ def run(
 ) -> dict[str, Any]:
   """Recalibrates a trained network for some subsets, and stores the result in DIR/recalibrated.
 
-  There lies what was found for one step: subsets that were done before, in the same way, are not done again.
+  The folder holds the statistics of one step. Subsets that were recalibrated before with the same settings are skipped.
 
   Args:
     workdir: a run's folder.
     subsets: as in `flaxnets.channels.ChannelSet.subsets`.
     step: see `flaxnets.load`.
-    view: how the images are seen, 'evaluation' or 'training' (augmented, with all the channels of the subset).
-    images: how many training images; half as many others decide. Fewer where the split is small, and whole batches.
+    view: 'evaluation', or 'training' (augmented, with all the channels of the subset).
+    images: how many training images; half as many others decide what is kept. A small split has fewer. The number is
+      rounded down to full batches.
     batch_size: images at a time; the config's where 0.
 
   Returns:
     What is stored beside the statistics: 'weights' (a digest), 'settings' (the view and the numbers of images), and
-    for each subset its 'channels', accuracy 'before' and 'after' on the held-out images (fractions), and 'kept'.
+    'subsets', a row for each: its 'channels', accuracy 'before' and 'after' on the held-out images (fractions), the
+    'interval' of their difference, and whether they are 'kept'.
 
   Raises:
-    InputError: for a network without BatchNorm, or images, subsets or a view that cannot be.
+    InputError: for a network without BatchNorm, too few images, or an unknown subset or view.
   """
-  net = load(workdir, step, recalibrated=False)
+  net = load(workdir, step)
   check_norm(net.config.model.norm)
   source, mesh = experiment.open_source(net.config, 'train', classes=net.classes), devices.data_mesh()
   settings = plan(len(source), images, batch_size or net.config.evaluate.batch_size, view, mesh)
@@ -110,15 +108,21 @@ def plan(examples: int, images: int, batch_size: int, view: str, mesh: Mesh) -> 
   if not batch_size or not held_out:
     raise InputError(
       f'{images} training images to recalibrate on and {held_out} others to decide are too few for '
-      f'{mesh.size} devices; it takes {mesh.size} and 1 at least'
+      f'{mesh.size} devices; at least {mesh.size} and 1 are needed'
     )
-  return {'view': view, 'images': images // batch_size * batch_size, 'held_out': held_out, 'batch_size': batch_size}
+  return {
+    'view': view,
+    'images': images // batch_size * batch_size,
+    'held_out': held_out,
+    'batch_size': batch_size,
+    'confidence': CONFIDENCE,
+  }
 
 
 def recalibrate(
   net: Network, source: Source, subsets: Sequence[Subset], settings: Mapping[str, Any], mesh: Mesh
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-  """Estimates the statistics of some subsets and tries them on other images of the source.
+  """Estimates the statistics of some subsets and evaluates them on other images of the source.
 
   Args:
     net: the network. Its weights are not changed.
@@ -128,51 +132,58 @@ def recalibrate(
     mesh: the devices.
 
   Returns:
-    The 'batch_stats' of each subset by its label, whether they help or not, and the rows of `run`.
+    The 'batch_stats' of each subset by its label, kept or not, and the rows of `run`.
   """
   config, batch_size = net.config, settings['batch_size']
   chosen = np.random.default_rng(config.seed).choice(
     len(source), settings['images'] + settings['held_out'], replace=False
   )
 
-  def read(examples: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-    return batches.evaluation_batches(
-      source,
-      batch_size=batch_size,
-      host=jax.process_index(),
-      hosts=jax.process_count(),
-      threads=config.data.threads,
-      on_bad_image=config.data.on_bad_image,
-      examples=examples,
-    )
-
-  found = estimate(
+  found = batch_stats.estimate(
     net.model,
     net.variables,
     subsets,
-    stand_ins(read(chosen[: settings['images']]), source.name),
+    batch_stats.replace_unreadable(judge.read(net, source, batch_size, chosen[: settings['images']]), source.name),
     view_of(net, source, settings['view']),
     has_missing_channels=source.has_missing_channels,
     mesh=mesh,
   )
-  evaluator = evaluator_of(net, source, subsets, mesh)
+  evaluator = judge.evaluator_of(net, source, subsets, mesh)
 
-  def accuracies(statistics: Mapping[Subset, Any]) -> list[float]:
-    judged, indices = evaluator(placed(net, subsets, statistics, mesh), read(np.sort(chosen[settings['images'] :])))
+  def hits(statistics: Mapping[Subset, Any]) -> list[np.ndarray]:
+    variables, own = judge.on_devices(net, subsets, statistics, mesh)
+    held_out = judge.read(net, source, batch_size, np.sort(chosen[settings['images'] :]))
+    by_subset, indices = evaluator(variables, held_out, batch_stats=own)
     if not len(indices):
       raise InputError(f'{source.name}: none of {settings["held_out"]} examples held out can be read')
-    return [judged[subset].accuracy for subset in subsets]
+    return [by_subset[subset].hits for subset in subsets]
 
   labels = [net.channels.label(subset) for subset in subsets]
-  rows = [
-    {'channels': label, 'before': before, 'after': after, 'kept': after > before}
-    for label, before, after in zip(labels, accuracies({}), accuracies(found), strict=True)
-  ]
+  rows = [row_of(*row) for row in zip(labels, hits({}), hits(found), strict=True)]
   return dict(zip(labels, (found[subset] for subset in subsets), strict=True)), rows
 
 
+def row_of(label: str, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+  """What recalibration did to a subset, and whether its statistics are kept.
+
+  They are kept where the gain lies outside chance: where the 95 % interval of the paired difference is above 0.
+
+  Args:
+    label: the subset's.
+    before, after: (n,) bool, the same held-out images classified correctly without and with recalibration.
+  """
+  low, high = difference_interval(after.astype(float) - before)
+  return {
+    'channels': label,
+    'before': float(before.mean()),
+    'after': float(after.mean()),
+    'interval': [low, high],
+    'kept': low > 0,
+  }
+
+
 def view_of(net: Network, source: Source, view: str) -> View:
-  """What the network sees of a batch of the source: (number, batch) to raw images (B, S, S, C) and a mask (B, C)."""
+  """The network's view of the source: a function of (number, batch) to raw images (B, S, S, C) and a mask (B, C)."""
   order, config = source.channels.order(net.channels.names), net.config
   if view == 'training':
     fields = configs.to_json(config)
@@ -182,7 +193,7 @@ def view_of(net: Network, source: Source, view: str) -> View:
 
     def training(number: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
       images, present = seen(number, batch)
-      return images, present[:, 0]  # the one pass that there is without sampling
+      return images, present[:, 0]  # without sampling there is one pass
 
     return training
 
@@ -199,91 +210,8 @@ def view_of(net: Network, source: Source, view: str) -> View:
   return evaluation
 
 
-def stand_ins(read: Iterable[Mapping[str, np.ndarray]], name: str) -> Iterator[dict[str, np.ndarray]]:
-  """Batches in whose unreadable rows others of the same batch stand: in training mode every row counts."""
-  for batch in read:
-    readable = np.flatnonzero(batch['mask'])
-    if not len(readable):
-      raise InputError(f'{name}: none of {len(batch["mask"])} examples in a row can be read')
-    rows = np.where(batch['mask'], np.arange(len(batch['mask'])), np.resize(readable, len(batch['mask'])))
-    yield {key: batch[key][rows] for key in ('image', 'size', 'present')}
-
-
-def estimate(
-  model: nn.Module,
-  variables: Mapping[str, Any],
-  subsets: Sequence[Subset],
-  read: Iterable[Mapping[str, np.ndarray]],
-  view: View,
-  *,
-  has_missing_channels: bool,
-  mesh: Mesh,
-) -> dict[Subset, Any]:
-  """The BatchNorm statistics of a network over some batches, for each subset, from zero.
-
-  Every batch is normalised by its own statistics, as in training. So those of the first BatchNorm do not depend on
-  how the images are split into batches; of later ones, those of large batches are closest to what they'll be used for.
-
-  Args:
-    model: a network with BatchNorm.
-    variables: the network's.
-    subsets: which.
-    read: this host's share of batches, all of one size: 'image', 'size' and 'present'.
-    view: see `view_of`.
-    has_missing_channels: whether examples can lack channels of their own; each then counts with what it has of a
-      subset.
-    mesh: devices to spread batches over; the statistics are those of the global batch.
-
-  Returns:
-    'batch_stats' of each subset, NumPy arrays.
-  """
-  forgetful = model.clone(norm=functools.partial(model.norm, momentum=0.0))  # what remains is the batch's own
-
-  def add(subset: Subset, pooled, share, weights, images, present):
-    of_subset, variables = jnp.asarray(subset), {**weights, 'batch_stats': pooled}
-    present = present[:, of_subset] if has_missing_channels else None
-    _, changed = call_on_subset(
-      forgetful, variables, images[..., of_subset], subset, present, train=True, mutable=['batch_stats']
-    )
-    return pool(pooled, changed['batch_stats'], share)
-
-  batch, whole = devices.sharded(mesh), devices.replicated(mesh)
-  see = jax.jit(view, in_shardings=(whole, batch), out_shardings=batch)
-  adds = {subset: _compiled(functools.partial(add, subset), mesh) for subset in subsets}
-  weights = jax.device_put({key: variables[key] for key in ('params', 'channel_stats')}, whole)
-  zeros = jax.tree.map(lambda value: np.zeros(value.shape, value.dtype), variables['batch_stats'])
-  pooled = {subset: jax.device_put(zeros, whole) for subset in subsets}
-  for number, arrays in enumerate(devices.to_devices(read, mesh)):
-    images, present = see(np.int32(number), arrays)
-    for subset in subsets:
-      pooled[subset] = adds[subset](pooled[subset], np.float32(1 / (number + 1)), weights, images, present)
-      # One at a time: programs that sum over CPU devices, at once, can take the very threads that each waits for.
-      jax.block_until_ready(pooled[subset])
-  return jax.device_get(pooled)
-
-
-def _compiled(add: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-  batch, whole = devices.sharded(mesh), devices.replicated(mesh)
-  return jax.jit(add, donate_argnums=0, in_shardings=(whole, whole, whole, batch, batch), out_shardings=whole)
-
-
-def pool(pooled: Mapping[str, Any], part: Mapping[str, Any], share: jax.Array) -> dict[str, Any]:
-  """Mean and variance of a union of two samples, by the law of total variance, in every layer of nested dicts.
-
-  Args:
-    pooled: 'mean' and (biased) 'var' of the one.
-    part: those of the other.
-    share: the other's share of all examples, 0..1.
-  """
-  if 'mean' not in pooled:
-    return {name: pool(pooled[name], part[name], share) for name in pooled}
-  shift = part['mean'] - pooled['mean']
-  within = (1 - share) * pooled['var'] + share * part['var']
-  return {'mean': pooled['mean'] + share * shift, 'var': within + share * (1 - share) * shift**2}
-
-
 def store(folder: pathlib.Path, step: int, statistics: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-  """Writes DIR/recalibrated, digests with it, in the place of what was there; to be called by all hosts."""
+  """Replaces DIR/recalibrated, with digests. To be called by all hosts."""
   path = folder / 'recalibrated'
   if jax.process_index() == 0:
     shutil.rmtree(path, ignore_errors=True)
@@ -295,13 +223,21 @@ def store(folder: pathlib.Path, step: int, statistics: Mapping[str, Any], meta: 
 
 
 def table(meta: Mapping[str, Any], labels: Sequence[str]) -> str:
-  """What recalibration did to some subsets, in columns, in per cent."""
+  """What recalibration did to some subsets, in columns: accuracies in per cent, their difference in points."""
   settings, rows = meta['settings'], {row['channels']: row for row in meta['subsets']}
-  lines = [['channels', 'before', 'after', 'kept']]
-  for label in labels:
-    row = rows[label]
-    lines.append([label, f'{row["before"]:.2%}', f'{row["after"]:.2%}', 'yes' if row['kept'] else 'no'])
+  lines = [['channels', 'before', 'after', 'difference (95 %)', 'kept']]
+  for row in (rows[label] for label in labels):
+    low, high = row['interval']
+    lines.append(
+      [
+        row['channels'],
+        f'{row["before"]:.2%}',
+        f'{row["after"]:.2%}',
+        f'{100 * (row["after"] - row["before"]):+.2f} ({100 * low:+.2f} to {100 * high:+.2f})',
+        'yes' if row['kept'] else 'no',
+      ]
+    )
   return (
     f'recalibrated on {settings["images"]:,} training images ({settings["view"]} view), accuracy on '
-    f'{settings["held_out"]:,} others\n{columns(lines)}\n'
+    f'{settings["held_out"]:,} others; kept where the interval of the difference is above 0\n{columns(lines)}\n'
   )

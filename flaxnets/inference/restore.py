@@ -15,23 +15,22 @@ from flaxnets.inference.network import Network
 from flaxnets.runtime.checkpoint import Checkpoints, DamagedCheckpoint, digests, text_digest
 
 
-def load(workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated: bool = True) -> Network:
+def load(workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated: bool = False) -> Network:
   """Restores a trained network from a run's folder, on any number of devices.
 
   Args:
-    workdir: as given to train_main.py.
+    workdir: of `flaxnets train`.
     step: 'best' (highest mean validation accuracy over the config's subsets), 'latest', or the number of a step
       that is still kept.
-    recalibrated: whether `eval_main.py --recalibrate` counts, where it was run on this step: the subsets that it
-      helped are then predicted with the statistics that it stored. With False the network is the one that was
-      trained, which is what eval_main.py judges without the flag.
+    recalibrated: whether to use the statistics that `flaxnets eval --recalibrate` stored for this step, for the subsets
+      whose accuracy they raised. By default the network is as it was trained, as in `flaxnets eval` without the flag.
 
   Raises:
-    InputError: where there is no such run or step, or the checkpoint, or what --recalibrate stored, is damaged.
+    InputError: where there is no such run or step, or the checkpoint or the stored statistics, are corrupt.
   """
   folder = pathlib.Path(workdir)
   if not (folder / 'checkpoints').is_dir():
-    raise InputError(f'{folder} holds no trained network; train one with train_main.py --workdir={folder}')
+    raise InputError(f'{folder} holds no trained network; train one with flaxnets train --workdir={folder}')
   checkpoints = Checkpoints(folder / 'checkpoints', writing=False)
   kept = checkpoints.steps()
   if not kept:
@@ -64,18 +63,18 @@ def load(workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated
 
 
 def restore_recalibrated(folder: pathlib.Path, net: Network) -> tuple[dict[str, Any], dict[str, Any]] | None:
-  """The statistics that were stored for the very weights of a network.
+  """The recalibrated statistics that were stored for exactly these weights.
 
   Args:
-    folder: the run's.
-    net: the network, with or without them.
+    folder: of the run.
+    net: the network.
 
   Returns:
-    The statistics by the subset's label, also those that did not help; and what is told of them, see
+    The statistics by the subset's label, kept or not, and their metadata; see
     `flaxnets.evaluation.recalibrate.run`. None where there are none, or only those of another step or other weights.
 
   Raises:
-    InputError: where they are damaged.
+    InputError: if they are corrupt.
   """
   path = folder / 'recalibrated'
   if not path.is_dir():
@@ -86,15 +85,15 @@ def restore_recalibrated(folder: pathlib.Path, net: Network) -> tuple[dict[str, 
       return None
     statistics, meta = store.restore(net.step)
   except DamagedCheckpoint as error:
-    raise InputError(f'{error}; delete {path} and run eval_main.py --recalibrate again') from error
+    raise InputError(f'{error}; delete {path} and run flaxnets eval --recalibrate again') from error
   finally:
     store.close()
   if meta['weights'] != weights_digest(net):
-    logging.warning('%s is of other weights than those of step %d now, and is not used', path, net.step)
+    logging.warning('%s belongs to other weights than those of step %d, and is ignored', path, net.step)
     return None
   return statistics, meta
 
 
 def weights_digest(net: Network) -> str:
-  """What tells a network's weights from all others."""
+  """A digest that identifies a network's weights."""
   return text_digest(digests(net.variables['params']))

@@ -1,15 +1,16 @@
-"""What a network costs on each subset of channels: parameters, MACs (the paper's count) and FLOPs (XLA's).
+"""The cost of a network on each subset of channels: parameters, MACs (the paper's count) and FLOPs (XLA's).
 
 The two counts are different things. MACs: multiply-accumulates of convolutions and matrix products, taps on padding
 included, biases left out, and one for every output element of a norm layer and of global average pooling. FLOPs:
-what XLA's cost analysis says of the lowered program: two for a multiply-accumulate, taps on padding left out, all
-elementwise work included, and so standardising the input and mixing the kernel too.
+XLA's cost analysis of the lowered program: two for a multiply-accumulate, taps on padding left out, all elementwise
+work included, so also standardising the input and mixing the kernel.
 """
 
 from __future__ import annotations
 
 import collections
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from flax import linen as nn
 
 from flaxnets.channels import Subset
 from flaxnets.nn.blocks import GlobalAveragePool
+from flaxnets.nn.dynamic_conv import MIXING
 from flaxnets.nn.norms import BatchNorm
 
 _COUNTED_OUTPUTS = (BatchNorm, nn.GroupNorm, nn.LayerNorm, GlobalAveragePool)
@@ -30,43 +32,78 @@ def initial_shapes(model: nn.Module, image_size: int) -> Any:
 
 
 def parameters(variables: Any) -> int:
-  """How many trained numbers there are."""
+  """The number of trained values."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables['params']))
 
 
 def macs(model: nn.Module, subset: Subset, image_size: int) -> dict[str, int]:
-  """Counts one image's work by tracing the network on a subset.
+  """Counts the work on one image by tracing the network on a subset.
 
   Returns:
-    'macs', the network's own; 'mixing_macs', spent once a call (not per pixel) on the kernels of the subset.
+    'macs', the network's own; 'mixing_macs', spent once per call (not per pixel) on the kernels of the subset.
   """
-  counts: collections.Counter[str] = collections.Counter()
-
-  def count_outputs(call, args, kwargs, context):
-    result = call(*args, **kwargs)
-    if context.method_name == '__call__' and isinstance(context.module, _COUNTED_OUTPUTS):
-      counts['macs'] += math.prod(result.shape)
-    return result
-
-  variables, images = initial_shapes(model, image_size), _images(subset, image_size)
-  with nn.intercept_methods(count_outputs):
-    program = jax.make_jaxpr(lambda v, x: model.apply(v, x, subset=subset))(variables, images)
-  _count_products(program.jaxpr, counts, mixing=False)
-  return {'macs': counts['macs'], 'mixing_macs': counts['mixing_macs']}
+  return _macs(*_traced(model, initial_shapes(model, image_size), subset, image_size))
 
 
 def flops(model: nn.Module, subset: Subset, image_size: int) -> int:
   """XLA's count for one image in evaluation, from the lowered (not yet compiled or partitioned) program."""
-  variables, images = initial_shapes(model, image_size), _images(subset, image_size)
-  lowered = jax.jit(lambda v, x: model.apply(v, x, subset=subset)).lower(variables, images)
-  return int(lowered.cost_analysis()['flops'])
+  traced, _ = _traced(model, initial_shapes(model, image_size), subset, image_size)
+  return _flops(traced)
 
 
-def of_subset(model: nn.Module, subset: Subset, image_size: int) -> dict[str, int]:
-  """'params', 'macs', 'mixing_macs' and 'flops' of one subset."""
-  counted = macs(model, subset, image_size)
-  params = parameters(initial_shapes(model, image_size))
-  return {'params': params, **counted, 'flops': flops(model, subset, image_size)}
+def of_subsets(
+  model: nn.Module, subsets: Iterable[Subset], image_size: int, by_size: dict[int, dict[str, int]] | None = None
+) -> dict[Subset, dict[str, int]]:
+  """'params', 'macs', 'mixing_macs' and 'flops' of each subset.
+
+  The counts depend on the shapes in the traced program, and so on the size of a subset but not on its members. The
+  network is traced once per size, which matters for hundreds of subsets.
+
+  Args:
+    model: a network of `flaxnets.models`.
+    subsets: which.
+    image_size: side of the network's input, pixels.
+    by_size: counts from earlier calls for the same model and image size, by number of channels; new ones are added.
+  """
+  by_size, counts, variables = {} if by_size is None else by_size, {}, None
+  for subset in subsets:
+    if len(subset) not in by_size:
+      variables = initial_shapes(model, image_size) if variables is None else variables
+      traced, norm_outputs = _traced(model, variables, subset, image_size)
+      by_size[len(subset)] = {
+        'params': parameters(variables),
+        **_macs(traced, norm_outputs),
+        'flops': _flops(traced),
+      }
+    counts[subset] = dict(by_size[len(subset)])
+  return counts
+
+
+def _traced(model: nn.Module, variables: Any, subset: Subset, image_size: int) -> tuple[Any, int]:
+  """The traced program of the network on a subset, and the number of output elements of norm and pooling layers."""
+  outputs = 0
+
+  def count_outputs(call, args, kwargs, context):
+    nonlocal outputs
+    result = call(*args, **kwargs)
+    if context.method_name == '__call__' and isinstance(context.module, _COUNTED_OUTPUTS):
+      outputs += math.prod(result.shape)
+    return result
+
+  images = _images(subset, image_size)
+  with nn.intercept_methods(count_outputs):
+    traced = jax.jit(lambda v, x: model.apply(v, x, subset=subset)).trace(variables, images)
+  return traced, outputs
+
+
+def _macs(traced: Any, norm_outputs: int) -> dict[str, int]:
+  counts = collections.Counter(macs=norm_outputs)
+  _count_products(traced.jaxpr.jaxpr, counts, mixing=False)
+  return {'macs': counts['macs'], 'mixing_macs': counts['mixing_macs']}
+
+
+def _flops(traced: Any) -> int:
+  return int(traced.lower().cost_analysis()['flops'])
 
 
 def _images(subset: Subset, image_size: int) -> jax.ShapeDtypeStruct:
@@ -74,12 +111,12 @@ def _images(subset: Subset, image_size: int) -> jax.ShapeDtypeStruct:
 
 
 def _count_products(jaxpr: Any, counts: collections.Counter[str], mixing: bool, times: int = 1) -> None:
-  """Adds up convolutions and matrix products, into 'mixing_macs' for those under the scope that DynamicConv names.
+  """Adds up convolutions and matrix products, into 'mixing_macs' for those under DynamicConv's scope MIXING.
 
-  The body of a scan counts as often as it runs; that of a while loop, which cannot be known, once.
+  The body of a scan counts as often as it runs. The body of a while loop counts once: its number of runs is unknown.
   """
   for equation in jaxpr.eqns:
-    inside = mixing or 'mixing' in str(equation.source_info.name_stack).split('/')
+    inside = mixing or MIXING in str(equation.source_info.name_stack).split('/')
     output = equation.outvars[0].aval
     if equation.primitive.name == 'conv_general_dilated':
       kernel = equation.invars[1].aval

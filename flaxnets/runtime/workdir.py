@@ -60,3 +60,11 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = 
     elif old != new:
       found[f'{prefix}{key}'] = (old, new)
   return found
+
+
+def stored_batch_size(workdir: str | os.PathLike[str]) -> int:
+  """The evaluation batch size in a run's config.json; 1 if there is none."""
+  try:
+    return json.loads(pathlib.Path(workdir, 'config.json').read_text())['evaluate']['batch_size']
+  except (OSError, ValueError, KeyError):
+    return 1

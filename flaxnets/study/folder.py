@@ -54,7 +54,7 @@ class Study:
     return self.out / run.name
 
   def scores_file(self, run: PlannedRun) -> pathlib.Path:
-    return self.folder(run) / 'eval' / f'{results.file_stem(self.split)}.json'
+    return results.result_path(self.folder(run), self.split, self.root)
 
   def judging(self, run: PlannedRun) -> dict[str, str]:
     """What the run is to be judged on; always all of its channels, for the cost of training is read off there."""

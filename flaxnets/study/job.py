@@ -60,7 +60,7 @@ def do(job: Mapping[str, Any]) -> int:
 
   Args:
     job: 'config', whole; 'workdir'; 'weights', the folder of the run whose weights are judged and nothing trained, or
-      ''; 'split', 'root' and 'subsets' as of eval_main.py; 'file', the name in DIR/eval without its ending.
+      ''; 'split', 'root' and 'subsets' as of eval_main.py.
   """
   import jax
 
@@ -86,7 +86,7 @@ def do(job: Mapping[str, Any]) -> int:
       return code
     net = load(workdir)
   scores, arrays = judge.evaluate(net, subsets=job['subsets'], split=job['split'], root=job['root'])
-  results.write(scores, arrays, workdir, job['file'])
+  results.write(scores, arrays, workdir)
   return 0
 
 

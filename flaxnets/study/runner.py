@@ -73,7 +73,6 @@ def do(study: Study, run: PlannedRun, lock: int | None = None) -> int:
     {
       'config': configs.to_json(run.config),
       'workdir': str(folder),
-      'file': study.scores_file(run).stem,
       'weights': str(study.out / run.weights) if run.weights else '',
       **study.judging(run),
     },

@@ -35,7 +35,7 @@ def make_table(study: Study, against: str = '') -> dict[str, Any]:
     done as one. An accuracy is a fraction, of all experts' seeds the mean.
 
   Raises:
-    InputError: for an unknown `against`, or runs that were judged on different images.
+    InputError: for an unknown `against`, or runs that were evaluated on different images.
   """
   reference_name = reference_of(study.runs, against)
   rows, judged = [], {}

@@ -141,9 +141,9 @@ def test_of_a_thousand_classes_only_pairs_that_occur_are_drawn_in_portions_that_
   [
     (np.zeros((3, 3)), 'of 3 classes is empty; no example was evaluated'),
     (np.ones((2, 3)), r'square, but this one is \(2, 3\)'),
-    (np.array([[1, -1], [0, 2]]), 'negative or broken'),
-    (np.array([[0.5, 0.5], [0, 2]]), 'negative or broken'),
-    (np.array([[np.nan, 1], [0, 2]]), 'negative or broken'),
+    (np.array([[1, -1], [0, 2]]), 'negative or fractional'),
+    (np.array([[0.5, 0.5], [0, 2]]), 'negative or fractional'),
+    (np.array([[np.nan, 1], [0, 2]]), 'negative or fractional'),
   ],
 )
 def test_a_matrix_that_counts_nothing_is_refused(confusion, words):

@@ -123,7 +123,7 @@ def test_the_command_names_the_subsets_that_are_missing(tmp_path):
   path = write_scores(tmp_path / 'test.json', {key: SEVEN[key] for key in ('RGB', 'RB', 'R', 'G')})
   done = command(path)
   assert done.returncode == 1 and done.stderr.count('\n') == 1
-  assert '3 of the 8 subsets needed are missing: B RG GB; --list prints' in done.stderr
+  assert "3 of the 8 subsets needed are missing: RG GB B; flaxnets worth with the run's folder" in done.stderr
   assert command(path, '--list').stdout == 'all\n'
 
 
@@ -139,7 +139,19 @@ def test_twelve_bands_are_judged_on_the_subsets_that_the_command_lists(tmp_path,
   run('worth', [str(path), '--orders=3'])
   printed = capsys.readouterr().out
   assert printed.count('  2.00 +- 0.00\n') == 12 and '(3 sampled orders)' in printed
-  assert f'of the {len(labels)} that were judged' in printed
+  assert f'of the {len(labels)} that were evaluated' in printed
+
+
+def test_the_greedy_subsets_are_printed_as_such_where_all_candidates_are_known(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(worth, 'MAX_EXACT', 2)
+  path = write_scores(tmp_path / 'test.json', {**SEVEN, 'GB': 0.85})
+  assert run('worth', [str(path), '--greedy', '--orders=2']) == 0
+  printed = capsys.readouterr().out
+  best, greedy = printed.split('greedy subset of each size')
+  assert '2   85.00%  GB' in best and '2   80.00%  RG' in greedy and 'not always the best' in greedy
+  write_scores(path, {'RGB': 0.9, 'RG': 0.8, 'R': 0.7, 'RB': 0.8, 'B': 0.6, 'GB': 0.85})
+  assert run('worth', [str(path), '--greedy', '--orders=2']) == 1
+  assert 'are missing: ' in capsys.readouterr().err
 
 
 def test_subsets_of_one_channel_are_read_by_the_names_that_the_network_knows(tmp_path):

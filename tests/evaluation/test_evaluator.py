@@ -8,7 +8,10 @@ from sklearn import metrics as sklearn_metrics
 from flaxnets.channels import ChannelSet
 from flaxnets.data.batches import evaluation_batches
 from flaxnets.data.source import ArraySource
-from flaxnets.evaluation.evaluator import TOP, Evaluator, add_to_tally
+from flaxnets.evaluation import evaluator as evaluator_module
+from flaxnets.evaluation import logit_metrics
+from flaxnets.evaluation.evaluator import Evaluator
+from flaxnets.evaluation.logit_metrics import TOP
 from tests.networks import MEAN, tiny
 
 CLASSES = 7
@@ -26,8 +29,8 @@ def source_of(count, present=None, channels='RGB', seed=0):
   return ArraySource('test', images, labels, ChannelSet.of(channels), [str(k) for k in range(CLASSES)], present), images
 
 
-def judge(network, source, mesh, subsets=((0, 1, 2), (0, 2), (1,)), batch_size=16, channels='RGB', variables=None):
-  model, own = network
+def judge(network, source, mesh, subsets=((0, 1, 2), (0, 2), (1,)), batch_size=16, channels='RGB', batch_stats=None):
+  model, variables = network
   order = source.channels.order(channels)
   evaluator = Evaluator(
     model,
@@ -39,7 +42,7 @@ def judge(network, source, mesh, subsets=((0, 1, 2), (0, 2), (1,)), batch_size=1
     has_missing_channels=source.has_missing_channels,
     mesh=mesh,
   )
-  return evaluator(variables or own, evaluation_batches(source, batch_size=batch_size))
+  return evaluator(variables, evaluation_batches(source, batch_size=batch_size), batch_stats=batch_stats)
 
 
 def direct(network, images, **kwargs):
@@ -47,7 +50,7 @@ def direct(network, images, **kwargs):
   return np.asarray(jax.jit(lambda x: model.apply(variables, x, **kwargs))(jnp.asarray(images, jnp.float32)))
 
 
-def test_judging_needs_no_word_between_devices(network, mesh8):
+def test_evaluation_needs_no_communication_between_devices(network, mesh8):
   model, variables = network
   evaluator = Evaluator(
     model,
@@ -60,7 +63,8 @@ def test_judging_needs_no_word_between_devices(network, mesh8):
     mesh=mesh8,
   )
   shapes = (jnp.zeros((16, 12, 12, 3)), jnp.ones((16, 3), bool), jnp.zeros(16, jnp.int32), jnp.ones(16, bool))
-  program = evaluator._judges[(0, 2)].lower(variables, evaluator._empty_tally(), *shapes).compile().as_text()
+  function = evaluator._functions[(0, 2)]
+  program = function.lower(variables, None, evaluator._zeros(), *shapes).compile().as_text()
   assert 'all-' not in program and 'collective-' not in program
 
 
@@ -93,21 +97,66 @@ def test_the_scores_are_scikit_learns(network, mesh8):
       assert summary[name] == pytest.approx(getattr(sklearn_metrics, f'{name}_score')(truth, predicted, **options))
 
 
+def top5_hits(logits, label, mask):
+  """The sum of top-5 hits that the evaluator's metrics make of a batch."""
+  place = [metric.per_example for metric in logit_metrics.METRICS].index(logit_metrics.top5_hit)
+  zeros = jax.tree.map(lambda part: jnp.asarray(part[0]), logit_metrics.zeros(CLASSES, 1))
+  return int(logit_metrics.add(zeros, jnp.asarray(logits), jnp.asarray(label), jnp.asarray(mask))[place])
+
+
 def test_top_five_hits_are_scikit_learns_ties_included():
   rng = np.random.default_rng(0)
-  logits = rng.integers(0, 4, (200, CLASSES)).astype(np.float32) + np.linspace(0, 1e-3, CLASSES)
-  label = rng.integers(0, CLASSES, 200)
-  tally = {'confusion': jnp.zeros((CLASSES, CLASSES), jnp.int32), 'loss': 0.0, 'top': 0}
-  mask = jnp.asarray(rng.random(200) < 0.8)
-  result, _ = add_to_tally(tally, jnp.asarray(logits), jnp.asarray(label), mask)
+  logits = rng.integers(0, 4, (200, CLASSES)).astype(np.float32) + np.linspace(0, 1e-3, CLASSES, dtype=np.float32)
+  label, mask = rng.integers(0, CLASSES, 200), rng.random(200) < 0.8
   expected = sklearn_metrics.top_k_accuracy_score(
-    label[mask], logits[np.asarray(mask)], k=TOP, labels=range(CLASSES), normalize=False
+    label[mask], logits[mask], k=TOP, labels=range(CLASSES), normalize=False
   )
-  assert result['top'] == expected
-  constant, _ = add_to_tally(tally, jnp.zeros((CLASSES, CLASSES)), jnp.arange(CLASSES), jnp.ones(CLASSES, bool))
-  assert constant['top'] == TOP  # a network that says nothing gets five of its classes right, not all
-  nothing, _ = add_to_tally(tally, jnp.full((CLASSES, CLASSES), jnp.nan), jnp.arange(CLASSES), jnp.ones(CLASSES, bool))
-  assert nothing['top'] == tally['top']  # no number is among the likeliest
+  assert top5_hits(logits, label, mask) == expected
+  everyone, square = np.ones(CLASSES, bool), np.zeros((CLASSES, CLASSES), np.float32)
+  assert top5_hits(square, np.arange(CLASSES), everyone) == TOP  # constant logits get five classes right, not all
+  assert top5_hits(square * np.nan, np.arange(CLASSES), everyone) == 0  # NaN is not among the largest
+
+
+def calibration_by_hand(logits, label):
+  """Expected calibration error and bins, one example after another."""
+  probabilities = np.exp(logits - logits.max(-1, keepdims=True).astype(np.float64))
+  probabilities /= probabilities.sum(-1, keepdims=True)
+  bins = [[] for _ in range(15)]
+  for row, truth in zip(probabilities, label, strict=True):
+    place = next(number for number in range(15) if row.max() <= (number + 1) / 15)
+    bins[place].append((row.max(), row.argmax() == truth))
+  means = [tuple(np.mean(each, axis=0)) if each else (None, None) for each in bins]
+  error = sum(len(each) / len(label) * abs(mean[0] - mean[1]) for each, mean in zip(bins, means, strict=True) if each)
+  return error, [len(each) for each in bins], means
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_the_calibration_error_is_that_of_bins_filled_by_hand(network, mesh1, mesh8, devices):
+  source, images = source_of(45)
+  judged, _ = judge(network, source, mesh1 if devices == 1 else mesh8)
+  for subset, result in judged.items():
+    logits = direct(network, images[..., list(subset)], subset=subset)
+    error, counts, means = calibration_by_hand(logits, source.labels)
+    bins = result.summary(bootstrap=10)['calibration']
+    assert result.values['ece'] == pytest.approx(error, rel=1e-4)
+    assert [each['count'] for each in bins] == counts and sum(counts) == 45
+    for each, expected in zip(bins, means, strict=True):
+      found = each['confidence'], each['accuracy']
+      assert found == (expected if expected[0] is None else pytest.approx(expected, rel=1e-4))
+
+
+def test_a_network_that_is_sure_and_wrong_has_the_calibration_error_one_and_a_fair_one_has_none():
+  metric = next(metric for metric in logit_metrics.METRICS if metric.finish is logit_metrics.calibration)
+
+  def error(logits, label):
+    sums = jax.tree.map(lambda x: np.asarray(x).sum(0), metric.per_example(jnp.asarray(logits), jnp.asarray(label)))
+    return metric.finish(sums, len(label))['ece']
+
+  sure = np.where(np.eye(4)[[0] * 8] > 0, 50.0, 0.0).astype(np.float32)
+  assert error(sure, np.ones(8, int)) == pytest.approx(1)
+  assert error(sure, np.zeros(8, int)) == pytest.approx(0)
+  fair = np.zeros((8, 4), np.float32)  # confidence 1/4, and a quarter of the labels are the first class
+  assert error(fair, np.arange(8) % 4) == pytest.approx(0, abs=1e-7)
 
 
 def test_the_channels_of_a_source_and_their_presence_are_put_in_the_networks_order(network, mesh8):
@@ -138,22 +187,62 @@ def test_an_example_is_judged_on_what_it_has_of_a_subset(network, mesh8):
     np.testing.assert_array_equal(np.delete(judged[subset].predictions, 4), np.delete(others, 4))
 
 
-def test_each_subset_may_have_variables_of_its_own(network, mesh8):
+def test_a_subset_may_have_batch_statistics_of_its_own(network, mesh8):
   model, variables = network
-  other = jax.tree.map(lambda x: x * 1.5, variables['params'])
+  other = jax.tree.map(lambda x: x * 1.5 + 0.1, variables['batch_stats'])
   source, images = source_of(20)
   subsets = ((0, 1, 2), (1,))
-  own = {(0, 1, 2): variables, (1,): {**variables, 'params': other}}
-  judged, _ = judge(network, source, mesh8, subsets, variables=own)
+  judged, _ = judge(network, source, mesh8, subsets, batch_stats={(1,): other})
   plain, _ = judge(network, source, mesh8, subsets)
   np.testing.assert_array_equal(judged[(0, 1, 2)].predictions, plain[(0, 1, 2)].predictions)
-  np.testing.assert_array_equal(
-    judged[(1,)].predictions, direct((model, own[(1,)]), images[..., [1]], subset=(1,)).argmax(-1)
-  )
+  logits = direct((model, {**variables, 'batch_stats': other}), images[..., [1]], subset=(1,))
+  np.testing.assert_array_equal(judged[(1,)].predictions, logits.argmax(-1))
+  assert judged[(1,)].loss != pytest.approx(plain[(1,)].loss, rel=1e-3)
+
+
+@pytest.mark.parametrize('stem', [('dynamic', 'linear'), ('conv', 'gray')])
+def test_one_function_for_many_subsets_gives_the_numbers_of_one_for_each(network, mesh8, monkeypatch, stem):
+  model, variables = network
+  model = model.clone(stem=stem[0], completion=stem[1])
+  if stem[0] == 'conv':
+    statistics = {'stem': {'standardize': variables['channel_stats']['stem']['standardize']}}
+    variables = {**variables, 'channel_stats': statistics}
+  source, _ = source_of(50)
+  each, _ = judge((model, variables), source, mesh8)
+  monkeypatch.setattr(evaluator_module, 'MAX_COMPILED', 2)
+  together, _ = judge((model, variables), source, mesh8)
+  for subset, result in each.items():
+    np.testing.assert_array_equal(together[subset].predictions, result.predictions)
+    expected, found = result.values, together[subset].values
+    assert {name: found[name] for name in ('loss', 'top5', 'ece')} == pytest.approx(
+      {name: expected[name] for name in ('loss', 'top5', 'ece')}, abs=1e-4
+    )
+
+
+def test_beyond_32_subsets_one_function_is_compiled(mesh1):
+  model = tiny(CLASSES)[0].clone(num_channels=6)
+  subsets = ChannelSet.of('ABCDEF').subsets('all')
+  options = {'source_index': range(6), 'image_size': 12, 'resize': 1.0, 'fill': np.zeros(6), 'mesh': mesh1}
+  counts = [
+    Evaluator(model, subsets[:count], has_missing_channels=missing, **options).compilations
+    for count, missing in ((32, False), (33, False), (63, False), (32, True))
+  ]
+  assert counts == [32, 1, 1, 1]
+
+
+def test_a_call_may_ask_for_some_of_the_subsets(network, mesh1):
+  model, variables = network
+  source, _ = source_of(20)
+  options = {'source_index': (0, 1, 2), 'image_size': 12, 'resize': 1.0, 'fill': MEAN, 'has_missing_channels': False}
+  evaluator = Evaluator(model, [(0, 1, 2), (0, 2), (1,)], mesh=mesh1, **options)
+  some, _ = evaluator(variables, evaluation_batches(source, batch_size=16), subsets=[(0, 2)])
+  everything, _ = evaluator(variables, evaluation_batches(source, batch_size=16))
+  assert list(some) == [(0, 2)] and list(everything) == evaluator.subsets
+  assert some[(0, 2)].values == everything[(0, 2)].values
 
 
 def test_top_five_says_nothing_for_five_classes(mesh1):
   images = np.zeros((4, 12, 12, 3), np.uint8)
   source = ArraySource('five', images, np.arange(4), ChannelSet.of('RGB'), 'abcde')
   judged, _ = judge(tiny(5), source, mesh1, [(0, 1, 2)], batch_size=4)
-  assert judged[(0, 1, 2)].top5 is None
+  assert judged[(0, 1, 2)].values['top5'] is None

@@ -2,6 +2,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -18,7 +19,7 @@ from flaxnets.cli import evaluate
 from flaxnets.data import synthetic
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
-from flaxnets.evaluation import recalibrate
+from flaxnets.evaluation import batch_stats, recalibrate
 from flaxnets.nn.dynamic_conv import DynamicConv
 from flaxnets.training import loop
 from tests.networks import tiny
@@ -50,7 +51,7 @@ def test_pooled_parts_are_the_statistics_of_the_whole(sizes, seed):
   for part in parts:
     count += len(part)
     measured = {'layer': {'norm': {'mean': part.mean(0), 'var': part.var(0)}}}
-    pooled = recalibrate.pool(pooled, measured, len(part) / count)
+    pooled = batch_stats.pool(pooled, measured, len(part) / count)
   whole = np.concatenate(parts)
   np.testing.assert_allclose(pooled['layer']['norm']['mean'], whole.mean(0), atol=1e-9)
   np.testing.assert_allclose(pooled['layer']['norm']['var'], whole.var(0), atol=1e-9)
@@ -72,7 +73,7 @@ def estimate(images, batch_size, mesh, subsets=SUBSETS, present=None):
       rows = slice(start, start + batch_size)
       yield {'image': images[rows], 'present': present[rows], 'size': np.full((batch_size, 2), 12, np.int32)}
 
-  return recalibrate.estimate(
+  return batch_stats.estimate(
     model,
     variables,
     subsets,
@@ -134,12 +135,12 @@ def test_another_of_the_batch_stands_in_for_an_unreadable_image():
     'label': np.arange(6),
     'mask': np.array([True, False, True, True, False, True]),
   }
-  given_on = list(recalibrate.stand_ins([batch], 'data'))[0]
+  given_on = list(batch_stats.replace_unreadable([batch], 'data'))[0]
   assert set(given_on) == {'image', 'size', 'present'}
   assert given_on['image'][[0, 2, 3, 5]].tolist() == [0, 2, 3, 5]
   assert set(given_on['image'][[1, 4]].tolist()) <= {0, 2, 3, 5}
   with pytest.raises(InputError, match='data: none of 6 examples in a row can be read'):
-    list(recalibrate.stand_ins([{**batch, 'mask': np.zeros(6, bool)}], 'data'))
+    list(batch_stats.replace_unreadable([{**batch, 'mask': np.zeros(6, bool)}], 'data'))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def source_labelled_by(net):
 
 @pytest.mark.parametrize('view', recalibrate.VIEWS)
 def test_channels_and_their_presence_are_seen_in_the_networks_order(run, view):
-  net = flaxnets.load(run, recalibrated=False)
+  net = flaxnets.load(run)
   images, present = images_of(6), np.ones((6, 3), bool)
   present[::2] = [False, True, True]
 
@@ -196,7 +197,7 @@ def test_channels_and_their_presence_are_seen_in_the_networks_order(run, view):
 
 @pytest.mark.parametrize('view', recalibrate.VIEWS)
 def test_statistics_are_kept_only_where_they_raise_accuracy(run, mesh8, view):
-  net = flaxnets.load(run, recalibrated=False)
+  net = flaxnets.load(run)
   settings, full = recalibrate.plan(96, 64, 32, view, mesh8), net.channels.full
   before = jax.tree.map(np.copy, net.variables)
   found, (worse,) = recalibrate.recalibrate(net, source_labelled_by(net), [full], settings, mesh8)
@@ -212,11 +213,40 @@ def test_statistics_are_kept_only_where_they_raise_accuracy(run, mesh8, view):
   assert tie['before'] == tie['after'] and not tie['kept']
 
 
+def hits(*counts):
+  """(100,) hits with and without recalibration, of images that only one, only the other, both or neither got right."""
+  pairs = np.repeat([(True, False), (False, True), (True, True), (False, False)], counts, axis=0)
+  return pairs[:, 1], pairs[:, 0]
+
+
+@pytest.mark.parametrize(
+  ('gained', 'lost', 'kept'),
+  # McNemar's exact test on the discordant images: p is 0.77 for 7 of 12, 0.001 for 20 of 24, 0.06 for 5 of 5.
+  [(7, 5, False), (20, 4, True), (12, 12, False), (0, 0, False), (4, 20, False)],
+)
+def test_statistics_are_kept_only_where_the_gain_is_more_than_chance(gained, lost, kept):
+  row = recalibrate.row_of('RG', *hits(gained, lost, 40, 60 - gained - lost))
+  assert row['after'] - row['before'] == pytest.approx((gained - lost) / 100)
+  assert row['interval'][0] <= row['after'] - row['before'] <= row['interval'][1]
+  assert row['kept'] == kept == (row['interval'][0] > 0)
+
+
+def test_the_table_shows_the_interval_of_the_difference():
+  rows = [recalibrate.row_of('RG', *hits(20, 4, 40, 36)), recalibrate.row_of('R', *hits(7, 5, 40, 48))]
+  meta = {'settings': {'images': 64, 'held_out': 100, 'view': 'evaluation'}, 'subsets': rows}
+  lines = recalibrate.table(meta, ['RG', 'R']).splitlines()
+  assert re.fullmatch(r'RG +44.00% +60.00% +\+16.00 \(\+\d+\.\d\d to \+\d+\.\d\d\) +yes', lines[2])
+  assert re.fullmatch(r'R +45.00% +47.00% +\+2.00 \(-\d+\.\d\d to \+\d+\.\d\d\) +no', lines[3])
+
+
 def put(workdir, kept):
   """Stores statistics of which only those of some subsets are to be used."""
-  net = flaxnets.load(workdir, recalibrated=False)
+  net = flaxnets.load(workdir)
   spoil = jax.tree.map(lambda x: x * 3 + 1, net.variables['batch_stats'])
-  rows = [{'channels': label, 'before': 0.1, 'after': 0.2, 'kept': label in kept} for label in ('RGB', 'RG', 'R')]
+  rows = [
+    {'channels': label, 'before': 0.1, 'after': 0.2, 'interval': [0.0, 0.2], 'kept': label in kept}
+    for label in ('RGB', 'RG', 'R')
+  ]
   recalibrate.store(
     workdir,
     net.step,
@@ -228,12 +258,12 @@ def put(workdir, kept):
 
 def test_a_loaded_network_uses_what_is_stored_for_the_right_subsets_only(copied):
   plain, spoil = put(copied, kept={'RG'})
-  net = flaxnets.load(copied)
+  net = flaxnets.load(copied, recalibrated=True)
   assert set(net.recalibrated) == {(0, 1)}
   jax.tree.map(np.testing.assert_array_equal, net.recalibrated[(0, 1)], spoil)
   jax.tree.map(np.testing.assert_array_equal, net.variables, plain.variables)
   images = np.random.default_rng(0).integers(0, 256, (4, 20, 20, 3), np.uint8)
-  by_hand = flaxnets.load(copied, recalibrated=False)
+  by_hand = flaxnets.load(copied)
   assert by_hand.recalibrated == {}
   np.testing.assert_array_equal(net.logits(images), by_hand.logits(images))
   np.testing.assert_array_equal(net.logits(images[..., :1], 'R'), by_hand.logits(images[..., :1], 'R'))
@@ -249,10 +279,10 @@ def test_what_is_stored_for_other_weights_is_not_used(copied, monkeypatch):
   warned = []
   monkeypatch.setattr('flaxnets.inference.restore.logging.warning', lambda text, *args: warned.append(text % args))
   path = copied / 'recalibrated'
-  net = flaxnets.load(copied, recalibrated=False)
+  net = flaxnets.load(copied)
   net.variables['params']['head']['dense']['bias'] = net.variables['params']['head']['dense']['bias'] + 1
   assert recalibrate.restore_recalibrated(copied, net) is None
-  assert len(warned) == 1 and warned[0].startswith(f'{path} is of other weights')
+  assert len(warned) == 1 and warned[0].startswith(f'{path} belongs to other weights')
   net.step = 1
   assert recalibrate.restore_recalibrated(copied, net) is None
 
@@ -262,9 +292,9 @@ def test_a_damaged_store_is_one_clear_error_and_spares_the_trained_network(copie
   meta = next((copied / 'recalibrated').glob('*/meta/metadata'))
   assert '"after": 0.2' in meta.read_text()
   meta.write_text(meta.read_text().replace('"after": 0.2', '"after": 0.3'))
-  with pytest.raises(InputError, match=r'recalibrated/.*; delete .*/recalibrated and run eval_main.py --recalibrate'):
-    flaxnets.load(copied)
-  assert flaxnets.load(copied, recalibrated=False).recalibrated == {}
+  with pytest.raises(InputError, match=r'recalibrated/.*; delete .*/recalibrated and run flaxnets eval --recalibrate'):
+    flaxnets.load(copied, recalibrated=True)
+  assert flaxnets.load(copied).recalibrated == {}
 
 
 def test_subsets_done_before_are_not_done_again_and_others_join_them(copied, monkeypatch, capsys):
@@ -276,12 +306,12 @@ def test_subsets_done_before_are_not_done_again_and_others_join_them(copied, mon
   monkeypatch.setattr(recalibrate, 'recalibrate', None)
   assert recalibrate.run(copied, subsets='RGB', view='training', images=64) == both
   printed = capsys.readouterr().out.splitlines()
-  assert printed[0] == 'recalibrated on 64 training images (training view), accuracy on 32 others'
+  assert printed[0].startswith('recalibrated on 64 training images (training view), accuracy on 32 others; kept where')
   assert {path.name for path in copied.iterdir()} >= {'recalibrated', 'checkpoints'}
 
 
 def test_training_may_end_with_recalibration_of_what_is_evaluated(run, mesh8):
-  net = flaxnets.load(run, recalibrated=False)
+  net = flaxnets.load(run)
   assert net.ema
   statistics, meta = recalibrate.restore_recalibrated(run, net)
   assert set(statistics) == {'RGB', 'R'}
@@ -311,7 +341,7 @@ def test_the_command_judges_plain_weights_without_the_flag_and_recalibrated_ones
   scores = json.loads((copied / 'eval' / 'test-recalibrated.json').read_text())
   assert (plain['recalibrated'], scores['recalibrated'], scores['examples']) == (False, True, 52)
   assert [row['recalibrated'] for row in plain['subsets']] == [False]
-  net = flaxnets.load(copied, recalibrated=False)
+  net = flaxnets.load(copied)
   _, meta = recalibrate.restore_recalibrated(copied, net)
   kept = {row['channels']: row['kept'] for row in meta['subsets']}
   assert set(kept) == {'RG', 'R'}  # those of other settings are gone

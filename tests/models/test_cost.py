@@ -1,3 +1,4 @@
+import itertools
 import json
 import subprocess
 import sys
@@ -53,6 +54,23 @@ def test_flops_fall_with_the_subset_and_are_about_two_a_mac():
   full, one = (cost.flops(model, subset, 96) for subset in ((0, 1, 2), (0,)))
   assert one < full
   assert 1.5 < full / 333_585_408 < 2.0  # below two: XLA leaves the taps on padding out
+
+
+@pytest.mark.parametrize('stem', [{}, {'stem': 'conv', 'completion': 'black'}])
+def test_the_counts_of_many_subsets_are_those_of_each_and_the_network_is_initialised_once(stem, monkeypatch):
+  model = models.build('resnet18', num_channels=4, num_classes=10, width=8, **stem)
+  subsets = [subset for size in (4, 3, 2, 1) for subset in itertools.combinations(range(4), size)]
+  expected = {
+    subset: {**cost.macs(model, subset, 32), 'flops': cost.flops(model, subset, 32)}
+    for subset in ((0, 1, 2, 3), (0, 1, 3), (0, 2), (2, 3), (1,), (3,))
+  }
+  initial_shapes, calls = cost.initial_shapes, []
+  monkeypatch.setattr(cost, 'initial_shapes', lambda *args: calls.append(args) or initial_shapes(*args))
+  found = cost.of_subsets(model, subsets, 32)
+  assert len(calls) == 1 and list(found) == subsets
+  for subset, counts in expected.items():
+    assert {key: found[subset][key] for key in counts} == counts
+  assert {counts['params'] for counts in found.values()} == {cost.parameters(initial_shapes(model, 32))}
 
 
 def test_matrix_products_inside_a_checkpointed_part_are_found():

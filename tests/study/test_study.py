@@ -1,4 +1,4 @@
-"""Several runs, one table: plans, whole studies on the embedded data, and the arithmetic of comparisons."""
+"""Several runs, one table: plans, and whole studies on the embedded data."""
 
 import fcntl
 import functools
@@ -14,13 +14,9 @@ import time
 import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from flaxnets import config as configs
-from flaxnets.analysis import comparison, results
-from flaxnets.analysis.intervals import difference_interval
-from flaxnets.analysis.results import Hits
+from flaxnets.analysis import results
 from flaxnets.augment.presence import PASSES
 from flaxnets.data import splits
 from flaxnets.errors import InputError
@@ -52,82 +48,7 @@ def two_steps():
   )
 
 
-# Paired differences, on files and arrays made by hand.
-
 IDS = np.array([f'image{number}' for number in range(100)])
-
-
-def hits(right, of=100):
-  return (np.arange(of) < right).astype(float)
-
-
-def test_the_interval_of_a_paired_difference_is_agresti_and_mins():
-  # 10 images that only one gets right and 4 that only the other does, of 100: their formula on half a count more each.
-  differences = np.array([1.0] * 10 + [-1.0] * 4 + [0.0] * 86)
-  more, fewer, images = 10.5, 4.5, 102
-  centre = (more - fewer) / images
-  spread = 1.959964 * np.sqrt(more + fewer - (more - fewer) ** 2 / images) / images
-  assert difference_interval(differences) == pytest.approx((centre - spread, centre + spread), abs=1e-6)
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(-1, 1), min_size=1, max_size=50))
-def test_the_interval_of_a_difference_holds_its_mean_and_has_a_width(differences):
-  low, high = difference_interval(np.array(differences))
-  assert -1 <= low <= np.mean(differences) + 1e-9 and np.mean(differences) - 1e-9 <= high <= 1 and low < high
-
-
-def test_intervals_of_paired_differences_cover_the_truth_about_19_times_in_20():
-  random, covered = np.random.default_rng(0), []
-  for _ in range(400):
-    both = random.random(200) < 0.6
-    ours = both ^ (random.random(200) < 0.1)
-    theirs = both ^ (random.random(200) < 0.1)
-    low, high = difference_interval(ours.astype(float) - theirs)
-    covered.append(low <= 0 <= high)
-  assert 0.92 < np.mean(covered) < 0.98
-
-
-def scores_at(path, channels, label, predictions, truth):
-  scores = {'channels': channels, 'subsets': [{'channels': label}]}
-  path.write_text(json.dumps(scores))
-  np.savez(path.with_suffix('.npz'), id=IDS, label=truth, **{f'prediction/{label}': predictions})
-
-
-def test_an_expert_among_longer_names_is_found_by_its_channels(tmp_path):
-  truth = np.zeros(100, int)
-  scores_at(tmp_path / 'ours.json', ['R', 'G', 'NIR'], 'R,G', truth, truth)
-  scores_at(tmp_path / 'expert.json', ['R', 'G'], 'RG', truth, truth)
-  (_, ours), (_, expert) = (results.read_hits(tmp_path / f'{name}.json') for name in ('ours', 'expert'))
-  assert comparison.compared(ours, {label: expert for label in expert.hits}, None)['regret'] == {'RG': 0.0}
-
-
-@pytest.mark.parametrize('damage', [b'', b'PK\x03\x04 cut'])
-def test_a_damaged_file_beside_the_scores_is_said_by_name(tmp_path, damage):
-  scores_at(tmp_path / 'test.json', ['R'], 'R', np.zeros(100), np.zeros(100))
-  (tmp_path / 'test.npz').write_bytes(damage)
-  with pytest.raises(InputError, match=r'test\.json or the \.npz beside it cannot be read'):
-    results.read_hits(tmp_path / 'test.json')
-
-
-def test_regret_is_the_experts_accuracy_minus_ours_and_none_without_an_expert():
-  ours = Hits(IDS, {'RG': hits(60), 'R': hits(40), 'G': hits(30)})
-  experts = {'RG': Hits(IDS, {'RG': hits(55)}), 'R': Hits(IDS, {'R': hits(50)})}
-  row = comparison.compared(ours, experts, Hits(IDS, {'RG': hits(50), 'R': hits(40), 'G': hits(40)}))
-  assert row['regret'] == pytest.approx({'RG': -0.05, 'R': 0.1, 'G': None})
-  assert row['mean_regret'] == pytest.approx(0.025) and row['max_regret'] == pytest.approx(0.1)
-  assert row['regret_interval']['G'] is None and row['regret_interval']['R'][0] > 0
-  assert row['difference'] == pytest.approx({'RG': 0.1, 'R': 0.0, 'G': -0.1}) and abs(row['mean_difference']) < 1e-9
-  assert row['worst_subset'] == 'G' and row['mean_accuracy'] == pytest.approx(1.3 / 3)
-  alone = comparison.compared(ours, {}, None)
-  assert alone['mean_regret'] is alone['max_regret'] is alone['mean_difference_interval'] is None
-
-
-def test_seeds_are_averaged_image_by_image_and_other_images_are_refused():
-  mean = comparison.mean_of([Hits(IDS, {'R': hits(20), 'G': hits(1)}), Hits(IDS, {'R': hits(40)})])
-  assert list(mean.hits) == ['R'] and mean.hits['R'].sum() == 30 and mean.hits['R'][30] == 0.5
-  with pytest.raises(InputError, match='judged on different images'):
-    comparison.mean_of([Hits(IDS, {'R': hits(20)}), Hits(IDS[::-1], {'R': hits(20)})])
 
 
 # Plans.
@@ -241,8 +162,8 @@ def pretend(job):
     }
     for name in labels
   ]
-  scores = {'step': 2, 'recalibrated': False, 'subsets': rows}
-  results.write(scores, {'id': IDS[:40], 'label': label, **predicted}, folder, job['file'])
+  scores = {'split': job['split'], 'step': 2, 'recalibrated': False, 'channels': list('RGB'), 'subsets': rows}
+  results.write(scores, {'id': IDS[:40], 'label': label, **predicted}, folder)
 
 
 @pytest.fixture

@@ -1,0 +1,85 @@
+"""Evaluation of many subsets a chunk at a time. Each chunk is written when done, so that an interrupted run resumes."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from flaxnets.analysis import results
+from flaxnets.channels import Subset
+from flaxnets.errors import InputError
+from flaxnets.evaluation.judge import SplitEvaluation
+
+CHUNK = 32  # subsets; each chunk is one pass over the data
+
+
+def evaluate_missing(
+  evaluation: SplitEvaluation, folder: str | os.PathLike[str], subsets: Sequence[Subset] | None = None
+) -> pathlib.Path:
+  """Evaluates the subsets that a run's result file lacks, CHUNK at a time, and adds each chunk to the file.
+
+  Args:
+    evaluation: the network and the split.
+    folder: of the run.
+    subsets: which; those of the evaluation if None.
+
+  Returns:
+    The path of the result file.
+
+  Raises:
+    InputError: if something cannot be evaluated or written.
+  """
+  wanted, label = evaluation.subsets if subsets is None else subsets, evaluation.net.channels.label
+  done = results.labels_done(folder, evaluation.identity)
+  missing = [subset for subset in wanted if label(subset) not in done]
+  chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
+  if missing:
+    known = f', {len(wanted) - len(missing)} others are known' if len(missing) < len(wanted) else ''
+    announce(f'evaluating {len(missing)} subsets{known}; compiling {functions(evaluation, len(missing))}')
+  with progress(len(chunks) * evaluation.steps, f'{len(missing)} subsets') as bar:
+    for chunk in chunks:
+      scores, arrays = evaluation.evaluate(chunk, on_batch=bar.update)
+      if jax.process_index() == 0:
+        write(scores, arrays, folder)
+  identity = evaluation.identity
+  return results.result_path(folder, identity['split'], identity['root'], identity['recalibrated'])
+
+
+def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: str | os.PathLike[str]) -> pathlib.Path:
+  """`results.write`, with an InputError where the folder cannot be written."""
+  try:
+    return results.write(scores, arrays, pathlib.Path(folder))
+  except OSError as error:
+    raise InputError(f'{folder}/eval cannot be written: {error.strerror}') from None
+
+
+def functions(evaluation: SplitEvaluation, most: int) -> str:
+  """How many functions an evaluation of `most` subsets compiles, as text."""
+  count = min(evaluation.evaluator.compilations, most)
+  return '1 function' if count == 1 else f'{count} functions'
+
+
+def announce(text: str) -> None:
+  """Prints a line on stderr, on process 0."""
+  if jax.process_index() == 0:
+    print(text, file=sys.stderr, flush=True)
+
+
+def progress(batches: int, text: str) -> tqdm:
+  """A progress bar on stderr for work of more than a second, on process 0. In a log file, a line every 30 s."""
+  return tqdm(
+    total=batches,
+    desc=text,
+    unit='batch',
+    disable=jax.process_index() != 0,
+    delay=1,
+    dynamic_ncols=True,
+    mininterval=0.2 if sys.stderr.isatty() else 30,
+  )
