@@ -176,7 +176,8 @@ def make_train_step(
     batch_stats, gradients, metrics = differentiated(loss, state, (images, present, batch['label']), accumulate)
     norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(norm)
-    metrics |= {'gradient_norm': norm, 'learning_rate': schedule(state.step)}
+    # Optax counts only the steps that it applied, and its count decides the rate.
+    metrics |= {'gradient_norm': norm, 'learning_rate': schedule(state.step - state.skipped)}
 
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

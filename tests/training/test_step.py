@@ -168,6 +168,30 @@ def test_a_loss_that_is_not_finite_changes_nothing_but_the_counts(mesh8):
   assert any((a != b).any() for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(before.params), strict=True))
 
 
+def test_the_reported_rate_is_the_applied_one_after_a_skipped_step_too(mesh1):
+  """Plain SGD: the applied rate is how far the parameters moved over the length of the gradient."""
+  model, variables = tiny()
+  schedule = optim.schedule('piecewise', learning_rate=0.1, steps=4, drops=(0.5,))
+  optimizer = optim.optimizer(schedule, momentum=0.0)
+  step = make_train_step(model, optimizer, schedule, mesh1, view_of('none'), masked=False)
+  state = jax.device_put(
+    jax.tree.map(jnp.copy, initial_state(variables, optimizer, ema=False)), devices.replicated(mesh1)
+  )
+  rows = [
+    {**host_batch(seed=number), 'image': host_batch(seed=number)['image'].astype(np.float32)} for number in range(4)
+  ]
+  rows[0]['image'][3] = np.nan
+  reported, applied = [], []
+  for batch in feed(mesh1, *rows):
+    before = jax.device_get(state.params)
+    state, metrics = step(state, batch)
+    moved = optax.tree.norm(jax.tree.map(np.subtract, jax.device_get(state.params), before))
+    reported.append(float(metrics['learning_rate']))
+    applied.append(float(moved / metrics['gradient_norm']))
+  np.testing.assert_allclose(applied[1:], [0.1, 0.1, 0.01], rtol=1e-2)  # the skipped step does not count
+  np.testing.assert_allclose(reported[1:], applied[1:], rtol=1e-2)
+
+
 def test_a_finite_loss_whose_gradient_is_not_finite_changes_nothing_either(mesh8):
   step, state = build(mesh8)
   state.params['head']['dense']['kernel'] *= 1e25  # the gradient's squares are beyond float32, the loss is not
