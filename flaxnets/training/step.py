@@ -47,7 +47,7 @@ class TrainState:
       InputError: where they don't fit the shapes of this run's own state.
     """
     try:
-      state = serialization.from_state_dict(shapes, saved)
+      state = serialization.from_state_dict(shapes, {**saved, 'opt_state': _nested_sgd(saved['opt_state'])})
       wrong = [
         path
         for path, equal in jax.tree_util.tree_leaves_with_path(
@@ -65,6 +65,13 @@ class TrainState:
     """What to evaluate: the averages where they are kept, else the weights of the last step."""
     kept = self.ema or {'params': self.params, 'batch_stats': self.batch_stats}
     return {**kept, 'channel_stats': self.channel_stats}
+
+
+def _nested_sgd(opt_state: Mapping[str, Any]) -> Mapping[str, Any]:
+  """Moves the momentum and the count of a checkpoint of version 0.1.0 to where `optax.sgd` keeps them."""
+  if '3' not in opt_state:
+    return opt_state
+  return {'0': opt_state['0'], '1': opt_state['1'], '2': {'0': opt_state['2'], '1': opt_state['3']}}
 
 
 def initial_state(variables: Mapping[str, Any], optimizer: optax.GradientTransformation, *, ema: bool) -> TrainState:
@@ -194,5 +201,5 @@ def make_train_step(
 def _average(state: TrainState, new: Mapping[str, Any], decay: float) -> Any:
   if state.ema is None:
     return None
-  now = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-  return jax.tree.map(lambda old, value: now * old + (1.0 - now) * value, state.ema, dict(new))
+  decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+  return optax.incremental_update(dict(new), state.ema, 1.0 - decay)

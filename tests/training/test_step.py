@@ -6,11 +6,12 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from flax import serialization
 
 from flaxnets.augment.pipeline import training_view
 from flaxnets.runtime import devices
 from flaxnets.training import optim
-from flaxnets.training.step import initial_state, make_train_step
+from flaxnets.training.step import TrainState, initial_state, make_train_step
 from tests.networks import MEAN, tiny
 
 AUGMENTATION = {
@@ -248,6 +249,33 @@ def test_averages_follow_the_weights(mesh1):
   expected = 0.1 * kernel(before) + 0.9 * kernel(state.params)  # at first (1 + 0) / (10 + 0)
   np.testing.assert_allclose(kernel(state.ema['params']), expected, rtol=1e-4, atol=1e-6)
   assert state.variables()['params'] is state.ema['params']
+
+
+def test_averages_warm_up_to_their_decay_and_skip_what_is_skipped(mesh1):
+  step, state = build(mesh1, ema=0.3)
+  poisoned = host_batch()
+  poisoned['image'] = np.full_like(poisoned['image'], np.nan, np.float32)
+  rows = [host_batch(seed=number) for number in range(5)]
+  rows = [{**row, 'image': row['image'].astype(np.float32)} for row in rows]
+  expected = np.asarray(state.params['stem']['conv']['kernel'], np.float64)
+  for number, batch in enumerate(feed(mesh1, *rows[:3], poisoned, *rows[3:])):
+    state, _ = step(state, batch)
+    decay = min(0.3, (1 + number) / (10 + number))
+    if number != 3:
+      expected = decay * expected + (1 - decay) * np.asarray(state.params['stem']['conv']['kernel'])
+    np.testing.assert_allclose(state.ema['params']['stem']['conv']['kernel'], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_state_of_the_optimiser_of_version_0_1_0_is_read():
+  _, variables = tiny()
+  schedule = optim.schedule('constant', learning_rate=0.1, steps=10)
+  state = initial_state(variables, optim.optimizer(schedule), ema=False)
+  saved = serialization.to_state_dict(state)
+  trace = jax.tree.map(jnp.ones_like, saved['params'])
+  saved['opt_state'] = {'0': {}, '1': {'inner_state': {}}, '2': {'trace': trace}, '3': {'count': jnp.asarray(7)}}
+  restored = TrainState.from_saved(state, saved)
+  assert [int(leaf) for leaf in jax.tree.leaves(restored.opt_state) if leaf.ndim == 0] == [7]
+  assert all((leaf == 1).all() for leaf in jax.tree.leaves(restored.opt_state) if leaf.ndim)
 
 
 def test_a_view_depends_on_seed_step_and_place_alone():
