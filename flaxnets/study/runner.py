@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from flaxnets import config as configs
 from flaxnets.errors import InputError
+from flaxnets.study.check import check_runs
 from flaxnets.study.folder import RECORD, Study, note, read_json
 from flaxnets.study.job import launch
 from flaxnets.study.plan import PlannedRun, chosen
@@ -21,12 +22,14 @@ def run_study(study: Study, only: str = '', against: str = '') -> int:
   """Does what is not finished, one run after another, writing the table after each; returns the exit code.
 
   Raises:
-    InputError: for an unknown name, a folder that cannot be written, or one in which another study is going on.
+    InputError: for an unknown name, data or subsets that do not exist (before anything trains), a folder that cannot
+      be written, or one in which another study is going on.
   """
   # First seeds first, so that there is a whole table before any second one begins.
   again = {run.name: sum(other.stem == run.stem for other in study.runs[:i]) for i, run in enumerate(study.runs)}
   selected = sorted(chosen(study.runs, only), key=lambda run: again[run.name])
   reference_of(study.runs, against)
+  check_runs(study, [run for run in selected if not study.finished(run)])
   with _only_study_in(study.out) as lock:
     for place, run in enumerate(selected, 1):
       told = f'{place} of {len(selected)}, {run.name}'

@@ -59,7 +59,7 @@ class Trainer:
       )
     self.source = experiment.open_source(config, 'train')
     self.validation = experiment.open_source(config, 'validation', classes=self.source.classes)
-    self.channels = experiment.channel_set(config, self.source)
+    self.channels = experiment.channel_set(config, self.source.channels)
     self.order = self.source.channels.order(self.channels.names)
     self.model = experiment.build_network(config, self.channels, len(self.source.classes))
     self.subsets = experiment.subsets(config, self.channels, config.evaluate.subsets)
