@@ -15,6 +15,7 @@ from typing import Any
 
 from flaxnets import config as configs
 from flaxnets.analysis import results
+from flaxnets.errors import InputError
 from flaxnets.runtime import atomic, workdir
 from flaxnets.study.plan import PlannedRun
 
@@ -62,9 +63,14 @@ class Study:
     return {'split': self.split, 'root': self.root, 'subsets': 'full' if run.config.train.subset else subsets}
 
   def conflict(self, run: PlannedRun) -> str:
-    """Why the run's folder is another run's; '' where it is not."""
-    there = read_json(self.folder(run) / 'config.json')
-    differing = workdir.differences(there, configs.to_json(run.config)) if there else {}
+    """Why the run's folder holds a different run; '' where it does not, or holds no run that can be read."""
+    try:
+      stored = workdir.stored_config(self.folder(run) / 'config.json')
+    except InputError as error:
+      return str(error)
+    except (OSError, ValueError):
+      return ''
+    differing = workdir.differences(stored, configs.to_json(run.config))
     return '; '.join(f'{name} is {old!r} in its folder and {new!r} here' for name, (old, new) in differing.items())
 
   def finished(self, run: PlannedRun) -> bool:
