@@ -73,6 +73,7 @@ def default() -> config_dict.ConfigDict:
   train.batch_size = 64  # over all devices and hosts
   train.epochs = 30.0
   train.subset = ''  # an expert: the one subset to train and evaluate on, as 'R'; '' for all channels
+  train.init_from = ''  # folder of a run with the same network whose weights this one starts from; '' for random ones
   train.learning_rate = 0.05
   train.schedule = 'piecewise'  # piecewise | cosine | onecycle | constant
   train.drops = (0.5, 0.75, 0.85)  # piecewise: shares of all steps after which the rate drops

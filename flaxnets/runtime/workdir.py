@@ -104,6 +104,11 @@ def claim_workdir(workdir: str | os.PathLike[str], fields: Mapping[str, Any]) ->
   return folder
 
 
+def has_checkpoint(workdir: str | os.PathLike[str]) -> bool:
+  """Whether a run in this folder has saved."""
+  return any(path.name.isdecimal() for path in pathlib.Path(workdir).glob('checkpoints/*'))
+
+
 def stored_config(path: pathlib.Path) -> dict[str, Any]:
   """The fields of a config.json; those that came after it was stored have today's defaults.
 

@@ -22,6 +22,7 @@ from flaxnets.data import statistics
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
 from flaxnets.inference.metadata import Metadata
+from flaxnets.inference.restore import load
 from flaxnets.nn.stem import put_statistics
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import digests
@@ -39,6 +40,7 @@ class InitialState:
     source: the training examples.
     channels: the network's.
     mesh: devices to put the state on.
+    weights: 'params' and 'batch_stats' to begin with, see `weights_from`; None for random ones.
   """
 
   config: ml_collections.ConfigDict
@@ -47,6 +49,7 @@ class InitialState:
   source: Source
   channels: ChannelSet
   mesh: Mesh
+  weights: Mapping[str, Any] | None = None
 
   def begin(self) -> tuple[TrainState, Metadata]:
     """A new state, with the channel statistics of the training split."""
@@ -69,7 +72,44 @@ class InitialState:
       tuple(measured['high'].tolist()),
     )
     new = functools.partial(self._new, measured)
-    return jax.jit(new, out_shardings=devices.replicated(self.mesh))(), metadata
+    state = jax.jit(new, out_shardings=devices.replicated(self.mesh))()
+    return (self._with_weights(state) if self.weights else state), metadata
+
+  def weights_from(self, folder: str) -> dict[str, Any]:
+    """The 'params' and 'batch_stats' of another run's best step, for `train.init_from`.
+
+    Channel statistics are not among them: those of the new training split are measured, because inputs are
+    standardised, and absent channels predicted, for the data at hand.
+
+    Raises:
+      InputError: if there is no such run, or its network has other channels, classes or shapes.
+    """
+    net, prefix = load(folder, recalibrated=False), f'train.init_from={folder}'
+    if net.channels.names != self.channels.names:
+      raise InputError(
+        f'{prefix}: its channels are {", ".join(net.channels.names)}, but this run has {", ".join(self.channels.names)}'
+      )
+    if len(net.classes) != len(self.source.classes):
+      raise InputError(
+        f'{prefix}: its head has {len(net.classes)} classes, but this run has {len(self.source.classes)}; '
+        'take a run with the same number'
+      )
+    expected = jax.eval_shape(self._new)
+    for name in ('params', 'batch_stats'):
+      ours, theirs = _shapes(getattr(expected, name)), _shapes(net.variables[name])
+      if differing := sorted(path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path)):
+        path = differing[0]
+        raise InputError(
+          f'{prefix}: {name}/{path} is {theirs.get(path, "absent")} there and {ours.get(path, "absent")} here; '
+          "take a run with the same 'model' fields"
+        )
+    return {name: net.variables[name] for name in ('params', 'batch_stats')}
+
+  def _with_weights(self, state: TrainState) -> TrainState:
+    def placed() -> Any:  # copies, since the step donates its state
+      return jax.device_put(jax.tree.map(np.array, dict(self.weights or {})), devices.replicated(self.mesh))
+
+    return state.replace(**placed(), ema=placed() if self.config.train.ema > 0 else None)
 
   def resume(
     self, state: Mapping[str, Any], meta: Mapping[str, Any], workdir: pathlib.Path, examples: Mapping[str, str]
@@ -105,6 +145,13 @@ class InitialState:
     if measured is not None:
       variables = put_statistics(variables, measured)
     return initial_state(variables, self.optimizer, ema=self.config.train.ema > 0)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
 
 
 def example_digests(source: Source) -> dict[str, str]:

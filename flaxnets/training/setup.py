@@ -23,7 +23,7 @@ from flaxnets.evaluation.evaluator import Evaluator
 from flaxnets.inference.metadata import Metadata
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import Checkpoints
-from flaxnets.runtime.workdir import WorkdirLock, claim_workdir
+from flaxnets.runtime.workdir import WorkdirLock, claim_workdir, has_checkpoint
 from flaxnets.training import optim
 from flaxnets.training.initial import InitialState, example_digests
 from flaxnets.training.step import TrainState, make_train_step
@@ -145,6 +145,9 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
   model = experiment.build_network(config, data.channels, len(data.train.classes))
   schedule, optimizer = _optimizer(config, lengths)
   initial = InitialState(config, model, optimizer, data.train, data.channels, mesh)
+
+  if config.train.init_from and not has_checkpoint(workdir):
+    initial = dataclasses.replace(initial, weights=initial.weights_from(config.train.init_from))
 
   # Up to here nothing was written: a mistake in the config leaves no folder behind that the corrected config would
   # then be refused in.
