@@ -83,10 +83,12 @@ def default() -> config_dict.ConfigDict:
   train.nesterov = False
   train.weight_decay = 1e-4  # not on BatchNorm's and dense layers' vectors
   train.label_smoothing = 0.0
+  train.class_weights = ''  # balanced: examples of class k count n / (K n_k) in the loss; '' for all alike
   train.clip_norm = 0.0  # of the whole gradient; 0 for no clipping
   train.accumulate = 1  # parts that a batch is worked off in, for less memory; BatchNorm sees a part
   train.ema = 0.0  # decay of a running average of weights and statistics, then used to evaluate; 0 for none
   train.recalibrate = False  # at the end: BatchNorm statistics for each of evaluate.subsets, where they help
+  train.patience = 0  # the run stops after so many validations in a row without a better accuracy; 0 for never
   train.log_every = 20  # steps
   train.checkpoint_every = 0  # steps; 0 for once an epoch
 
@@ -135,6 +137,8 @@ def check(config: config_dict.ConfigDict) -> None:
     ('image_size', config.image_size, config.image_size > 0, 'above 0'),
     ('train.epochs', train.epochs, train.epochs > 0, 'above 0'),
     ('train.accumulate', train.accumulate, train.accumulate > 0, '1 or more'),
+    ('train.patience', train.patience, train.patience >= 0, '0 or more'),
+    ('train.class_weights', repr(train.class_weights), train.class_weights in ('', 'balanced'), "'' or 'balanced'"),
     ('train.log_every', train.log_every, train.log_every > 0, '1 or more'),
     ('train.checkpoint_every', train.checkpoint_every, train.checkpoint_every >= 0, '0 or more'),
     ('train.warmup_epochs', train.warmup_epochs, train.warmup_epochs >= 0, '0 or more'),

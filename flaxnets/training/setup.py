@@ -219,9 +219,19 @@ def _train_step(config, data: Data, model, optimizer, schedule, mesh: Mesh, fill
     experiment.training_view_of(config, source_index, data.train.canvas, fill),
     masked=config.presence.mode != 'none' or data.train.has_missing_channels,
     label_smoothing=config.train.label_smoothing,
+    class_weights=balanced_weights(data.train) if config.train.class_weights == 'balanced' else None,
     accumulate=config.train.accumulate,
     ema=config.train.ema,
   )
+
+
+def balanced_weights(source: Source) -> np.ndarray:
+  """(K,) float32 weights n / (K n_k) of n examples, n_k of class k: every class has the same sum, and 1 is their mean.
+
+  A class without examples has weight 0.
+  """
+  counts = np.bincount(source.labels, minlength=len(source.classes))
+  return np.where(counts > 0, len(source) / (len(counts) * np.maximum(counts, 1)), 0).astype(np.float32)
 
 
 def _evaluator(config, data: Data, model, mesh: Mesh, fill: np.ndarray) -> Evaluator:

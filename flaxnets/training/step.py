@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import serialization, struct
@@ -21,11 +22,11 @@ Loss = Callable[..., tuple[jax.Array, tuple[Any, jax.Array]]]
 
 @struct.dataclass
 class TrainState:
-  """All that training changes, and the channel statistics beside it.
+  """Everything that training changes, and the channel statistics.
 
   Attributes:
-    step: () int32, steps taken.
-    skipped: () int32, those of them whose loss or gradients were not finite, and which changed nothing else.
+    step: () int32, number of steps taken.
+    skipped: () int32, how many of them were skipped because their loss or gradients were not finite.
     params, batch_stats, channel_stats: the network's variables.
     opt_state: Optax's.
     ema: running averages of 'params' and 'batch_stats', or None.
@@ -62,7 +63,7 @@ class TrainState:
     return state
 
   def variables(self) -> dict[str, Any]:
-    """What to evaluate: the averages where they are kept, else the weights of the last step."""
+    """The variables to evaluate: the averages where they are kept, else the weights of the last step."""
     kept = self.ema or {'params': self.params, 'batch_stats': self.batch_stats}
     return {**kept, 'channel_stats': self.channel_stats}
 
@@ -77,7 +78,7 @@ def _nested_sgd(opt_state: Mapping[str, Any]) -> Mapping[str, Any]:
 def initial_state(variables: Mapping[str, Any], optimizer: optax.GradientTransformation, *, ema: bool) -> TrainState:
   """The state before the first step, from a network's initial variables."""
   params, batch_stats = variables['params'], variables.get('batch_stats', {})
-  # A copy: the step is given the state to overwrite, and could not be given one buffer twice.
+  # A copy: the step donates its state, and one buffer cannot be donated twice.
   kept = jax.tree.map(jnp.copy, {'params': params, 'batch_stats': batch_stats}) if ema else None
   return TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -90,16 +91,19 @@ def initial_state(variables: Mapping[str, Any], optimizer: optax.GradientTransfo
   )
 
 
-def make_loss(model: nn.Module, *, masked: bool, label_smoothing: float) -> Loss:
+def make_loss(
+  model: nn.Module, *, masked: bool, label_smoothing: float, class_weights: np.ndarray | None = None
+) -> Loss:
   """The loss of a batch.
 
   Where there are several passes it is their mean: the first one's on the labels, the others' half on the labels and
-  half on the first one's soft labels, which are held fixed.
+  half on the first one's soft labels (no gradient).
 
   Args:
     model: a network of `flaxnets.models`.
     masked: whether channels can be absent; if not, the network is called without a mask, and mixes nothing.
     label_smoothing: the share of each label that is spread over all classes, 0..1.
+    class_weights: (K,) factors of the losses of each class's examples; None for 1.
 
   Returns:
     A function of (params, variables, images (b, h, w, C), present (b, P, C), labels (b,)) that gives the loss, and
@@ -124,7 +128,8 @@ def make_loss(model: nn.Module, *, masked: bool, label_smoothing: float) -> Loss
     for number in range(1, present.shape[1]):
       losses.append(optax.softmax_cross_entropy(logits_of(present[:, number])[0], taught))
     accuracy = (jnp.argmax(logits, axis=-1) == labels).mean()
-    return jnp.stack(losses).mean(), (changed.get('batch_stats', {}), accuracy)
+    weights = 1.0 if class_weights is None else jnp.asarray(class_weights, jnp.float32)[labels]
+    return (jnp.stack(losses) * weights).mean(), (changed.get('batch_stats', {}), accuracy)
 
   return loss
 
@@ -132,7 +137,7 @@ def make_loss(model: nn.Module, *, masked: bool, label_smoothing: float) -> Loss
 def differentiated(
   loss: Loss, state: TrainState, inputs: tuple[jax.Array, jax.Array, jax.Array], accumulate: int
 ) -> tuple[Any, Any, dict[str, jax.Array]]:
-  """The new 'batch_stats', the gradients, and the metrics 'loss' and 'accuracy', of a batch worked off in parts."""
+  """The new 'batch_stats', the gradients, and the metrics 'loss' and 'accuracy', of a batch split into microbatches."""
 
   def part(batch_stats, inputs):
     variables = {'batch_stats': batch_stats, 'channel_stats': state.channel_stats}
@@ -144,7 +149,7 @@ def differentiated(
   if accumulate == 1:
     batch_stats, (gradients, metrics) = part(state.batch_stats, inputs)
     return batch_stats, gradients, metrics
-  # Part j takes every accumulate-th example from j on, so that each device splits its own share.
+  # Microbatch j takes every accumulate-th example from j on, so that each device splits its own shard.
   parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), inputs)
   batch_stats, summed = jax.lax.scan(part, state.batch_stats, parts)
   return batch_stats, *jax.tree.map(lambda x: x.mean(axis=0), summed)
@@ -159,24 +164,25 @@ def make_train_step(
   *,
   masked: bool,
   label_smoothing: float = 0.0,
+  class_weights: np.ndarray | None = None,
   accumulate: int = 1,
   ema: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-  """The compiled step over a mesh: the batch is spread over devices, the state replicated and given up.
+  """The compiled step over a mesh: the batch is sharded, the state replicated and donated.
 
   Args:
-    model: a network of `flaxnets.models`. Its BatchNorm sees the global batch (of one part, see `accumulate`).
+    model: a network of `flaxnets.models`. Its BatchNorm sees the global batch, or one microbatch of it.
     optimizer, schedule: from `flaxnets.training.optim`; the schedule only to report the rate.
     view: see `training_view`.
-    masked, label_smoothing: see `make_loss`.
-    accumulate: equal parts that the batch is worked off in, their gradients averaged.
-    ema: decay of the running averages, 0 for none. Early on it is (1 + step) / (10 + step) where that is less.
+    masked, label_smoothing, class_weights: see `make_loss`.
+    accumulate: number of microbatches that the batch is split into (gradient accumulation).
+    ema: decay of the running averages, 0 for none. It warms up as (1 + step) / (10 + step) until it is reached.
 
   Returns:
     A function of (state, batch) giving the next state and metrics: loss, accuracy, gradient_norm, learning_rate and
     skipped, scalars. Where the loss or a gradient is not finite, only `step` and `skipped` of the state change.
   """
-  loss = make_loss(model, masked=masked, label_smoothing=label_smoothing)
+  loss = make_loss(model, masked=masked, label_smoothing=label_smoothing, class_weights=class_weights)
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
     images, present = view(state.step, batch)

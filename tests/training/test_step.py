@@ -11,7 +11,7 @@ from flax import serialization
 from flaxnets.augment.pipeline import training_view
 from flaxnets.runtime import devices
 from flaxnets.training import optim
-from flaxnets.training.step import TrainState, initial_state, make_train_step
+from flaxnets.training.step import TrainState, initial_state, make_loss, make_train_step
 from tests.networks import MEAN, tiny
 
 AUGMENTATION = {
@@ -202,15 +202,15 @@ def test_a_finite_loss_whose_gradient_is_not_finite_changes_nothing_either(mesh8
   assert_only_counted(jax.device_get(state), before)
 
 
-def test_working_a_batch_off_in_parts_averages_their_gradients(mesh1):
-  """With GroupNorm, which sees no batch, parts and whole are the same step."""
+def test_microbatches_average_their_gradients(mesh1):
+  """With GroupNorm, which does not depend on the batch, microbatches and the complete batch are the same step."""
   whole, rows_whole = trained(mesh1, steps=1, norm='group')
   parts, rows_parts = trained(mesh1, steps=1, norm='group', accumulate=4)
   assert rows_whole[0]['loss'] == pytest.approx(rows_parts[0]['loss'], rel=1e-4)
   assert_close(whole.params, parts.params, rtol=1e-3, atol=1e-5)
 
 
-def test_parts_split_alike_on_one_and_eight_devices(mesh1, mesh8):
+def test_microbatches_are_the_same_on_one_and_eight_devices(mesh1, mesh8):
   one, _ = trained(mesh1, steps=1, accumulate=2)
   eight, _ = trained(mesh8, steps=1, accumulate=2)
   assert_close(one.params, eight.params, rtol=1e-3, atol=1e-4)
@@ -236,6 +236,19 @@ def test_a_sandwich_teaches_the_incomplete_views_by_the_full_one_and_by_smoothed
   after, metrics = step(state, next(iter(feed(mesh1, batch))))
   assert metrics['loss'] == pytest.approx(expected, rel=1e-4)
   assert_close(jax.device_get(after.batch_stats), stats['batch_stats'], rtol=1e-3, atol=1e-4)
+
+
+def test_class_weights_multiply_the_loss_of_each_example():
+  model, variables = tiny()
+  images, present, labels = np.full((4, 12, 12, 3), 99, np.float32), np.ones((4, 1, 3), bool), np.array([0, 1, 1, 5])
+  images += np.random.default_rng(0).normal(0, 30, images.shape).astype(np.float32)
+  weights = np.array([2.0, 0.5, 1, 1, 1, 0], np.float32)
+  loss = make_loss(model, masked=False, label_smoothing=0.0, class_weights=weights)
+  rest = {name: value for name, value in variables.items() if name != 'params'}
+  value, _ = jax.jit(loss)(variables['params'], rest, images, present, labels)
+  logits, _ = model.apply(variables, images, train=True, mutable=['batch_stats'])
+  each = -np.asarray(jax.nn.log_softmax(logits))[np.arange(4), labels]
+  assert value == pytest.approx((2.0 * each[0] + 0.5 * each[1] + 0.5 * each[2]) / 4, rel=1e-4)
 
 
 def test_averages_follow_the_weights(mesh1):
