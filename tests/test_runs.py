@@ -44,6 +44,7 @@ def test_a_run_leaves_what_the_readme_says(run):
     '.lock',
     'config.json',
     'metrics.jsonl',
+    'parameters.txt',
     'tensorboard',
     'checkpoints',
   }

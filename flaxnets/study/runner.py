@@ -30,20 +30,27 @@ def run_study(study: Study, only: str = '', against: str = '') -> int:
   selected = sorted(chosen(study.runs, only), key=lambda run: again[run.name])
   reference_of(study.runs, against)
   check_runs(study, [run for run in selected if not study.finished(run)])
+  waiting = sum(not study.finished(run) for run in selected)
+  print(
+    f'{len(selected)} runs in {study.out}, {len(selected) - waiting} of them finished before; '
+    f'each is trained and then evaluated on {study.split}',
+    flush=True,
+  )
   with _only_study_in(study.out) as lock:
     for place, run in enumerate(selected, 1):
-      told = f'{place} of {len(selected)}, {run.name}'
+      place_and_name = f'{place} of {len(selected)}, {run.name}'
       if study.finished(run):
-        print(f'{told}: finished before', flush=True)
+        print(f'{place_and_name}: finished before', flush=True)
         continue
-      print(f'{told}: begins, see {study.folder(run) / "log.txt"}', flush=True)
+      print(f'{place_and_name}: starts, see {study.folder(run) / "log.txt"}', flush=True)
       code = do(study, run, lock)
       write_table(study, against)
       if code == PREEMPTED:
-        print(f'{told}: stopped; the same command goes on from there', file=sys.stderr)
+        print(f'{place_and_name}: stopped; the same command resumes it', file=sys.stderr)
         return PREEMPTED
-      print(f'{told}: {read_json(study.folder(run) / RECORD)["error"] or "done"}', flush=True)
+      print(f'{place_and_name}: {read_json(study.folder(run) / RECORD)["error"] or "done"}', flush=True)
     write_table(study, against)
+  print(f'table: {study.out / "table.md"}', flush=True)
   return 0 if all(study.finished(run) for run in selected) else 1
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import itertools
+import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -17,8 +21,10 @@ from flaxnets.errors import InputError
 from flaxnets.evaluation import recalibrate
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import METRIC
-from flaxnets.training.metric_logger import MetricLogger
+from flaxnets.training import announce
+from flaxnets.training.metric_logger import REMEDY, MetricLogger
 from flaxnets.training.preemption import PREEMPTED, Preempted, StopSignal
+from flaxnets.training.progress import Progress
 from flaxnets.training.setup import Setup, prepare
 from flaxnets.training.step import TrainState
 
@@ -40,43 +46,79 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> int:
   return 0
 
 
-def train(setup: Setup) -> dict[str, float]:
-  """Trains to the end.
+def train(setup: Setup) -> Progress:
+  """Trains to the end, or until train.patience validations in a row brought no improvement.
 
   Args:
     setup: from `prepare`. Its state is donated to the first step: train it once.
 
   Returns:
-    The last validation's metrics.
+    What the validations came to.
 
   Raises:
     Preempted: after saving, when the process got SIGTERM or the cluster announced its end.
-    InputError: for unreadable examples (where they are not to be skipped), or a loss that is never finite.
+    InputError: for unreadable examples (where they are not to be skipped), a loss that is never finite, or weights
+      that are not finite.
   """
-  config, lengths, state = setup.config, setup.lengths, setup.state
-  start = int(state.step)
+  start, progress = int(setup.state.step), Progress.from_saved(setup.saved)
+  if start >= setup.lengths.steps or progress.exhausted(setup.config.train.patience):
+    _print(announce.nothing_left(setup, progress, start))
+    return progress
+  _print(announce.beginning(setup))
   with contextlib.ExitStack() as stack:
     stack.callback(setup.checkpoints.wait)
     logger = stack.enter_context(
       contextlib.closing(
-        MetricLogger(setup.workdir, start, lengths.steps, config.train.batch_size, jax.process_index() == 0)
+        MetricLogger(setup.workdir, start, setup.lengths.steps, setup.config.train.batch_size, jax.process_index() == 0)
       )
     )
     stream = stack.enter_context(contextlib.closing(_training_batches(setup, start)))
     stop = stack.enter_context(StopSignal())
-    feed = devices.to_devices(_counting(stream, logger), setup.mesh)
+    done, progress = _loop(setup, progress, stream, logger, stop)
+  _print(announce.ending(setup, progress, done))
+  return progress
+
+
+def _loop(
+  setup: Setup, progress: Progress, stream: batches.Batches, logger: MetricLogger, stop: StopSignal
+) -> tuple[int, Progress]:
+  """The steps that are left; returns the last one taken and what the validations came to."""
+  config, lengths, state, done = setup.config, setup.lengths, setup.state, int(setup.state.step)
+  before = progress
+  feed = _compiled_first(setup, devices.to_devices(_counting(stream, logger), setup.mesh), logger)
+  for batch in itertools.islice(feed, lengths.steps - done):
+    done += 1
+    state, metrics = setup.step(state, batch)
+    logger.dispatched(done, metrics, every=config.train.log_every)
+    last = done == lengths.steps
+    stopping = stop.asked or setup.checkpoints.reached_preemption(done)
     measured = None
-    for done in range(start + 1, lengths.steps + 1):
-      state, metrics = setup.step(state, next(feed))
-      logger.dispatched(done, metrics, every=config.train.log_every)
-      last = done == lengths.steps
-      stopping = stop.asked or setup.checkpoints.reached_preemption(done)
-      measured = _validate(setup, state, done, logger) if last or done % lengths.evaluate_every == 0 else None
-      if last or stopping or measured or done % lengths.save_every == 0:
-        _save(setup, state, done, measured, logger)
-      if stopping and not last:
-        raise Preempted(f'stopped at step {done} of {lengths.steps}, saved; the same command resumes the run')
-  return measured or {}
+    if last or done % lengths.evaluate_every == 0:
+      measured = _validate(setup, state, done, logger, first=progress is before)
+      progress = progress.after(measured[METRIC])
+    if last or stopping or measured or done % lengths.save_every == 0:
+      _save(setup, state, done, measured, progress, logger)
+    if progress.exhausted(config.train.patience):
+      break
+    if stopping and not last:
+      raise Preempted(f'stopped at step {done} of {lengths.steps}, saved; the same command resumes the run')
+  return done, progress
+
+
+def _print(text: str) -> None:
+  if jax.process_index() == 0:
+    print(text, flush=True)
+
+
+def _compiled_first(
+  setup: Setup, feed: Iterator[dict[str, jax.Array]], logger: MetricLogger
+) -> Iterator[dict[str, jax.Array]]:
+  """The batches; compiles the step for the first of them, while the clock of images/s stands still."""
+  first = next(feed)
+  with logger.pause(), logger.status('compiling the training step'):
+    setup.step.lower(setup.state, first).compile()
+  yield first
+  yield from feed
 
 
 def _training_batches(setup: Setup, start: int) -> batches.Batches:
@@ -101,21 +143,24 @@ def _counting(stream: Iterable[dict[str, Any]], logger: MetricLogger) -> Iterato
     yield {key: batch[key] for key in ('image', 'size', 'label', 'present')}
 
 
-def _validate(setup: Setup, state: TrainState, step: int, logger: MetricLogger) -> dict[str, float]:
-  """Measures, logs and shows the accuracy of every subset, and their mean, on the validation split."""
+def _validate(setup: Setup, state: TrainState, step: int, logger: MetricLogger, first: bool) -> dict[str, Any]:
+  """Measures, logs and shows the accuracy of every subset, and their mean, on the validation split.
+
+  The first validation of a process compiles a program per subset, and says so.
+  """
   config, source = setup.config, setup.data.validation
-  with logger.pause():
-    judged, indices = setup.evaluator(
-      state.variables(),
-      batches.evaluation_batches(
-        source,
-        batch_size=config.evaluate.batch_size,
-        host=jax.process_index(),
-        hosts=jax.process_count(),
-        threads=config.data.threads,
-        on_bad_image=config.data.on_bad_image,
-      ),
-    )
+  stream = batches.evaluation_batches(
+    source,
+    batch_size=config.evaluate.batch_size,
+    host=jax.process_index(),
+    hosts=jax.process_count(),
+    threads=config.data.threads,
+    on_bad_image=config.data.on_bad_image,
+  )
+  total = math.ceil(len(source) / config.evaluate.batch_size)
+  action = f'{"compiling the validation of" if first else "validating"} {len(setup.data.subsets)} subsets'
+  with logger.pause(), logger.status(action) as show:
+    judged, indices = setup.evaluator(state.variables(), _shown(stream, total, show))
   if not len(indices):
     raise InputError(f'{source.name}: none of its {len(source)} examples can be read')
   accuracies = {setup.data.channels.label(subset): result.accuracy for subset, result in judged.items()}
@@ -131,15 +176,42 @@ def _validate(setup: Setup, state: TrainState, step: int, logger: MetricLogger) 
   return measured
 
 
+def _shown(stream: Iterable[dict[str, Any]], total: int, show: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+  """The batches of a validation. The bar counts them from the second one on."""
+  for number, batch in enumerate(stream, 1):
+    if number > 1:
+      show(f'validating, batch {number} of {total}')
+    yield batch
+
+
 def _save(
-  setup: Setup, state: TrainState, step: int, measured: Mapping[str, float] | None, logger: MetricLogger
+  setup: Setup,
+  state: TrainState,
+  step: int,
+  measured: Mapping[str, float] | None,
+  progress: Progress,
+  logger: MetricLogger,
 ) -> None:
+  """Saves a checkpoint.
+
+  Raises:
+    InputError: if the weights or statistics are not finite; such a checkpoint would be of no use, and could replace a
+      good one.
+  """
   meta = {
     'config': configs.to_json(setup.config),
     'metadata': setup.metadata.to_json(),
     'position': step * setup.config.train.batch_size,
     **setup.data.digests,
     'metrics': dict(measured or {}),
+    'progress': dataclasses.asdict(progress),
   }
   with logger.pause():
+    if not _all_finite((state.params, state.batch_stats, state.ema)):
+      raise InputError(f'the weights are not finite after step {step}, and were not saved; {REMEDY}')
     setup.checkpoints.save(step, state, meta, measured)
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()

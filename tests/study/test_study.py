@@ -278,6 +278,20 @@ def test_a_study_goes_on_where_it_was_cut_and_does_again_only_what_failed(done):
   assert jobs == ['whole', 'linear', None, 'linear', 'expert-R', 'broken', 'whole-seed1', None, 'broken', None]
 
 
+def test_a_study_says_how_much_there_is_to_do_and_where_its_table_is(done, capsys):
+  wanted, *_ = done
+  capsys.readouterr()
+  runner.run_study(wanted, 'whole,linear')
+  out = capsys.readouterr().out.splitlines()
+  assert out[0] == f'3 runs in {wanted.out}, 3 of them finished before; each is trained and then evaluated on test'
+  assert out[1:] == [
+    '1 of 3, whole: finished before',
+    '2 of 3, linear: finished before',
+    '3 of 3, whole-seed1: finished before',
+    f'table: {wanted.out / "table.md"}',
+  ]
+
+
 def test_the_rows_of_the_table_are_what_evaluation_wrote(done):
   wanted, *_ = done
   table = table_of(wanted)
@@ -449,7 +463,7 @@ def test_the_command_saves_when_told_to_stop_and_then_goes_on(tmp_path):
   going.send_signal(signal.SIGTERM)
   said = going.communicate(timeout=60)
   assert going.returncode == 75, said
-  assert 'none: stopped; the same command goes on from there' in said[1]
+  assert 'none: stopped; the same command resumes it' in said[1]
   stopped_at = [int(path.name) for path in (out / 'none' / 'checkpoints').iterdir() if path.name.isdecimal()]
   assert len(stopped_at) == 1 and stopped_at[0] < 100
   assert f'stopped at step {stopped_at[0]} of 100, saved' in (out / 'none' / 'log.txt').read_text()
