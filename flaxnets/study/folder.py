@@ -23,7 +23,7 @@ RECORD = 'study.json'
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """What a file holds; nothing where there is none, or no whole one."""
+  """What a JSON file holds; nothing if it is absent or incomplete."""
   try:
     return json.loads(path.read_text())
   except (OSError, ValueError):
@@ -31,7 +31,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def note(folder: pathlib.Path, **fields: Any) -> None:
-  """Writes some fields of a run's RECORD; the others stay."""
+  """Updates some fields of a run's RECORD; the others stay."""
   atomic.write_text(folder / RECORD, json.dumps({**read_json(folder / RECORD), **fields}, indent=1) + '\n')
 
 
@@ -42,7 +42,7 @@ class Study:
   Attributes:
     runs: all, in their order.
     out: the folder.
-    split, root, subsets: as eval_main.py's flags.
+    split, root, subsets: as the flags of `flaxnets eval`.
   """
 
   runs: Sequence[PlannedRun]

@@ -59,11 +59,12 @@ def launch(job: Mapping[str, Any], log: pathlib.Path, lock: int | None = None) -
 
 
 def do(job: Mapping[str, Any]) -> int:
-  """Trains or goes on, then judges; returns the exit code.
+  """Trains or resumes, then evaluates; returns the exit code.
 
   Args:
-    job: 'config', whole; 'workdir'; 'weights', the folder of the run whose weights are judged and nothing trained, or
-      ''; 'split', 'root' and 'subsets' as of eval_main.py; 'file', the name in DIR/eval without its ending.
+    job: 'config', all fields; 'workdir'; 'weights', the folder of the run whose weights are evaluated without training,
+      or ''; 'split', 'root' and 'subsets' as the flags of `flaxnets eval`; 'file', the name in DIR/eval without its
+      ending.
   """
   import jax
 

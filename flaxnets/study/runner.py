@@ -1,4 +1,4 @@
-"""Runs what a study plans, one run after another, each in a process of its own; writes the table after each."""
+"""Executes the runs of a study one after another, each in a new process; writes the table after each."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from flaxnets.training.preemption import PREEMPTED
 
 
 def run_study(study: Study, only: str = '', against: str = '') -> int:
-  """Does what is not finished, one run after another, writing the table after each; returns the exit code.
+  """Executes the unfinished runs one after another, writing the table after each; returns the exit code.
 
   Raises:
     InputError: for an unknown name, data or subsets that do not exist (before anything trains), a folder that cannot
       be written, or one in which another study is going on.
   """
-  # First seeds first, so that there is a whole table before any second one begins.
+  # First seeds first, so that the table is complete before any second seed starts.
   again = {run.name: sum(other.stem == run.stem for other in study.runs[:i]) for i, run in enumerate(study.runs)}
   selected = sorted(chosen(study.runs, only), key=lambda run: again[run.name])
   reference_of(study.runs, against)
@@ -73,7 +73,7 @@ def _only_study_in(out: pathlib.Path) -> Iterator[int]:
 
 
 def do(study: Study, run: PlannedRun, lock: int | None = None) -> int:
-  """Trains and judges one run in a process of its own, and notes how that went; returns the exit code."""
+  """Trains and evaluates one run in a new process, and records the outcome; returns the exit code."""
   folder, began = study.folder(run), time.monotonic()
   folder.mkdir(parents=True, exist_ok=True)
   if run.weights and not study.finished(study.named(run.weights)):
