@@ -264,22 +264,24 @@ def train_end_to_end(args: argparse.Namespace, place: Path) -> list[Row]:
 
 def serve_training(args: argparse.Namespace, root: str, workdir: str) -> Callable[[str, float], Any]:
   """For a child process: a training loop without logging, validation or checkpoints; see `answer`."""
-  from flaxnets.training.loop import Trainer
+  from flaxnets.training.setup import prepare
 
   devices.start([args.batch_size])
-  run = Trainer(_config(args, root), workdir)
+  run = prepare(_config(args, root), workdir)
+  state = run.state
   readers = args.readers or machine.cores()
 
   def batches_on_devices() -> Iterator[dict[str, jax.Array]]:
-    start = int(run.state.step)
+    start = int(state.step)
     with contextlib.closing(
-      batches.train_batches(run.source, batch_size=args.batch_size, seed=0, start=start, threads=readers)
+      batches.train_batches(run.data.train, batch_size=args.batch_size, seed=0, start=start, threads=readers)
     ) as stream:
       yield from devices.to_devices(_taken(stream), run.mesh)
 
   def steps(on: Iterator[Mapping[str, jax.Array]]) -> Iterator[Mapping[str, jax.Array]]:
+    nonlocal state
     for batch in on:
-      run.state, metrics = run.step(run.state, batch)
+      state, metrics = run.step(state, batch)
       yield metrics
 
   with contextlib.closing(batches_on_devices()) as feed:

@@ -75,29 +75,34 @@ def default() -> config_dict.ConfigDict:
   presence.fill = 'absent'  # drop: absent (left out) | black (raw zeros that count as present) | either (even odds)
 
   config.train = train = config_dict.ConfigDict()
-  train.batch_size = 64  # over all devices and hosts
-  train.epochs = 30.0
-  train.subset = ''  # an expert: the one subset to train and evaluate on, as 'R'; '' for all channels
-  train.learning_rate = 0.05
+  train.batch_size = 64  # examples per step, over all devices and hosts
+  train.epochs = 30.0  # passes through the training split
+  train.subset = ''  # the one subset that an expert trains and evaluates on, such as 'R'; '' for all channels
+  train.init_from = ''  # folder of a run with the same network whose weights this one starts from; '' for random ones
+  train.learning_rate = 0.05  # the highest rate of the schedule
   train.schedule = 'piecewise'  # piecewise | cosine | onecycle | constant
   train.drops = (0.5, 0.75, 0.85)  # piecewise: shares of all steps after which the rate drops
-  train.drop_factor = 0.1
-  train.warmup_epochs = 0.0  # linear, from zero
-  train.momentum = 0.9
-  train.nesterov = False
-  train.weight_decay = 1e-4  # not on BatchNorm's and dense layers' vectors
-  train.label_smoothing = 0.0
-  train.clip_norm = 0.0  # of the whole gradient; 0 for no clipping
-  train.accumulate = 1  # parts that a batch is worked off in, for less memory; BatchNorm sees a part
-  train.ema = 0.0  # decay of a running average of weights and statistics, then used to evaluate; 0 for none
+  train.drop_factor = 0.1  # piecewise: factor of each drop
+  train.warmup_epochs = 0.0  # epochs over which the rate rises linearly from zero
+  train.momentum = 0.9  # of SGD, from 0 to below 1
+  train.nesterov = False  # whether the momentum is Nesterov's
+  train.weight_decay = 1e-4  # applies to kernels only, not to biases and scales
+  train.label_smoothing = 0.0  # share of each label that is spread over all classes
+  train.class_weights = ''  # balanced: an example of class k counts n / (K n_k) in the loss; '': all count 1
+  train.clip_norm = 0.0  # maximum norm of the gradient of all parameters; 0 for no clipping
+  train.accumulate = 1  # microbatches that a batch is split into, to save memory; BatchNorm sees one microbatch
+  train.ema = 0.0  # decay of a running average of weights and statistics, which is then evaluated; 0 for none
   train.recalibrate = False  # at the end: BatchNorm statistics for each of evaluate.subsets, where they help
-  train.log_every = 20  # steps
-  train.checkpoint_every = 0  # steps; 0 for once an epoch
+  train.patience = 0  # validations in a row without a better accuracy after which the run stops; 0 for never
+  train.log_every = 20  # steps per line of metrics.jsonl
+  train.checkpoint_every = 0  # steps between checkpoints; 0 for once an epoch
 
   config.evaluate = evaluate = config_dict.ConfigDict()
   evaluate.every = 0  # steps between validations; 0 for once an epoch
-  evaluate.subsets = 'all'  # 'all', 'RG', 'singles', 'size>=2', 'sample:64'; several with ';' between
-  evaluate.batch_size = 256
+  evaluate.subsets = (
+    'all'  # subsets to validate on: 'all', 'RG', 'singles', 'size>=2', 'sample:64'; several with ';' between
+  )
+  evaluate.batch_size = 256  # examples per step of validation and evaluation
   return config.lock()  # a field that is not above is a slip, in other config files too
 
 
@@ -132,13 +137,19 @@ def folder() -> pathlib.Path:
 
 
 def check(config: config_dict.ConfigDict) -> None:
-  """InputError for a number that would only show later what is wrong with it."""
+  """Checks the values that would otherwise fail late, or never.
+
+  Raises:
+    InputError: naming the field, its value and the range.
+  """
   train = config.train
   for name, value, fits, allowed in (
     ('seed', config.seed, config.seed >= 0, '0 or more'),
     ('image_size', config.image_size, config.image_size > 0, 'above 0'),
     ('train.epochs', train.epochs, train.epochs > 0, 'above 0'),
     ('train.accumulate', train.accumulate, train.accumulate > 0, '1 or more'),
+    ('train.patience', train.patience, train.patience >= 0, '0 or more'),
+    ('train.class_weights', repr(train.class_weights), train.class_weights in ('', 'balanced'), "'' or 'balanced'"),
     ('train.log_every', train.log_every, train.log_every > 0, '1 or more'),
     ('train.checkpoint_every', train.checkpoint_every, train.checkpoint_every >= 0, '0 or more'),
     ('train.warmup_epochs', train.warmup_epochs, train.warmup_epochs >= 0, '0 or more'),

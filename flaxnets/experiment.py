@@ -78,14 +78,13 @@ def canvas_of(config: ml_collections.ConfigDict, source: Source | None = None) -
   return int(height), int(width)
 
 
-def channel_set(config: ml_collections.ConfigDict, source: Source) -> ChannelSet:
-  """The channels that the config's network is built for: the source's, or the expert's subset of them."""
+def channel_set(config: ml_collections.ConfigDict, channels: ChannelSet) -> ChannelSet:
+  """The channels that the config's network is built for: all of its source's, or the expert's subset of them."""
   if not config.train.subset:
-    return source.channels
-  subset = source.channels.subset(config.train.subset)
-  wavelengths = source.channels.wavelengths
+    return channels
+  subset, wavelengths = channels.subset(config.train.subset), channels.wavelengths
   return ChannelSet(
-    tuple(source.channels.names[index] for index in subset),
+    tuple(channels.names[index] for index in subset),
     tuple(wavelengths[index] for index in subset) if wavelengths else (),
   )
 

@@ -1,33 +1,45 @@
 """The smallest configuration of a whole run on the embedded data, and a run that is cut."""
 
+import contextlib
+import dataclasses
 import itertools
 import os
+from collections.abc import Callable
 
 import ml_collections
+import numpy as np
 import pytest
+from PIL import Image
 
 from flaxnets import config as configs
-from flaxnets.training import loop
+from flaxnets.training import loop, setup
 
 
 class Cut(Exception):
   """What kills a run in the middle."""
 
 
+def with_step_preceded_by(ready: setup.Setup, before: Callable[[], None]) -> setup.Setup:
+  """The same run, which calls `before` ahead of each step. It still compiles the step itself."""
+
+  def step(state, batch):
+    before()
+    return ready.step(state, batch)
+
+  step.lower = ready.step.lower
+  return dataclasses.replace(ready, step=step)
+
+
 def train_and_cut(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str], steps: int) -> None:
   """Trains for some steps, and stops without saving; what was saved before is on the disk."""
-  run, calls = loop.Trainer(config, workdir), itertools.count()
-  step = run.step
+  calls = itertools.count()
 
-  def cut(state, batch):
+  def cut():
     if next(calls) == steps:
       raise Cut
-    return step(state, batch)
 
-  run.step = cut
-  with pytest.raises(Cut):
-    run.train()
-  run.checkpoints.close()
+  with contextlib.closing(setup.prepare(config, workdir)) as ready, pytest.raises(Cut):
+    loop.train(with_step_preceded_by(ready, cut))
 
 
 def small_config(**changes) -> ml_collections.ConfigDict:
@@ -47,3 +59,32 @@ def small_config(**changes) -> ml_collections.ConfigDict:
   config.evaluate.subsets = 'RGB;R'
   config.update_from_flattened_dict(changes)
   return config
+
+
+def write_list(folder, split, count, bad=()):
+  """JPEG files of noise in four classes, and the list of them; those in `bad` are cut short."""
+  folder.mkdir(exist_ok=True)
+  rng = np.random.default_rng(0)
+  rows = []
+  for index in range(count):
+    name = f'images/{split}{index}.JPEG'
+    (folder / 'images').mkdir(exist_ok=True)
+    Image.fromarray(rng.integers(0, 256, (24, 30, 3), np.uint8)).save(folder / name, format='JPEG')
+    if index in bad:
+      (folder / name).write_bytes((folder / name).read_bytes()[:200])
+    rows.append(f'{name} {index % 4}')
+  (folder / f'{split}.txt').write_text('\n'.join(rows) + '\n')
+
+
+def list_config(root, **changes):
+  """`small_config` for what `write_list` wrote."""
+  return small_config(
+    **{
+      'data.source': 'lists',
+      'data.root': str(root),
+      'data.train': 'train.txt',
+      'data.validation': 'val.txt',
+      'data.test': 'test.txt',
+      **changes,
+    }
+  )

@@ -11,7 +11,7 @@ from flaxnets import experiment
 from flaxnets.cli import evaluate
 from flaxnets.errors import InputError
 from flaxnets.evaluation import judge
-from flaxnets.training import loop
+from flaxnets.training import loop, setup
 from tests.small import small_config, train_and_cut
 
 BANDS = ('B02', 'B03', 'B04', 'B08', 'B11')
@@ -183,7 +183,7 @@ def test_a_run_does_not_go_on_with_other_examples(folder, tmp_path):
   fewer = {key: value[:60] if key.endswith('_train') else value for key, value in np.load(path).items()}
   np.savez(path, **fewer)
   with pytest.raises(InputError, match='X_train in .* has other examples now than when the run began'):
-    loop.Trainer(bands_config(path), tmp_path / 'run')
+    setup.prepare(bands_config(path), tmp_path / 'run')
 
 
 def test_kernels_and_features_belong_to_the_logits(net, images):

@@ -1,5 +1,6 @@
 """Whole runs on the embedded data: train, evaluate, go on, load."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -16,8 +17,8 @@ import flaxnets
 from flaxnets.cli import evaluate
 from flaxnets.data import synthetic
 from flaxnets.errors import InputError
-from flaxnets.training import loop
-from tests.small import small_config, train_and_cut
+from flaxnets.training import loop, setup
+from tests.small import list_config, small_config, train_and_cut, with_step_preceded_by, write_list
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -38,7 +39,14 @@ def weights(workdir, step='latest'):
 
 
 def test_a_run_leaves_what_the_readme_says(run):
-  assert {path.name for path in run.iterdir()} == {'config.json', 'metrics.jsonl', 'tensorboard', 'checkpoints'}
+  assert {path.name for path in run.iterdir()} == {
+    '.lock',
+    'config.json',
+    'metrics.jsonl',
+    'parameters.txt',
+    'tensorboard',
+    'checkpoints',
+  }
   trained = [line for line in lines(run) if line['split'] == 'train']
   assert [line['step'] for line in trained] == [1, 2, 3]
   assert all(np.isfinite(line['loss']) and line['images_per_second'] > 0 for line in trained)
@@ -86,20 +94,14 @@ def test_numbers_out_of_range_are_refused_before_anything_is_written(tmp_path, f
 
 def test_another_config_in_the_same_folder_is_refused_by_field(run):
   with pytest.raises(InputError, match='seed is 0 there and 1 here; train.learning_rate is 0.1 there and 0.2 here'):
-    loop.Trainer(small_config(**{'train.learning_rate': 0.2, 'seed': 1}), run)
+    setup.prepare(small_config(**{'train.learning_rate': 0.2, 'seed': 1}), run)
 
 
 def test_a_termination_signal_saves_first_and_says_so(tmp_path):
-  stopped = loop.Trainer(small_config(), tmp_path)
-  step = stopped.step
-
-  def step_and_signal(state, batch):
-    os.kill(os.getpid(), signal.SIGTERM)
-    return step(state, batch)
-
-  stopped.step = step_and_signal
-  with pytest.raises(loop.Preempted, match='stopped at step 1 of 3, saved'):
-    stopped.train()
+  with contextlib.closing(setup.prepare(small_config(), tmp_path)) as ready:
+    stopped = with_step_preceded_by(ready, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(loop.Preempted, match='stopped at step 1 of 3, saved'):
+      loop.train(stopped)
   assert flaxnets.load(tmp_path, 'latest').step == 1
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -180,33 +182,6 @@ def test_an_expert_knows_its_one_subset(tmp_path):
   assert [row['channels'] for row in scores['subsets']] == ['RB']
   net = flaxnets.load(tmp_path)
   assert net.channels.names == ('R', 'B') and net.kernels().shape == (7, 7, 2, 8)
-
-
-def write_list(folder, split, count, bad=()):
-  folder.mkdir(exist_ok=True)
-  rng = np.random.default_rng(0)
-  rows = []
-  for index in range(count):
-    name = f'images/{split}{index}.JPEG'
-    (folder / 'images').mkdir(exist_ok=True)
-    Image.fromarray(rng.integers(0, 256, (24, 30, 3), np.uint8)).save(folder / name, format='JPEG')
-    if index in bad:
-      (folder / name).write_bytes((folder / name).read_bytes()[:200])
-    rows.append(f'{name} {index % 4}')
-  (folder / f'{split}.txt').write_text('\n'.join(rows) + '\n')
-
-
-def list_config(root, **changes):
-  return small_config(
-    **{
-      'data.source': 'lists',
-      'data.root': str(root),
-      'data.train': 'train.txt',
-      'data.validation': 'val.txt',
-      'data.test': 'test.txt',
-      **changes,
-    }
-  )
 
 
 def test_unreadable_images_stop_a_run_by_name_or_are_skipped_and_counted(tmp_path):

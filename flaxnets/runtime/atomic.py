@@ -1,24 +1,29 @@
-"""Files that are there whole or not at all, whenever a program is cut."""
+"""Files that appear complete or not at all, whenever a program is interrupted."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import pathlib
+import secrets
 from collections.abc import Iterator
 
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A path beside `path` to write to, with the same ending; takes its place when nothing was raised within."""
-  beside = path.with_name(f'.{os.getpid()}.{path.name}')
+  """A temporary path in the folder of `path`, with the same ending, that replaces `path` unless the block raises.
+
+  Its name is random: process ids do not tell containers apart that share a disk.
+  """
+  temporary = path.with_name(f'.{secrets.token_hex(8)}.{path.name}')
   try:
-    yield beside
-    os.replace(beside, path)
+    yield temporary
+    os.replace(temporary, path)
   finally:
-    beside.unlink(missing_ok=True)
+    temporary.unlink(missing_ok=True)
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  with replacing(path) as beside:
-    beside.write_text(text)
+  """Replaces what a file holds."""
+  with replacing(path) as temporary:
+    temporary.write_text(text)

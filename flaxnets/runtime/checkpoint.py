@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from flax import serialization
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from flaxnets.errors import InputError
@@ -140,14 +141,20 @@ class Checkpoints:
       aside.mkdir(exist_ok=True)
       names = (f'{step}.{count}' if count else str(step) for count in itertools.count())
       os.replace(self.directory / str(step), next(aside / name for name in names if not (aside / name).exists()))
+    # Without the barrier another host could list the folder before the rename, and keep the corrupt step.
+    multihost_utils.sync_global_devices(f'checkpoint {step}: moved aside')
     self._manager.reload()
 
   def reached_preemption(self, step: int) -> bool:
     """Whether the cluster has told any host that it will be stopped (with several processes)."""
     return jax.process_count() > 1 and self._manager.reached_preemption(step)
 
+  def wait(self) -> None:
+    """Waits until what is being saved is on the disk."""
+    self._manager.wait_until_finished()
+
   def close(self) -> None:
-    """Waits for what is being written."""
+    """Waits for what is being written, and ends the threads that write."""
     self._manager.close()
 
 

@@ -1,15 +1,69 @@
-"""A run's folder: its config.json, and the refusal to mix two runs in it."""
+"""A run's folder: its config.json, its lock, and the refusal to mix two runs in it."""
 
 from __future__ import annotations
 
 import json
 import os
 import pathlib
+import socket
 from collections.abc import Mapping
-from typing import Any
+from typing import IO, Any
 
+from absl import logging
+
+from flaxnets import config as configs
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
+
+
+class WorkdirLock:
+  """An exclusive lock on a run's folder, held until `close` or the end of the process.
+
+  The lock is the operating system's, on DIR/.lock: a file that a killed process left behind locks nothing. Of several
+  processes that train one network, only process 0 takes it.
+
+  Args:
+    workdir: the folder; made if it is absent.
+
+  Raises:
+    InputError: if another process holds the lock, naming its id and host, or if the folder cannot be written.
+  """
+
+  def __init__(self, workdir: str | os.PathLike[str]):
+    import fcntl  # not at the top: Windows has none
+
+    import jax  # nor this: a study and a report read workdirs without it
+
+    self._file: IO[str] | None = None
+    if jax.process_index() != 0:
+      return
+    folder = pathlib.Path(workdir)
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      self._file = (folder / '.lock').open('a+')  # not 'w', which would erase the name of the holder
+    except OSError as error:
+      raise InputError(f'--workdir={folder} cannot be written: {error.strerror}') from None
+    try:
+      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      self._file.seek(0)
+      holder = self._file.read().strip() or 'another process'
+      self.close()
+      raise InputError(
+        f'--workdir={folder} is in use by {holder}; wait for it to end, or choose another --workdir'
+      ) from None
+    except OSError as error:  # a file system without locks
+      logging.warning('%s: cannot be locked (%s); start no second training there', folder, error.strerror)
+      return
+    self._file.truncate(0)
+    self._file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+    self._file.flush()
+
+  def close(self) -> None:
+    """Releases the lock."""
+    if self._file is not None:
+      self._file.close()
+      self._file = None
 
 
 def claim_workdir(workdir: str | os.PathLike[str], fields: Mapping[str, Any]) -> pathlib.Path:
@@ -25,7 +79,7 @@ def claim_workdir(workdir: str | os.PathLike[str], fields: Mapping[str, Any]) ->
   """
   folder = pathlib.Path(workdir)
   path = folder / 'config.json'
-  import jax  # not at the top: a study and a report read workdirs without it
+  import jax
   from jax.experimental import multihost_utils
 
   if jax.process_index() == 0 and not path.exists():
@@ -36,7 +90,7 @@ def claim_workdir(workdir: str | os.PathLike[str], fields: Mapping[str, Any]) ->
       raise InputError(f'--workdir={folder} cannot be written: {error.strerror}') from None
   multihost_utils.sync_global_devices('config.json: written')  # nothing where there is one host
   try:
-    theirs = json.loads(path.read_text())
+    theirs = stored_config(path)
   except json.JSONDecodeError:
     raise InputError(f'{path} is damaged: not JSON; put it right or choose another --workdir') from None
   except OSError as error:
@@ -48,6 +102,21 @@ def claim_workdir(workdir: str | os.PathLike[str], fields: Mapping[str, Any]) ->
     listed = '; '.join(f'{name} is {old!r} there and {new!r} here' for name, (old, new) in differing.items())
     raise InputError(f'{folder} holds a run with another config ({listed}); choose another --workdir')
   return folder
+
+
+def has_checkpoint(workdir: str | os.PathLike[str]) -> bool:
+  """Whether a run in this folder has saved."""
+  return any(path.name.isdecimal() for path in pathlib.Path(workdir).glob('checkpoints/*'))
+
+
+def stored_config(path: pathlib.Path) -> dict[str, Any]:
+  """The fields of a config.json; those that came after it was stored have today's defaults.
+
+  Raises:
+    InputError: naming the fields that this version does not know.
+    json.JSONDecodeError, OSError: if the file cannot be read.
+  """
+  return configs.to_json(configs.from_json(json.loads(path.read_text())))
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = '') -> dict[str, tuple[Any, Any]]:

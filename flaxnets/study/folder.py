@@ -15,6 +15,7 @@ from typing import Any
 
 from flaxnets import config as configs
 from flaxnets.analysis import results
+from flaxnets.errors import InputError
 from flaxnets.runtime import atomic, workdir
 from flaxnets.study.plan import PlannedRun
 
@@ -22,7 +23,7 @@ RECORD = 'study.json'
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """What a file holds; nothing where there is none, or no whole one."""
+  """What a JSON file holds; nothing if it is absent or incomplete."""
   try:
     return json.loads(path.read_text())
   except (OSError, ValueError):
@@ -30,7 +31,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 def note(folder: pathlib.Path, **fields: Any) -> None:
-  """Writes some fields of a run's RECORD; the others stay."""
+  """Updates some fields of a run's RECORD; the others stay."""
   atomic.write_text(folder / RECORD, json.dumps({**read_json(folder / RECORD), **fields}, indent=1) + '\n')
 
 
@@ -41,7 +42,7 @@ class Study:
   Attributes:
     runs: all, in their order.
     out: the folder.
-    split, root, subsets: as eval_main.py's flags.
+    split, root, subsets: as the flags of `flaxnets eval`.
   """
 
   runs: Sequence[PlannedRun]
@@ -62,9 +63,14 @@ class Study:
     return {'split': self.split, 'root': self.root, 'subsets': 'full' if run.config.train.subset else subsets}
 
   def conflict(self, run: PlannedRun) -> str:
-    """Why the run's folder is another run's; '' where it is not."""
-    there = read_json(self.folder(run) / 'config.json')
-    differing = workdir.differences(there, configs.to_json(run.config)) if there else {}
+    """Why the run's folder holds a different run; '' where it does not, or holds no run that can be read."""
+    try:
+      stored = workdir.stored_config(self.folder(run) / 'config.json')
+    except InputError as error:
+      return str(error)
+    except (OSError, ValueError):
+      return ''
+    differing = workdir.differences(stored, configs.to_json(run.config))
     return '; '.join(f'{name} is {old!r} in its folder and {new!r} here' for name, (old, new) in differing.items())
 
   def finished(self, run: PlannedRun) -> bool:

@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,10 +21,10 @@ from flaxnets.training.preemption import PREEMPTED
 
 
 def launch(job: Mapping[str, Any], log: pathlib.Path, lock: int | None = None) -> tuple[int, str]:
-  """Does a job in a new process, so that memory and compiled programs begin anew.
+  """Does a job in a new process, which starts without the memory and the compiled programs of the one before.
 
   Returns:
-    The exit code, PREEMPTED where this process was told to stop meanwhile, and the last line that the job wrote.
+    The exit code, PREEMPTED where this process was asked to stop meanwhile, and the last line that the job wrote.
   """
   stopped = False
   with log.open('ab') as file:
@@ -42,7 +43,9 @@ def launch(job: Mapping[str, Any], log: pathlib.Path, lock: int | None = None) -
     stopped = True
     child.terminate()
 
-  before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+  # Python allows signal handlers in the main thread only.
+  in_main = threading.current_thread() is threading.main_thread()
+  before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT) if in_main}
   try:
     child.communicate(json.dumps(job).encode())
   finally:
@@ -56,11 +59,11 @@ def launch(job: Mapping[str, Any], log: pathlib.Path, lock: int | None = None) -
 
 
 def do(job: Mapping[str, Any]) -> int:
-  """Trains or goes on, then judges; returns the exit code.
+  """Trains or resumes, then evaluates; returns the exit code.
 
   Args:
-    job: 'config', whole; 'workdir'; 'weights', the folder of the run whose weights are judged and nothing trained, or
-      ''; 'split', 'root' and 'subsets' as of eval_main.py.
+    job: 'config', all fields; 'workdir'; 'weights', the folder of the run whose weights are evaluated without training,
+      or ''; 'split', 'root' and 'subsets' as the flags of `flaxnets eval`.
   """
   import jax
 

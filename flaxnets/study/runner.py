@@ -1,4 +1,4 @@
-"""Runs what a study plans, one run after another, each in a process of its own; writes the table after each."""
+"""Executes the runs of a study one after another, each in a new process; writes the table after each."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from flaxnets import config as configs
 from flaxnets.errors import InputError
+from flaxnets.study.check import check_runs
 from flaxnets.study.folder import RECORD, Study, note, read_json
 from flaxnets.study.job import launch
 from flaxnets.study.plan import PlannedRun, chosen
@@ -18,29 +19,38 @@ from flaxnets.training.preemption import PREEMPTED
 
 
 def run_study(study: Study, only: str = '', against: str = '') -> int:
-  """Does what is not finished, one run after another, writing the table after each; returns the exit code.
+  """Executes the unfinished runs one after another, writing the table after each; returns the exit code.
 
   Raises:
-    InputError: for an unknown name, a folder that cannot be written, or one in which another study is going on.
+    InputError: for an unknown name, data or subsets that do not exist (before anything trains), a folder that cannot
+      be written, or one in which another study is going on.
   """
-  # First seeds first, so that there is a whole table before any second one begins.
+  # First seeds first, so that the table is complete before any second seed starts.
   again = {run.name: sum(other.stem == run.stem for other in study.runs[:i]) for i, run in enumerate(study.runs)}
   selected = sorted(chosen(study.runs, only), key=lambda run: again[run.name])
   reference_of(study.runs, against)
+  check_runs(study, [run for run in selected if not study.finished(run)])
+  waiting = sum(not study.finished(run) for run in selected)
+  print(
+    f'{len(selected)} runs in {study.out}, {len(selected) - waiting} of them finished before; '
+    f'each is trained and then evaluated on {study.split}',
+    flush=True,
+  )
   with _only_study_in(study.out) as lock:
     for place, run in enumerate(selected, 1):
-      told = f'{place} of {len(selected)}, {run.name}'
+      place_and_name = f'{place} of {len(selected)}, {run.name}'
       if study.finished(run):
-        print(f'{told}: finished before', flush=True)
+        print(f'{place_and_name}: finished before', flush=True)
         continue
-      print(f'{told}: begins, see {study.folder(run) / "log.txt"}', flush=True)
+      print(f'{place_and_name}: starts, see {study.folder(run) / "log.txt"}', flush=True)
       code = do(study, run, lock)
       write_table(study, against)
       if code == PREEMPTED:
-        print(f'{told}: stopped; the same command goes on from there', file=sys.stderr)
+        print(f'{place_and_name}: stopped; the same command resumes it', file=sys.stderr)
         return PREEMPTED
-      print(f'{told}: {read_json(study.folder(run) / RECORD)["error"] or "done"}', flush=True)
+      print(f'{place_and_name}: {read_json(study.folder(run) / RECORD)["error"] or "done"}', flush=True)
     write_table(study, against)
+  print(f'table: {study.out / "table.md"}', flush=True)
   return 0 if all(study.finished(run) for run in selected) else 1
 
 
@@ -63,7 +73,7 @@ def _only_study_in(out: pathlib.Path) -> Iterator[int]:
 
 
 def do(study: Study, run: PlannedRun, lock: int | None = None) -> int:
-  """Trains and judges one run in a process of its own, and notes how that went; returns the exit code."""
+  """Trains and evaluates one run in a new process, and records the outcome; returns the exit code."""
   folder, began = study.folder(run), time.monotonic()
   folder.mkdir(parents=True, exist_ok=True)
   if run.weights and not study.finished(study.named(run.weights)):

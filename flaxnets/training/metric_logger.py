@@ -1,4 +1,4 @@
-"""What a run tells while it goes: metrics.jsonl, TensorBoard and a progress bar, without ever holding it up."""
+"""Reports on a run while it trains, in metrics.jsonl, TensorBoard and a progress bar, without delaying it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import json
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -17,20 +17,21 @@ from tqdm import tqdm
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
 
-MAX_SKIPPED = 50  # steps in a row without a finite loss: it will not come back by itself
+MAX_SKIPPED = 50  # steps in a row without a finite loss after which the run ends: it will not recover
+REMEDY = 'try a lower train.learning_rate, train.warmup_epochs or train.clip_norm'
 
 
 class MetricLogger:
-  """Writes what happens. The metrics of a step are read only after the next one was handed to the devices.
+  """Logs metrics. Those of a step are read only after the next step was dispatched to the devices.
 
   Attributes:
-    replaced: training examples so far whose image was unreadable, so that another one stood in.
+    replaced: number of training examples so far whose image was unreadable, so that another one replaced it.
 
   Args:
     workdir: the run's folder.
-    start: steps taken before; later lines of metrics.jsonl are forgotten, for they will be written again.
-    steps: of the whole run.
-    batch_size: examples a step.
+    start: steps taken before; later lines of metrics.jsonl are removed, because they will be written again.
+    steps: steps of the complete run.
+    batch_size: examples per step.
     writing: whether this process writes; with several hosts only the first does.
   """
 
@@ -48,7 +49,7 @@ class MetricLogger:
       self._bar = tqdm(total=steps, initial=start, unit='step', dynamic_ncols=True, smoothing=0.1)
 
   def dispatched(self, step: int, metrics: dict[str, jax.Array], *, every: int) -> None:
-    """Takes the metrics of a step that was just handed to the devices; writes those before it when they are due.
+    """Takes the metrics of a step that was just dispatched; writes those of the steps before when they are due.
 
     Raises:
       InputError: when the loss has not been finite for MAX_SKIPPED steps.
@@ -79,8 +80,7 @@ class MetricLogger:
     }
     self.write(step, 'train', values)
     if self._writing:
-      shown = 'not finite' if values['loss'] is None else f'{values["loss"]:.3f}'
-      self._bar.set_postfix_str(f'loss {shown}, {rate:,.0f} images/s', refresh=False)
+      self._bar.set_postfix_str(f'loss {_short(values["loss"])}, {rate:,.0f} images/s', refresh=False)
       self._bar.update(step - self._bar.n)
     self._watch(step, len(rows), len(rows) - len(finite))
 
@@ -89,10 +89,7 @@ class MetricLogger:
       logging.warning('%d of the %d steps up to %d had no finite loss and changed nothing', skipped, steps, step)
     self._unbroken = self._unbroken + steps if skipped == steps else 0
     if self._unbroken >= MAX_SKIPPED:
-      raise InputError(
-        f'the loss has not been finite for {self._unbroken} steps up to step {step}; '
-        'try a lower train.learning_rate, train.warmup_epochs or train.clip_norm'
-      )
+      raise InputError(f'the loss has not been finite for {self._unbroken} steps up to step {step}; {REMEDY}')
 
   def write(self, step: int, split: str, values: Mapping[str, float | None]) -> None:
     """One line of metrics.jsonl, and the same for TensorBoard."""
@@ -105,13 +102,26 @@ class MetricLogger:
         self._board.add_scalar(f'{split}/{name}', value, step)
 
   def say(self, text: str) -> None:
-    """A line for whoever watches, above the progress bar."""
+    """Prints a line above the progress bar."""
     if self._writing:
       self._bar.write(text)
 
   @contextlib.contextmanager
+  def status(self, text: str) -> Iterator[Callable[[str], None]]:
+    """Shows in front of the bar what is going on within; gives a function that changes the text."""
+    self._describe(text)
+    try:
+      yield self._describe
+    finally:
+      self._describe('')
+
+  def _describe(self, text: str) -> None:
+    if self._writing:
+      self._bar.set_description(text)  # shown at once
+
+  @contextlib.contextmanager
   def pause(self) -> Iterator[None]:
-    """The clock of images/s stands still within; what waits is written first."""
+    """Stops the clock of images_per_second; metrics that wait are written first."""
     self._flush()
     began = time.perf_counter()
     try:
@@ -120,7 +130,7 @@ class MetricLogger:
       self._clock_stood += time.perf_counter() - began
 
   def close(self) -> None:
-    """Writes what waits and closes the files."""
+    """Writes the metrics that wait, and closes the files."""
     self._flush()
     if self._writing:
       self._bar.close()
@@ -128,8 +138,15 @@ class MetricLogger:
       self._board.close()
 
 
+def _short(loss: float | None) -> str:
+  """A loss in a few characters, whatever its size."""
+  if loss is None:
+    return 'not finite'
+  return f'{loss:.3f}' if abs(loss) < 1e4 else f'{loss:.1e}'
+
+
 def _forget_after(path: pathlib.Path, step: int) -> None:
-  """Takes out the lines past a step, and a last line that a crash cut short."""
+  """Removes the lines after a step, and a last line that a crash cut short."""
   if not path.exists():
     return
   kept = []
@@ -138,5 +155,5 @@ def _forget_after(path: pathlib.Path, step: int) -> None:
       if json.loads(line)['step'] <= step:
         kept.append(line)
     except (json.JSONDecodeError, KeyError):
-      logging.warning('%s: a damaged line was left out', path)
+      logging.warning('%s: removed a corrupt line', path)
   atomic.write_text(path, ''.join(f'{line}\n' for line in kept))

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, and SGD as PyTorch's recipes mean it, from optax's parts."""
+"""Learning-rate schedules, and SGD in the order of operations that PyTorch uses, from Optax's parts."""
 
 from __future__ import annotations
 
@@ -99,8 +99,7 @@ def optimizer(
   return optax.chain(
     optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
     optax.add_decayed_weights(weight_decay, mask=decayed),
-    optax.trace(momentum, nesterov) if momentum else optax.identity(),
-    optax.scale_by_learning_rate(learning_rate),
+    optax.sgd(learning_rate, momentum or None, nesterov),
   )
 
 

@@ -1,32 +1,33 @@
-"""How a run is told to stop: SIGTERM, or the notice of a cluster to several processes."""
+"""How a run learns that it has to stop: SIGTERM, or the notice of a cluster to several processes."""
 
 from __future__ import annotations
 
 import signal
+import threading
 from typing import Any
 
 import jax
 
-PREEMPTED = 75  # the exit code of a run that saved because it was told to stop: EX_TEMPFAIL, "try again"
+PREEMPTED = 75  # the exit code of a run that saved and stopped because of a signal: EX_TEMPFAIL, "try again"
 
 
 class Preempted(Exception):
-  """The run was told to stop, and saved first."""
+  """The run was asked to stop, and saved first."""
 
 
 class StopSignal:
-  """Within this context SIGTERM only sets `asked`, for the loop to stop at a whole step.
+  """Within this context SIGTERM only sets `asked`, so that the loop stops after a complete step.
 
-  Of several processes, each would stop at a step of its own. There the signal is left to the service that
-  `jax.distributed.initialize` starts, whose handler this one would replace: it has all of them agree on a step, see
-  `Checkpoints.reached_preemption`.
+  With several processes the handler is not installed, because each process would stop at a different step. The
+  service that `jax.distributed.initialize` starts handles the signal there, and makes all processes agree on a step,
+  see `Checkpoints.reached_preemption`. Outside the main thread Python allows no handler, and none is installed.
   """
 
   asked = False
 
   def __enter__(self) -> StopSignal:
-    self._alone = jax.process_count() == 1
-    if self._alone:
+    self._installed = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+    if self._installed:
       self._before = signal.signal(signal.SIGTERM, self._note)
     return self
 
@@ -34,5 +35,5 @@ class StopSignal:
     self.asked = True
 
   def __exit__(self, *_: Any) -> None:
-    if self._alone:
+    if self._installed:
       signal.signal(signal.SIGTERM, self._before)

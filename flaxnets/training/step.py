@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from flax import serialization, struct
@@ -21,11 +22,11 @@ Loss = Callable[..., tuple[jax.Array, tuple[Any, jax.Array]]]
 
 @struct.dataclass
 class TrainState:
-  """All that training changes, and the channel statistics beside it.
+  """Everything that training changes, and the channel statistics.
 
   Attributes:
-    step: () int32, steps taken.
-    skipped: () int32, those of them whose loss or gradients were not finite, and which changed nothing else.
+    step: () int32, number of steps taken.
+    skipped: () int32, how many of them were skipped because their loss or gradients were not finite.
     params, batch_stats, channel_stats: the network's variables.
     opt_state: Optax's.
     ema: running averages of 'params' and 'batch_stats', or None.
@@ -47,7 +48,7 @@ class TrainState:
       InputError: where they don't fit the shapes of this run's own state.
     """
     try:
-      state = serialization.from_state_dict(shapes, saved)
+      state = serialization.from_state_dict(shapes, {**saved, 'opt_state': _nested_sgd(saved['opt_state'])})
       wrong = [
         path
         for path, equal in jax.tree_util.tree_leaves_with_path(
@@ -62,15 +63,22 @@ class TrainState:
     return state
 
   def variables(self) -> dict[str, Any]:
-    """What to evaluate: the averages where they are kept, else the weights of the last step."""
+    """The variables to evaluate: the averages where they are kept, else the weights of the last step."""
     kept = self.ema or {'params': self.params, 'batch_stats': self.batch_stats}
     return {**kept, 'channel_stats': self.channel_stats}
+
+
+def _nested_sgd(opt_state: Mapping[str, Any]) -> Mapping[str, Any]:
+  """Moves the momentum and the count of a checkpoint of version 0.1.0 to where `optax.sgd` keeps them."""
+  if '3' not in opt_state:
+    return opt_state
+  return {'0': opt_state['0'], '1': opt_state['1'], '2': {'0': opt_state['2'], '1': opt_state['3']}}
 
 
 def initial_state(variables: Mapping[str, Any], optimizer: optax.GradientTransformation, *, ema: bool) -> TrainState:
   """The state before the first step, from a network's initial variables."""
   params, batch_stats = variables['params'], variables.get('batch_stats', {})
-  # A copy: the step is given the state to overwrite, and could not be given one buffer twice.
+  # A copy: the step donates its state, and one buffer cannot be donated twice.
   kept = jax.tree.map(jnp.copy, {'params': params, 'batch_stats': batch_stats}) if ema else None
   return TrainState(
     step=jnp.zeros((), jnp.int32),
@@ -83,16 +91,19 @@ def initial_state(variables: Mapping[str, Any], optimizer: optax.GradientTransfo
   )
 
 
-def make_loss(model: nn.Module, *, masked: bool, label_smoothing: float) -> Loss:
+def make_loss(
+  model: nn.Module, *, masked: bool, label_smoothing: float, class_weights: np.ndarray | None = None
+) -> Loss:
   """The loss of a batch.
 
   Where there are several passes it is their mean: the first one's on the labels, the others' half on the labels and
-  half on the first one's soft labels, which are held fixed.
+  half on the first one's soft labels (no gradient).
 
   Args:
     model: a network of `flaxnets.models`.
     masked: whether channels can be absent; if not, the network is called without a mask, and mixes nothing.
     label_smoothing: the share of each label that is spread over all classes, 0..1.
+    class_weights: (K,) factors of the losses of each class's examples; None for 1.
 
   Returns:
     A function of (params, variables, images (b, h, w, C), present (b, P, C), labels (b,) int or (b, K) distributions)
@@ -112,15 +123,16 @@ def make_loss(model: nn.Module, *, masked: bool, label_smoothing: float) -> Loss
 
     # Only the first pass, which has the most channels, moves the running statistics.
     logits, changed = logits_of(present[:, 0])
-    soft = labels if labels.ndim == 2 else jax.nn.one_hot(labels, logits.shape[-1])
-    targets = optax.smooth_labels(soft, label_smoothing)
+    classes = labels if labels.ndim == 2 else jax.nn.one_hot(labels, logits.shape[-1])
+    targets = optax.smooth_labels(classes, label_smoothing)
     losses = [optax.softmax_cross_entropy(logits, targets)]
     taught = 0.5 * targets + 0.5 * jax.lax.stop_gradient(jax.nn.softmax(logits))
     for number in range(1, present.shape[1]):
       losses.append(optax.softmax_cross_entropy(logits_of(present[:, number])[0], taught))
     expected = labels if labels.ndim == 1 else jnp.argmax(labels, axis=-1)
     accuracy = (jnp.argmax(logits, axis=-1) == expected).mean()
-    return jnp.stack(losses).mean(), (changed.get('batch_stats', {}), accuracy)
+    weights = 1.0 if class_weights is None else classes @ jnp.asarray(class_weights, jnp.float32)
+    return (jnp.stack(losses) * weights).mean(), (changed.get('batch_stats', {}), accuracy)
 
   return loss
 
@@ -128,7 +140,7 @@ def make_loss(model: nn.Module, *, masked: bool, label_smoothing: float) -> Loss
 def differentiated(
   loss: Loss, state: TrainState, inputs: tuple[jax.Array, jax.Array, jax.Array], accumulate: int
 ) -> tuple[Any, Any, dict[str, jax.Array]]:
-  """The new 'batch_stats', the gradients, and the metrics 'loss' and 'accuracy', of a batch worked off in parts."""
+  """The new 'batch_stats', the gradients, and the metrics 'loss' and 'accuracy', of a batch split into microbatches."""
 
   def part(batch_stats, inputs):
     variables = {'batch_stats': batch_stats, 'channel_stats': state.channel_stats}
@@ -140,7 +152,7 @@ def differentiated(
   if accumulate == 1:
     batch_stats, (gradients, metrics) = part(state.batch_stats, inputs)
     return batch_stats, gradients, metrics
-  # Part j takes every accumulate-th example from j on, so that each device splits its own share.
+  # Microbatch j takes every accumulate-th example from j on, so that each device splits its own shard.
   parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), inputs)
   batch_stats, summed = jax.lax.scan(part, state.batch_stats, parts)
   return batch_stats, *jax.tree.map(lambda x: x.mean(axis=0), summed)
@@ -156,25 +168,26 @@ def make_train_step(
   *,
   masked: bool,
   label_smoothing: float = 0.0,
+  class_weights: np.ndarray | None = None,
   accumulate: int = 1,
   ema: float = 0.0,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
-  """The compiled step over a mesh: the batch is spread over devices, the state replicated and given up.
+  """The compiled step over a mesh: the batch is sharded, the state replicated and donated.
 
   Args:
-    model: a network of `flaxnets.models`. Its BatchNorm sees the global batch (of one part, see `accumulate`).
+    model: a network of `flaxnets.models`. Its BatchNorm sees the global batch, or one microbatch of it.
     optimizer, schedule: from `flaxnets.training.optim`; the schedule only to report the rate.
     view: see `flaxnets.augment.pipeline.training_view`.
     targets: see `flaxnets.augment.pipeline.training_targets`; None for the labels of the batch.
-    masked, label_smoothing: see `make_loss`.
-    accumulate: equal parts that the batch is worked off in, their gradients averaged.
-    ema: decay of the running averages, 0 for none. Early on it is (1 + step) / (10 + step) where that is less.
+    masked, label_smoothing, class_weights: see `make_loss`.
+    accumulate: number of microbatches that the batch is split into (gradient accumulation).
+    ema: decay of the running averages, 0 for none. It warms up as (1 + step) / (10 + step) until it is reached.
 
   Returns:
     A function of (state, batch) giving the next state and metrics: loss, accuracy, gradient_norm, learning_rate and
     skipped, scalars. Where the loss or a gradient is not finite, only `step` and `skipped` of the state change.
   """
-  loss = make_loss(model, masked=masked, label_smoothing=label_smoothing)
+  loss = make_loss(model, masked=masked, label_smoothing=label_smoothing, class_weights=class_weights)
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
     images, present = view(state.step, batch)
@@ -182,7 +195,8 @@ def make_train_step(
     batch_stats, gradients, metrics = differentiated(loss, state, (images, present, labels), accumulate)
     norm = optax.tree.norm(gradients)
     finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(norm)
-    metrics |= {'gradient_norm': norm, 'learning_rate': schedule(state.step)}
+    # Optax counts only the steps that it applied, and its count decides the rate.
+    metrics |= {'gradient_norm': norm, 'learning_rate': schedule(state.step - state.skipped)}
 
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -199,5 +213,5 @@ def make_train_step(
 def _average(state: TrainState, new: Mapping[str, Any], decay: float) -> Any:
   if state.ema is None:
     return None
-  now = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-  return jax.tree.map(lambda old, value: now * old + (1.0 - now) * value, state.ema, dict(new))
+  decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+  return optax.incremental_update(dict(new), state.ema, 1.0 - decay)

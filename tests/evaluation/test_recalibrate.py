@@ -21,7 +21,7 @@ from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 from flaxnets.evaluation import batch_stats, recalibrate
 from flaxnets.nn.dynamic_conv import DynamicConv
-from flaxnets.training import loop
+from flaxnets.training import loop, setup
 from tests.networks import tiny
 from tests.small import small_config
 
@@ -168,7 +168,7 @@ def test_settings_that_cannot_be_are_said(mesh8):
 
 def test_a_group_norm_run_that_wants_recalibration_is_refused_before_it_trains(tmp_path):
   with pytest.raises(InputError, match='nothing to recalibrate'):
-    loop.Trainer(small_config(**{'model.norm': 'group', 'train.recalibrate': True}), tmp_path / 'w')
+    setup.prepare(small_config(**{'model.norm': 'group', 'train.recalibrate': True}), tmp_path / 'w')
   assert not (tmp_path / 'w').exists()
 
 

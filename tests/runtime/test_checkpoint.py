@@ -7,8 +7,10 @@ import numpy as np
 import optax
 import pytest
 from flax import serialization
+from jax.experimental import multihost_utils
 
 from flaxnets.errors import InputError
+from flaxnets.runtime import checkpoint
 from flaxnets.runtime.checkpoint import Checkpoints, DamagedCheckpoint, digests
 
 
@@ -93,6 +95,21 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_taken(tmp_path, 
     checkpoints = Checkpoints(tmp_path / 'c')
     assert checkpoints.restore_latest()[1]['step'] == 0
     assert (tmp_path / 'c-damaged' / again).is_dir()
+
+
+def test_a_host_that_moves_nothing_waits_for_the_one_that_does_before_it_lists_the_steps_again(tmp_path, monkeypatch):
+  checkpoints = saved(tmp_path / 'c', 0.5, 0.6)
+  flip_a_bit(largest_file(tmp_path / 'c' / '10' / 'state'))
+
+  def barrier(name):
+    """By the time that all have met, host 0 has moved the folder."""
+    (tmp_path / 'c' / '10').rename(tmp_path / 'moved by host 0')
+
+  monkeypatch.setattr(multihost_utils, 'sync_global_devices', barrier)
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint.jax, 'process_index', lambda: 1)
+    assert checkpoints.restore_latest()[1]['step'] == 0
+  assert checkpoints.steps() == [0]
 
 
 def test_an_empty_step_folder_does_not_hide_the_checkpoint_before_it(tmp_path):

@@ -107,6 +107,22 @@ print(take())
   assert least <= int(done.stdout) <= most
 
 
+@pytest.mark.parametrize(('accelerator', 'tuned'), [(False, 1), (True, 0)])
+def test_only_hosts_whose_devices_are_cpus_keep_freed_memory(monkeypatch, accelerator, tuned):
+  calls = []
+  monkeypatch.setenv('JAX_NUM_CPU_DEVICES', '8')  # JAX runs already: nothing is to be set
+  monkeypatch.setattr(machine, 'has_accelerator_plugin', lambda: accelerator)
+  monkeypatch.setattr(machine, 'keep_freed_memory', lambda: calls.append(1))
+  devices.start([64])
+  assert len(calls) == tuned
+
+
+@pytest.mark.parametrize(('platforms', 'found'), [('cpu', False), ('cuda', True), ('tpu,cpu', True)])
+def test_jax_platforms_decides_whether_there_is_an_accelerator(monkeypatch, platforms, found):
+  monkeypatch.setenv('JAX_PLATFORMS', platforms)
+  assert machine.has_accelerator_plugin() is found
+
+
 def test_compiled_programs_are_kept_per_kind_of_cpu_in_the_users_folder(monkeypatch, tmp_path):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   assert machine.cache_folder().parent == tmp_path / 'flaxnets'

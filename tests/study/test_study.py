@@ -18,6 +18,7 @@ import pytest
 from flaxnets import config as configs
 from flaxnets.analysis import results
 from flaxnets.augment.presence import PASSES
+from flaxnets.data import open as data_open
 from flaxnets.data import splits
 from flaxnets.errors import InputError
 from flaxnets.nn.norms import NORMS
@@ -198,6 +199,20 @@ def test_a_study_goes_on_where_it_was_cut_and_does_again_only_what_failed(done):
   assert jobs == ['whole', 'linear', None, 'linear', 'expert-R', 'broken', 'whole-seed1', None, 'broken', None]
 
 
+def test_a_study_says_how_much_there_is_to_do_and_where_its_table_is(done, capsys):
+  wanted, *_ = done
+  capsys.readouterr()
+  runner.run_study(wanted, 'whole,linear')
+  out = capsys.readouterr().out.splitlines()
+  assert out[0] == f'3 runs in {wanted.out}, 3 of them finished before; each is trained and then evaluated on test'
+  assert out[1:] == [
+    '1 of 3, whole: finished before',
+    '2 of 3, linear: finished before',
+    '3 of 3, whole-seed1: finished before',
+    f'table: {wanted.out / "table.md"}',
+  ]
+
+
 def test_the_rows_of_the_table_are_what_evaluation_wrote(done):
   wanted, *_ = done
   table = table_of(wanted)
@@ -268,6 +283,66 @@ def test_two_studies_cannot_go_on_in_one_folder(tmp_path):
       runner.run_study(wanted)
 
 
+def eleven_bands(tmp_path, **changes):
+  """A config for an .npz of eleven bands, of which all subsets are too many."""
+  random, arrays = np.random.default_rng(0), {'bands': np.array([f'B{number:02}' for number in range(11)])}
+  for split, count in (('train', 32), ('val', 16), ('test', 16)):
+    arrays |= {
+      f'X_{split}': random.integers(0, 255, (count, 16, 16, 11), np.uint8),
+      f'y_{split}': np.arange(count) % 2,
+    }
+  np.savez(tmp_path / 'bands.npz', **arrays)
+  fields = {'source': 'arrays', 'root': str(tmp_path / 'bands.npz'), 'channels': ''}
+  splits = {'train': 'train', 'validation': 'val', 'test': 'test'}
+  config = two_steps()
+  config.update_from_flattened_dict(
+    {**{f'data.{key}': value for key, value in (fields | splits).items()}, 'evaluate.subsets': 'full;B00', **changes}
+  )
+  return config
+
+
+@pytest.mark.parametrize(
+  ('runs', 'options', 'said'),
+  [
+    ({'a': {}}, {'subsets': 'all'}, "run 'a': 'all' of 11 channels is 2,047 subsets"),
+    ({'a': {}, 'b': {'evaluate.subsets': 'all'}}, {}, "run 'b': 'all' of 11 channels is 2,047 subsets"),
+    ({'a': {}}, {'subsets': 'B12'}, "run 'a': no channel 'B12'"),
+    ({'a': {}, 'b': {'train.subset': 'B55'}}, {}, "run 'b': no channel 'B55'"),
+    ({'a': {}}, {'split': 'tset'}, "run 'a': .*tset"),
+  ],
+)
+def test_a_mistake_in_any_runs_subsets_or_data_is_found_before_the_first_run_trains(
+  tmp_path, monkeypatch, runs, options, said
+):
+  monkeypatch.setattr(runner, 'launch', lambda *_: pytest.fail('a run began'))
+  wanted = Study(plan(eleven_bands(tmp_path), runs), tmp_path / 'out', **options)
+  with pytest.raises(InputError, match=said):
+    runner.run_study(wanted)
+
+
+def test_eleven_bands_are_judged_on_the_configs_subsets_and_their_files_are_opened_once(tmp_path, monkeypatch):
+  jobs, opened, open_source = [], [], data_open.open_source
+
+  def launch(job, *_):
+    jobs.append(job)
+    return 1, 'not trained here'
+
+  def counting(options, split, class_names=None):
+    opened.append(split)
+    return open_source(options, split, class_names)
+
+  monkeypatch.setattr(runner, 'launch', launch)
+  monkeypatch.setattr(data_open, 'open_source', counting)
+  runs = {
+    'a': {'seed': (0, 1)},
+    'b': {'train.epochs': 2.0},
+    'expert': {'train.subset': 'B03', 'evaluate.subsets': 'all'},
+  }
+  runner.run_study(Study(plan(eleven_bands(tmp_path), runs), tmp_path / 'out'))
+  assert [job['subsets'] for job in jobs] == ['', '', 'full', '']  # '' is the config's, where all are too many
+  assert sorted(opened) == ['test', 'train', 'val']
+
+
 # The command, with processes of its own.
 
 CONFIG = """
@@ -309,7 +384,7 @@ def test_the_command_saves_when_told_to_stop_and_then_goes_on(tmp_path):
   going.send_signal(signal.SIGTERM)
   said = going.communicate(timeout=60)
   assert going.returncode == 75, said
-  assert 'none: stopped; the same command goes on from there' in said[1]
+  assert 'none: stopped; the same command resumes it' in said[1]
   stopped_at = [int(path.name) for path in (out / 'none' / 'checkpoints').iterdir() if path.name.isdecimal()]
   assert len(stopped_at) == 1 and stopped_at[0] < 100
   assert f'stopped at step {stopped_at[0]} of 100, saved' in (out / 'none' / 'log.txt').read_text()

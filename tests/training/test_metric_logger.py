@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -52,6 +53,15 @@ def test_a_loss_that_is_never_finite_ends_the_run_with_advice(tmp_path):
     for step in range(1, MAX_SKIPPED + 2):
       told.dispatched(step, metrics(np.nan), every=10)
   assert all(line['loss'] is None for line in lines(tmp_path))
+
+
+def test_a_loss_of_any_size_takes_few_characters_in_the_bar(tmp_path, capsys):
+  with journal(tmp_path) as told:
+    for step, loss in enumerate([1.25, 3e38, 2.0], 1):
+      told.dispatched(step, metrics(loss), every=1)
+      told.say('a line, which draws the bar again')
+  bar = capsys.readouterr().err
+  assert 'loss 1.250' in bar and 'loss 3.0e+38' in bar and not re.search(r'loss \d{5}', bar)
 
 
 def test_one_finite_step_begins_the_count_anew(tmp_path):

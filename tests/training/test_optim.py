@@ -110,6 +110,28 @@ def test_sgd_steps_in_pytorchs_order(momentum, nesterov, weight_decay, clip_norm
       np.testing.assert_allclose(ours[name], params[name], rtol=2e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('momentum', [0.0, 0.9])
+def test_updates_are_bit_equal_to_those_of_the_chain_of_single_transformations(momentum):
+  random = np.random.default_rng(0)
+  schedule = optim.schedule('cosine', learning_rate=0.1, steps=6)
+  chain = optax.chain(
+    optax.clip_by_global_norm(1.5),
+    optax.add_decayed_weights(0.05, mask=optim.decayed),
+    optax.trace(momentum, nesterov=True) if momentum else optax.identity(),
+    optax.scale_by_learning_rate(schedule),
+  )
+  ours = optim.optimizer(schedule, momentum=momentum, nesterov=True, weight_decay=0.05, clip_norm=1.5)
+  params = {'kernel': jnp.asarray(random.normal(size=(3, 4)), jnp.float32), 'scale': jnp.ones(4)}
+  states, steps = [ours.init(params), chain.init(params)], [jax.jit(ours.update), jax.jit(chain.update)]
+  for _ in range(5):
+    gradient = jax.tree.map(lambda value: jnp.asarray(random.normal(size=value.shape), jnp.float32), params)
+    (one, states[0]), (other, states[1]) = (
+      step(gradient, state, params) for step, state in zip(steps, states, strict=True)
+    )
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    params = optax.apply_updates(params, one)
+
+
 def test_weight_decay_is_for_kernels_only():
   class Net(nn.Module):
     @nn.compact

@@ -6,11 +6,12 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from flax import serialization
 
 from flaxnets.augment.pipeline import training_view
 from flaxnets.runtime import devices
 from flaxnets.training import optim
-from flaxnets.training.step import initial_state, make_train_step
+from flaxnets.training.step import TrainState, initial_state, make_loss, make_train_step
 from tests.networks import MEAN, tiny
 
 STATISTICS = {'mean': MEAN, 'std': MEAN / 2}
@@ -169,6 +170,30 @@ def test_a_loss_that_is_not_finite_changes_nothing_but_the_counts(mesh8):
   assert any((a != b).any() for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(before.params), strict=True))
 
 
+def test_the_reported_rate_is_the_applied_one_after_a_skipped_step_too(mesh1):
+  """Plain SGD: the applied rate is how far the parameters moved over the length of the gradient."""
+  model, variables = tiny()
+  schedule = optim.schedule('piecewise', learning_rate=0.1, steps=4, drops=(0.5,))
+  optimizer = optim.optimizer(schedule, momentum=0.0)
+  step = make_train_step(model, optimizer, schedule, mesh1, view_of('none'), masked=False)
+  state = jax.device_put(
+    jax.tree.map(jnp.copy, initial_state(variables, optimizer, ema=False)), devices.replicated(mesh1)
+  )
+  rows = [
+    {**host_batch(seed=number), 'image': host_batch(seed=number)['image'].astype(np.float32)} for number in range(4)
+  ]
+  rows[0]['image'][3] = np.nan
+  reported, applied = [], []
+  for batch in feed(mesh1, *rows):
+    before = jax.device_get(state.params)
+    state, metrics = step(state, batch)
+    moved = optax.tree.norm(jax.tree.map(np.subtract, jax.device_get(state.params), before))
+    reported.append(float(metrics['learning_rate']))
+    applied.append(float(moved / metrics['gradient_norm']))
+  np.testing.assert_allclose(applied[1:], [0.1, 0.1, 0.01], rtol=1e-2)  # the skipped step does not count
+  np.testing.assert_allclose(reported[1:], applied[1:], rtol=1e-2)
+
+
 def test_a_finite_loss_whose_gradient_is_not_finite_changes_nothing_either(mesh8):
   step, state = build(mesh8)
   state.params['head']['dense']['kernel'] *= 1e25  # the gradient's squares are beyond float32, the loss is not
@@ -178,15 +203,15 @@ def test_a_finite_loss_whose_gradient_is_not_finite_changes_nothing_either(mesh8
   assert_only_counted(jax.device_get(state), before)
 
 
-def test_working_a_batch_off_in_parts_averages_their_gradients(mesh1):
-  """With GroupNorm, which sees no batch, parts and whole are the same step."""
+def test_microbatches_average_their_gradients(mesh1):
+  """With GroupNorm, which does not depend on the batch, microbatches and the complete batch are the same step."""
   whole, rows_whole = trained(mesh1, steps=1, norm='group')
   parts, rows_parts = trained(mesh1, steps=1, norm='group', accumulate=4)
   assert rows_whole[0]['loss'] == pytest.approx(rows_parts[0]['loss'], rel=1e-4)
   assert_close(whole.params, parts.params, rtol=1e-3, atol=1e-5)
 
 
-def test_parts_split_alike_on_one_and_eight_devices(mesh1, mesh8):
+def test_microbatches_are_the_same_on_one_and_eight_devices(mesh1, mesh8):
   one, _ = trained(mesh1, steps=1, accumulate=2)
   eight, _ = trained(mesh8, steps=1, accumulate=2)
   assert_close(one.params, eight.params, rtol=1e-3, atol=1e-4)
@@ -214,6 +239,19 @@ def test_a_sandwich_teaches_the_incomplete_views_by_the_full_one_and_by_smoothed
   assert_close(jax.device_get(after.batch_stats), stats['batch_stats'], rtol=1e-3, atol=1e-4)
 
 
+def test_class_weights_multiply_the_loss_of_each_example():
+  model, variables = tiny()
+  images, present, labels = np.full((4, 12, 12, 3), 99, np.float32), np.ones((4, 1, 3), bool), np.array([0, 1, 1, 5])
+  images += np.random.default_rng(0).normal(0, 30, images.shape).astype(np.float32)
+  weights = np.array([2.0, 0.5, 1, 1, 1, 0], np.float32)
+  loss = make_loss(model, masked=False, label_smoothing=0.0, class_weights=weights)
+  rest = {name: value for name, value in variables.items() if name != 'params'}
+  value, _ = jax.jit(loss)(variables['params'], rest, images, present, labels)
+  logits, _ = model.apply(variables, images, train=True, mutable=['batch_stats'])
+  each = -np.asarray(jax.nn.log_softmax(logits))[np.arange(4), labels]
+  assert value == pytest.approx((2.0 * each[0] + 0.5 * each[1] + 0.5 * each[2]) / 4, rel=1e-4)
+
+
 def test_averages_follow_the_weights(mesh1):
   step, state = build(mesh1)
   before = jax.device_get(state.params)
@@ -225,6 +263,33 @@ def test_averages_follow_the_weights(mesh1):
   expected = 0.1 * kernel(before) + 0.9 * kernel(state.params)  # at first (1 + 0) / (10 + 0)
   np.testing.assert_allclose(kernel(state.ema['params']), expected, rtol=1e-4, atol=1e-6)
   assert state.variables()['params'] is state.ema['params']
+
+
+def test_averages_warm_up_to_their_decay_and_skip_what_is_skipped(mesh1):
+  step, state = build(mesh1, ema=0.3)
+  poisoned = host_batch()
+  poisoned['image'] = np.full_like(poisoned['image'], np.nan, np.float32)
+  rows = [host_batch(seed=number) for number in range(5)]
+  rows = [{**row, 'image': row['image'].astype(np.float32)} for row in rows]
+  expected = np.asarray(state.params['stem']['conv']['kernel'], np.float64)
+  for number, batch in enumerate(feed(mesh1, *rows[:3], poisoned, *rows[3:])):
+    state, _ = step(state, batch)
+    decay = min(0.3, (1 + number) / (10 + number))
+    if number != 3:
+      expected = decay * expected + (1 - decay) * np.asarray(state.params['stem']['conv']['kernel'])
+    np.testing.assert_allclose(state.ema['params']['stem']['conv']['kernel'], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_state_of_the_optimiser_of_version_0_1_0_is_read():
+  _, variables = tiny()
+  schedule = optim.schedule('constant', learning_rate=0.1, steps=10)
+  state = initial_state(variables, optim.optimizer(schedule), ema=False)
+  saved = serialization.to_state_dict(state)
+  trace = jax.tree.map(jnp.ones_like, saved['params'])
+  saved['opt_state'] = {'0': {}, '1': {'inner_state': {}}, '2': {'trace': trace}, '3': {'count': jnp.asarray(7)}}
+  restored = TrainState.from_saved(state, saved)
+  assert [int(leaf) for leaf in jax.tree.leaves(restored.opt_state) if leaf.ndim == 0] == [7]
+  assert all((leaf == 1).all() for leaf in jax.tree.leaves(restored.opt_state) if leaf.ndim)
 
 
 def test_a_view_depends_on_seed_step_and_place_alone():

@@ -1,0 +1,249 @@
+"""What a training run consists of, from its config and its folder. Everything is checked before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from flaxnets import config as configs
+from flaxnets import experiment
+from flaxnets.augment import presence
+from flaxnets.channels import ChannelSet, Subset
+from flaxnets.data.source import Source
+from flaxnets.errors import InputError
+from flaxnets.evaluation import recalibrate
+from flaxnets.evaluation.evaluator import Evaluator
+from flaxnets.inference.metadata import Metadata
+from flaxnets.nn.stem import pixel_statistics
+from flaxnets.runtime import devices
+from flaxnets.runtime.checkpoint import Checkpoints
+from flaxnets.runtime.workdir import WorkdirLock, claim_workdir, has_checkpoint
+from flaxnets.training import optim
+from flaxnets.training.initial import InitialState, example_digests
+from flaxnets.training.step import TrainState, make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+  """How long a run is, and how often it validates and saves, all in steps."""
+
+  steps: int
+  warmup: int
+  evaluate_every: int
+  save_every: int
+
+  @classmethod
+  def of(cls, config: ml_collections.ConfigDict, examples: int) -> Lengths:
+    """Epochs of so many examples as steps; 0 for `every` in the config is once an epoch."""
+    per_epoch = examples / config.train.batch_size
+    epoch = max(round(per_epoch), 1)
+    return cls(
+      steps=max(round(config.train.epochs * per_epoch), 1),
+      warmup=round(config.train.warmup_epochs * per_epoch),
+      evaluate_every=config.evaluate.every or epoch,
+      save_every=config.train.checkpoint_every or epoch,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """The splits that a run trains and validates on.
+
+  Attributes:
+    train, validation: the sources.
+    channels: the network's channels, all or some of the source's.
+    subsets: those to validate on.
+    digests: identify the training examples, see `flaxnets.training.initial.example_digests`.
+  """
+
+  train: Source
+  validation: Source
+  channels: ChannelSet
+  subsets: list[Subset]
+  digests: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """A run that is ready to train.
+
+  Attributes:
+    config: all fields.
+    workdir: the run's folder.
+    mesh: the devices.
+    data: the splits.
+    lengths: of the run, in steps.
+    metadata: what is saved beside the weights.
+    state: to begin with, new or restored. The first step donates its buffers: afterwards they are gone.
+    saved: the meta of the checkpoint that was restored; empty for a new run.
+    step: from `flaxnets.training.step.make_train_step`.
+    evaluator: judges the validation split.
+    checkpoints: of this run.
+    lock: on the folder.
+  """
+
+  config: ml_collections.ConfigDict
+  workdir: Any
+  mesh: Mesh
+  data: Data
+  lengths: Lengths
+  metadata: Metadata
+  state: TrainState
+  saved: dict[str, Any]
+  step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+  evaluator: Evaluator
+  checkpoints: Checkpoints
+  lock: WorkdirLock
+
+  def close(self) -> None:
+    """Waits for the checkpoint that is being written, and releases the folder."""
+    self.checkpoints.close()
+    self.lock.close()
+
+
+def check(config: ml_collections.ConfigDict) -> None:
+  """Everything about a config that can be checked without its data.
+
+  Raises:
+    InputError: for anything in it that cannot work.
+  """
+  configs.check(config)
+  mesh, train = devices.data_mesh(), config.train
+  presence.check(config.presence.mode, config.presence.fill, config.presence.probability)
+  if train.recalibrate:
+    recalibrate.check_norm(config.model.norm)
+  devices.check_batch(train.batch_size, mesh, 'train.batch_size')
+  devices.check_batch(config.evaluate.batch_size, mesh, 'evaluate.batch_size')
+  if train.batch_size % (train.accumulate * mesh.size):
+    raise InputError(
+      f'train.batch_size {train.batch_size} does not divide into {train.accumulate} microbatches (train.accumulate) '
+      f'over {mesh.size} devices; choose a multiple of both'
+    )
+
+
+def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
+  """Opens the data, builds the network, and restores the run that is in the folder or begins a new one.
+
+  The caller closes what it returns.
+
+  Args:
+    config: all fields, see `flaxnets.config`.
+    workdir: the run's folder; a run found there is resumed from its newest intact checkpoint.
+
+  Raises:
+    InputError: for anything in the config or the data that cannot work, or a folder that another run uses.
+  """
+  check(config)
+  mesh, data = devices.data_mesh(), _open_data(config)
+  lengths = Lengths.of(config, len(data.train))
+  model = experiment.build_network(config, data.channels, len(data.train.classes))
+  schedule, optimizer = _optimizer(config, lengths)
+  initial = InitialState(config, model, optimizer, data.train, data.channels, mesh)
+
+  if config.train.init_from and not has_checkpoint(workdir):
+    initial = dataclasses.replace(initial, weights=initial.weights_from(config.train.init_from))
+
+  # Up to here nothing was written: a mistake in the config leaves no folder behind that the corrected config would
+  # then be refused in.
+  lock = WorkdirLock(workdir)
+  try:
+    folder = claim_workdir(workdir, configs.to_json(config))
+    checkpoints = Checkpoints(folder / 'checkpoints')
+    restored = checkpoints.restore_latest()
+    if restored:
+      state, metadata = initial.resume(*restored, folder, data.digests)
+    else:
+      state, metadata = initial.begin()
+  except BaseException:
+    lock.close()
+    raise
+  pixels = jax.device_get(pixel_statistics(state.variables()))
+  return Setup(
+    config=config,
+    workdir=folder,
+    mesh=mesh,
+    data=data,
+    lengths=lengths,
+    metadata=metadata,
+    state=state,
+    saved=dict(restored[1]) if restored else {},
+    step=_train_step(config, data, model, optimizer, schedule, mesh, pixels),
+    evaluator=_evaluator(config, data, model, mesh, pixels['mean']),
+    checkpoints=checkpoints,
+    lock=lock,
+  )
+
+
+def _open_data(config: ml_collections.ConfigDict) -> Data:
+  train = experiment.open_source(config, 'train')
+  validation = experiment.open_source(config, 'validation', classes=train.classes)
+  channels = experiment.channel_set(config, train.channels)
+  subsets = experiment.subsets(config, channels, config.evaluate.subsets)
+  return Data(train, validation, channels, subsets, example_digests(train))
+
+
+def _optimizer(
+  config: ml_collections.ConfigDict, lengths: Lengths
+) -> tuple[optax.Schedule, optax.GradientTransformation]:
+  train = config.train
+  schedule = optim.schedule(
+    train.schedule,
+    learning_rate=train.learning_rate,
+    steps=lengths.steps,
+    warmup_steps=lengths.warmup,
+    drops=train.drops,
+    drop_factor=train.drop_factor,
+  )
+  return schedule, optim.optimizer(
+    schedule,
+    momentum=train.momentum,
+    nesterov=train.nesterov,
+    weight_decay=train.weight_decay,
+    clip_norm=train.clip_norm,
+  )
+
+
+def _train_step(config, data: Data, model, optimizer, schedule, mesh: Mesh, statistics: Mapping[str, np.ndarray]):
+  source_index = data.train.channels.order(data.channels.names)
+  return make_train_step(
+    model,
+    optimizer,
+    schedule,
+    mesh,
+    experiment.training_view_of(config, source_index, data.train.canvas, statistics),
+    experiment.training_targets_of(config, source_index, len(data.train.classes)),
+    masked=config.presence.mode != 'none' or data.train.has_missing_channels,
+    label_smoothing=config.train.label_smoothing,
+    class_weights=balanced_weights(data.train) if config.train.class_weights == 'balanced' else None,
+    accumulate=config.train.accumulate,
+    ema=config.train.ema,
+  )
+
+
+def balanced_weights(source: Source) -> np.ndarray:
+  """(K,) float32 weights n / (K n_k) of n examples, n_k of class k: every class has the same sum, and 1 is their mean.
+
+  A class without examples has weight 0.
+  """
+  counts = np.bincount(source.labels, minlength=len(source.classes))
+  return np.where(counts > 0, len(source) / (len(counts) * np.maximum(counts, 1)), 0).astype(np.float32)
+
+
+def _evaluator(config, data: Data, model, mesh: Mesh, fill: np.ndarray) -> Evaluator:
+  return Evaluator(
+    model,
+    data.subsets,
+    source_index=data.validation.channels.order(data.channels.names),
+    image_size=config.image_size,
+    resize=config.augment.evaluation_resize,
+    fill=fill,
+    has_missing_channels=data.validation.has_missing_channels,
+    mesh=mesh,
+  )

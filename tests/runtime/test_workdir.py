@@ -1,0 +1,96 @@
+"""A run's folder: who may write in it, and files that are replaced in one go."""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from flaxnets import config as configs
+from flaxnets.errors import InputError
+from flaxnets.runtime import atomic
+from flaxnets.runtime.workdir import WorkdirLock, claim_workdir
+
+HOLDER = """
+import sys
+from flaxnets.runtime.workdir import WorkdirLock
+lock = WorkdirLock(sys.argv[1])
+print('locked', flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def another_process_in(folder):
+  holder = subprocess.Popen(
+    [sys.executable, '-c', HOLDER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+  )
+  try:
+    assert holder.stdout.readline() == 'locked\n'
+    yield holder
+  finally:
+    holder.kill()
+    holder.communicate()
+
+
+def test_a_second_process_is_refused_with_the_id_and_host_of_the_first_until_that_one_dies(tmp_path):
+  with another_process_in(tmp_path / 'run') as holder:
+    said = f'is in use by process {holder.pid} on {re.escape(socket.gethostname())}; wait .* another --workdir'
+    for _ in range(2):  # asking does not erase who holds it
+      with pytest.raises(InputError, match=said):
+        WorkdirLock(tmp_path / 'run')
+  assert (tmp_path / 'run' / '.lock').read_text()  # killed: it could not clean up
+  WorkdirLock(tmp_path / 'run').close()
+
+
+def test_a_lock_is_for_one_run_in_a_process_too_and_can_be_taken_again(tmp_path):
+  lock = WorkdirLock(tmp_path)
+  with pytest.raises(InputError, match=f'in use by process {os.getpid()} on '):
+    WorkdirLock(tmp_path)
+  lock.close()
+  WorkdirLock(tmp_path).close()
+
+
+def test_of_several_processes_of_one_run_only_the_first_locks(tmp_path, monkeypatch):
+  first = WorkdirLock(tmp_path)
+  monkeypatch.setattr(jax, 'process_index', lambda: 1)
+  WorkdirLock(tmp_path).close()
+  first.close()
+
+
+def test_a_config_stored_before_a_field_existed_is_the_same_config(tmp_path):
+  fields = configs.to_json(configs.default())
+  claim_workdir(tmp_path, fields)
+  stored = json.loads((tmp_path / 'config.json').read_text())
+  del stored['train']['ema'], stored['model']['mask']
+  (tmp_path / 'config.json').write_text(json.dumps(stored))
+  claim_workdir(tmp_path, fields)
+  with pytest.raises(InputError, match=r'train\.ema is 0\.0 there and 0\.9 here\)'):
+    claim_workdir(tmp_path, {**fields, 'train': {**fields['train'], 'ema': 0.9}})
+  stored['train']['lr'] = 1
+  (tmp_path / 'config.json').write_text(json.dumps(stored))
+  with pytest.raises(InputError, match=r'does not know: train\.lr'):
+    claim_workdir(tmp_path, fields)
+
+
+def test_two_processes_of_one_id_in_two_containers_write_to_different_temporary_files(tmp_path):
+  path = tmp_path / 'a.json'
+  with atomic.replacing(path) as one, atomic.replacing(path) as other:
+    assert one != other and one.parent == other.parent == tmp_path and one.suffix == '.json'
+    one.write_text('one')
+    other.write_text('other')
+  assert path.read_text() == 'one' and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_stays_as_it_was_when_its_replacement_fails(tmp_path):
+  path = tmp_path / 'a.txt'
+  atomic.write_text(path, 'before')
+  with pytest.raises(KeyError), atomic.replacing(path) as temporary:
+    temporary.write_text('half')
+    raise KeyError
+  assert path.read_text() == 'before' and list(tmp_path.iterdir()) == [path]

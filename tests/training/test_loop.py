@@ -1,0 +1,167 @@
+"""How runs begin, resume and end."""
+
+import contextlib
+import json
+import time
+import types
+
+import numpy as np
+import pytest
+
+from flaxnets.channels import ChannelSet
+from flaxnets.cli import main
+from flaxnets.data import batches
+from flaxnets.data.source import ArraySource
+from flaxnets.errors import InputError
+from flaxnets.runtime import devices
+from flaxnets.runtime.workdir import WorkdirLock, has_checkpoint
+from flaxnets.training import loop, setup
+from flaxnets.training.metric_logger import MetricLogger
+from tests.small import list_config, small_config, write_list
+
+
+def lines(workdir, split='train'):
+  rows = map(json.loads, (workdir / 'metrics.jsonl').read_text().splitlines())
+  return [row for row in rows if row['split'] == split]
+
+
+def test_a_folder_that_another_training_uses_is_refused_and_left_alone(tmp_path):
+  holder = WorkdirLock(tmp_path)
+  with pytest.raises(InputError, match='is in use by process'):
+    loop.run(small_config(), tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['.lock']
+  holder.close()
+
+
+def test_a_run_that_is_refused_or_ends_gives_its_folder_free(tmp_path):
+  with contextlib.closing(setup.prepare(small_config(), tmp_path)):
+    pass
+  with pytest.raises(InputError, match='another config'):
+    setup.prepare(small_config(**{'train.learning_rate': 0.3}), tmp_path)
+  WorkdirLock(tmp_path).close()
+
+
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'train.schedule': 'cosin'},
+    {'train.momentum': 1.0},
+    {'model.name': 'vgg'},
+    {'evaluate.subsets': 'RGX'},
+    {'data.validation': 'val'},
+    {'evaluate.batch_size': 12},
+  ],
+)
+def test_a_mistake_leaves_no_folder_behind(tmp_path, changes):
+  with pytest.raises(InputError):
+    setup.prepare(small_config(**changes), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_other_examples_with_the_same_labels_are_other_examples(tmp_path):
+  root = tmp_path / 'data'
+  for split in ('train', 'val', 'test'):
+    write_list(root, split, 32)
+  with contextlib.closing(setup.prepare(list_config(root), tmp_path / 'run')) as ready:
+    ready.checkpoints.save(1, ready.state, {'metadata': ready.metadata.to_json(), **ready.data.digests})
+  setup.prepare(list_config(root), tmp_path / 'run').close()
+  rows = (root / 'train.txt').read_text().splitlines()
+  rows[0], rows[4] = rows[4], rows[0]  # of one class
+  assert rows[0].split()[1] == rows[4].split()[1]
+  (root / 'train.txt').write_text('\n'.join(rows) + '\n')
+  with pytest.raises(InputError, match='has other examples now than when the run began'):
+    setup.prepare(list_config(root), tmp_path / 'run')
+
+
+def test_an_error_before_the_first_step_closes_the_files(tmp_path, monkeypatch):
+  loggers, begin = [], MetricLogger.__init__
+
+  def noted(self, *args):
+    begin(self, *args)
+    loggers.append(self)
+
+  def failing(*_, **__):
+    raise InputError('no batches')
+
+  monkeypatch.setattr(MetricLogger, '__init__', noted)
+  monkeypatch.setattr(batches, 'train_batches', failing)
+  with pytest.raises(InputError, match='no batches'):
+    loop.run(small_config(), tmp_path)
+  assert loggers[0]._lines.closed
+
+
+def test_compiling_does_not_count_as_training_time(tmp_path):
+  compiled = types.SimpleNamespace(compile=lambda: time.sleep(1.0))
+  fake = types.SimpleNamespace(state=None, step=types.SimpleNamespace(lower=lambda *_: compiled))
+  metrics = {name: np.float32(1) for name in ('loss', 'accuracy', 'gradient_norm', 'learning_rate', 'skipped')}
+  with contextlib.closing(MetricLogger(tmp_path, 0, 10, batch_size=100)) as logger:
+    feed = loop._compiled_first(fake, iter([{'a': 1}, {'a': 2}]), logger)
+    for step, _ in enumerate(feed, 1):
+      logger.dispatched(step, metrics, every=2)
+  assert lines(tmp_path)[0]['images_per_second'] > 2 * 100 / 0.9
+
+
+def test_a_run_says_what_it_does_and_what_comes_next_and_so_does_a_finished_one(tmp_path, capsys):
+  assert loop.run(small_config(), tmp_path) == 0
+  out, bar = capsys.readouterr()
+  begin, end = out[: out.index('step 2: validation')], out[out.index('step 3: validation') :]
+  for said in (
+    'training:   96 examples, 12 classes',
+    'validation: 40 examples, 12 classes',
+    'channels:   R, G, B; validated on 2 subsets',
+    'model:      resnet18, ',
+    'devices:    8 x cpu',
+    'steps:      3 of 32 examples (1 epochs); validation every 2',
+  ):
+    assert said in begin
+  assert 'compiling the training step' in bar and 'compiling the validation of 2 subsets' in bar
+  assert 'validating, batch 2 of 2' in bar
+  best = max(lines(tmp_path, 'validation'), key=lambda line: (line['accuracy'], line['step']))
+  assert f'best validation: {best["accuracy"]:.1%} at step {best["step"]}' in end
+  assert f'next: flaxnets eval --workdir={tmp_path}' in end
+  overview = (tmp_path / 'parameters.txt').read_text()
+  assert 'head/dense/kernel' in overview and len(overview.splitlines()) > len(begin.splitlines())
+
+  assert loop.run(small_config(), tmp_path) == 0
+  again = capsys.readouterr().out
+  assert 'this run is already over, nothing was trained\nfinished: 3 steps' in again
+  assert f'best validation: {best["accuracy"]:.1%} at step {best["step"]}' in again
+  assert f'--config.train.init_from={tmp_path}' in again
+
+
+def test_a_run_stops_early_after_validations_without_improvement_and_so_stays_over(tmp_path, capsys, monkeypatch):
+  accuracies = iter([0.2, 0.5, 0.4, 0.5, 0.9])
+  monkeypatch.setattr(loop, '_validate', lambda *_, **__: {'accuracy': next(accuracies)})
+  config = small_config(**{'train.patience': 2, 'train.epochs': 5.0, 'evaluate.every': 1})
+  for said in ('stopped early after step 4 of 15: 2 validations without improvement', 'this run is already over'):
+    assert loop.run(config, tmp_path) == 0
+    out = capsys.readouterr().out
+    assert said in out and 'best validation: 50.0% at step 4' in out  # as good as step 2, and later
+  assert sorted(int(path.name) for path in (tmp_path / 'checkpoints').iterdir()) == [3, 4]
+
+
+def test_weights_that_are_not_finite_are_not_saved_and_end_the_program_with_1(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(devices, 'start', lambda *_, **__: None)  # these tests have started JAX already
+  fields = {
+    'image_size': 16,
+    'model.width': 8,
+    'data.train': 'train[:96]',
+    'train.batch_size': 32,
+    'train.schedule': 'constant',
+    'train.learning_rate': 3e38,
+    'train.checkpoint_every': 1,
+    'evaluate.every': 1000,
+    'evaluate.subsets': 'RGB',
+  }
+  flags = [f'--config.{name}={value}' for name, value in fields.items()]
+  assert main.run('train', ['--config=demo', f'--workdir={tmp_path}', *flags]) == 1
+  error = capsys.readouterr().err.splitlines()[-1]
+  assert error.startswith('flaxnets train: the weights are not finite after step 1, and were not saved; try a lower')
+  assert not has_checkpoint(tmp_path)
+
+
+def test_balanced_weights_give_every_class_the_same_sum():
+  labels = np.array([0, 0, 0, 0, 2, 2, 3, 3])
+  source = ArraySource('x', np.zeros((8, 2, 2, 1), np.uint8), labels, ChannelSet(('R',)), 'abcd')
+  weights = setup.balanced_weights(source)
+  np.testing.assert_allclose(weights, [8 / (4 * 4), 0, 8 / (4 * 2), 8 / (4 * 2)])
