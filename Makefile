@@ -30,6 +30,7 @@ benchmarks: setup
 lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 # The documentation, into site/. A broken link or reference is an error.
 docs: setup
@@ -38,6 +39,7 @@ docs: setup
 demo: setup
 	$(BIN)/flaxnets train --config=demo --workdir=$(WORKDIR)
 	$(BIN)/flaxnets eval --workdir=$(WORKDIR)
+	$(BIN)/flaxnets report $(WORKDIR) --out=$(WORKDIR)/report.html
 
 # Needs uv. Resolves the newest versions that pyproject.toml admits, for every platform and Python from 3.11.
 lock:
