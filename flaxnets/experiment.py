@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import ml_collections
 import numpy as np
-from flax import linen as nn
 
 from flaxnets import models
 from flaxnets.augment import pipeline
@@ -16,6 +15,7 @@ from flaxnets.channels import MAX_SUBSETS, ChannelSet, Subset
 from flaxnets.data import open as data_open
 from flaxnets.data.source import DataOptions, Source
 from flaxnets.errors import InputError
+from flaxnets.models.classifier import Classifier
 
 ENCODED = ('lists', 'folders', 'tfds')  # sources whose images are squashed to a canvas before the network's view
 
@@ -89,7 +89,7 @@ def channel_set(config: ml_collections.ConfigDict, channels: ChannelSet) -> Chan
   )
 
 
-def build_network(config: ml_collections.ConfigDict, channels: ChannelSet, num_classes: int) -> nn.Module:
+def build_network(config: ml_collections.ConfigDict, channels: ChannelSet, num_classes: int) -> Classifier:
   """The config's network.
 
   Raises:
@@ -160,5 +160,5 @@ def subsets(config: ml_collections.ConfigDict, channels: ChannelSet, text: str) 
 
 def statistics_of(statistics: Mapping[str, np.ndarray], order: Sequence[int]) -> dict[str, np.ndarray]:
   """Statistics measured on a source, for a network that takes the source's channels in this order."""
-  order = np.asarray(order)
-  return {key: value[np.ix_(order, order)] if value.ndim == 2 else value[order] for key, value in statistics.items()}
+  places = np.asarray(order)
+  return {key: value[np.ix_(places, places)] if value.ndim == 2 else value[places] for key, value in statistics.items()}

@@ -49,7 +49,7 @@ def compared(ours: Hits, experts: Mapping[str, Hits], reference: Hits | None) ->
     'accuracy': accuracy,
     'interval': {label: wilson(hits.sum(), len(hits)) for label, hits in ours.hits.items()},
     'mean_accuracy': float(np.mean(list(accuracy.values()))),
-    'worst_subset': min(accuracy, key=accuracy.get),
+    'worst_subset': min(accuracy, key=accuracy.__getitem__),
   }
   behind = {label: _differences(experts[label], ours, label) for label in accuracy if label in experts}
   ahead = {

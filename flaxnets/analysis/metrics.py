@@ -43,7 +43,7 @@ def per_class(confusion: np.ndarray) -> Scores:
 
 def macro(confusion: np.ndarray) -> Scores:
   """Means over all K classes, with or without examples: scikit-learn's macro average with labels=range(K)."""
-  return Scores(*(float(score.mean()) for score in per_class(confusion)))
+  return Scores(*(float(np.mean(score)) for score in per_class(confusion)))
 
 
 def bootstrap_macro(confusion: np.ndarray, *, samples: int = 1000, seed: int = 0) -> tuple[Scores, Scores]:
@@ -74,7 +74,7 @@ def bootstrap_macro(confusion: np.ndarray, *, samples: int = 1000, seed: int = 0
   for start in range(0, samples, at_once):
     cells = random.multinomial(examples, counts / examples, size=min(at_once, samples - start))
     scores = _scores(*_marginals(cells, truth, predicted, len(confusion)))
-    parts.append([score.mean(axis=1) for score in scores])
+    parts.append([np.mean(score, axis=1) for score in scores])
   drawn, value = np.concatenate(parts, axis=1), np.array(macro(confusion))
   bias = drawn.mean(axis=1) - value
   low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1) - bias

@@ -74,7 +74,7 @@ def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: p
     else:
       scores, arrays = merged
   with atomic.replacing(path.with_suffix('.npz')) as beside:
-    np.savez_compressed(beside, **arrays)
+    np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]  # NumPy's stub: any name may be allow_pickle
   atomic.write_text(path, json.dumps(scores) + '\n')
   return path
 

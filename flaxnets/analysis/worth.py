@@ -167,6 +167,7 @@ def worth(table: AccuracyTable, *, orders: int = 30, seed: int = 0) -> dict[str,
   count, exact = len(channels), len(channels) <= MAX_EXACT
   wanted = [(), *subsets_wanted(count, orders=orders, seed=seed)]
   check_complete(accuracy, wanted, channels.label)
+  errors: np.ndarray | list[None]
   if exact:
     worths, errors = shapley(accuracy, count), [None] * count
   else:

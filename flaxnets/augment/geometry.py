@@ -74,13 +74,13 @@ def training_homographies(
   reach = jnp.where(tilted < perspective_probability, perspective, 0.0)
   inwards = reach[:, None, None] * moved.reshape(-1, 4, 2)
   # The matrices lead from the output back to the image, so the last transform is undone first.
-  tilt = _square_from_corners(_CORNERS * (1 - inwards))
+  tilt = _square_from_corners((1 - inwards) * _CORNERS)
   turn = _matrices((mirror * cos, mirror * sin, 0), (-sin, cos, 0), (0, 0, 1))
   return _to_pixels(_product(_box_from_square(box), _product(turn, tilt)), canvas, image_size)
 
 
 def evaluation_homographies(
-  size: jax.Array, *, canvas: tuple[int, int], image_size: int, resize: float = 1.0
+  size: jax.Array | np.ndarray, *, canvas: tuple[int, int], image_size: int, resize: float = 1.0
 ) -> jax.Array:
   """Resizes the shorter side to image_size x resize and crops the centre, as torchvision's Resize and CenterCrop.
 
@@ -152,8 +152,9 @@ def _square_from_corners(corners: jax.Array) -> jax.Array:
   right, low = upper_right - lower_right, lower_left - lower_right
   skew = upper_left - upper_right + lower_right - lower_left
   g, h = _cross(skew, low) / _cross(right, low), _cross(right, skew) / _cross(right, low)
-  a, b = (upper_right - upper_left + g * upper_right, g), (lower_left - upper_left + h * lower_left, h)
-  a, b, c = (jnp.concatenate(parts, axis=1) for parts in (a, b, (upper_left, jnp.ones_like(g))))
+  a = jnp.concatenate([upper_right - upper_left + g * upper_right, g], axis=1)
+  b = jnp.concatenate([lower_left - upper_left + h * lower_left, h], axis=1)
+  c = jnp.concatenate([upper_left, jnp.ones_like(g)], axis=1)
   unit_square = jnp.stack([jnp.cross(b, c), jnp.cross(c, a), jnp.cross(a, b)], axis=1)
   matrices = _product(np.array([[2, 0, -1], [0, 2, -1], [0, 0, 1]], np.float32), unit_square)
   return matrices / matrices[:, 2:, 2:]

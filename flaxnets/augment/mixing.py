@@ -105,7 +105,7 @@ def _partner_weight(key: jax.Array, present: jax.Array, size: int, mixup: float,
     weights.append(_boxes(area, jax.random.uniform(key_box, (batch, 2)), size))
   weight = weights[0]
   if len(weights) == 2:
-    weight = jnp.where(jax.random.bernoulli(key_choice, 0.5, (batch, 1, 1, 1)), *weights)
+    weight = jnp.where(jax.random.bernoulli(key_choice, 0.5, (batch, 1, 1, 1)), weights[0], weights[1])
   complete = (jnp.roll(present, 1, axis=0) | ~present).all(axis=1)
   return jnp.where(complete[:, None, None, None], weight, 0.0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from flaxnets.errors import InputError
 
@@ -18,7 +19,7 @@ _STREAM = 0x70686F74  # separates these draws from others that are derived from 
 def jitter(
   key: jax.Array,
   images: jax.Array,
-  std: jax.Array,
+  std: ArrayLike,
   *,
   brightness: float = 0.0,
   contrast: float = 0.0,

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from flaxnets.augment import geometry, mixing, photometric, presence
 from flaxnets.augment.warp import subsamples_for, warp
@@ -69,7 +70,8 @@ def training_view(
     images = photometric.jitter(key, images, statistics['std'], **_options_of(photometric.jitter, augmentation))
     present = in_order(batch['present'], source_index)
     images = mixing.mix_images(key, images, present, **_options_of(mixing.mix_images, augmentation))
-    kept = presence.sample_channels(key_presence, presence_mode, present.shape, probability=presence_probability)
+    shape = present.shape[0], present.shape[1]
+    kept = presence.sample_channels(key_presence, presence_mode, shape, probability=presence_probability)
     return presence.drop_channels(key_fill, images, kept, present, fill=presence_fill)
 
   return view
@@ -112,10 +114,10 @@ def _options_of(function: Callable[..., Any], augmentation: Mapping[str, Any]) -
 
 
 def evaluation_images(
-  images: jax.Array, size: jax.Array, *, image_size: int, resize: float, fill: jax.Array
+  images: jax.Array | np.ndarray, size: jax.Array | np.ndarray, *, image_size: int, resize: float, fill: ArrayLike
 ) -> jax.Array:
   """The images (b, S, S, C) float32 that evaluation sees of canvases (b, H, W, C); see `warp`."""
-  canvas = images.shape[1:3]
+  canvas = images.shape[1], images.shape[2]
   matrices = geometry.evaluation_homographies(size, canvas=canvas, image_size=image_size, resize=resize)
   return warp(images, matrices, image_size, fill=fill, subsamples=subsamples_for(canvas, image_size, resize=resize))
 

@@ -10,6 +10,8 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
 from flaxnets.errors import InputError
 
@@ -55,7 +57,9 @@ def check_perspective(perspective: float) -> None:
     raise InputError(f'perspective is {perspective}; it must be a share of half the side, from 0 to below 2/3')
 
 
-def warp(images: jax.Array, matrices: jax.Array, image_size: int, *, fill: jax.Array, subsamples: int) -> jax.Array:
+def warp(
+  images: jax.Array | np.ndarray, matrices: jax.Array, image_size: int, *, fill: ArrayLike, subsamples: int
+) -> jax.Array:
   """Resamples each canvas once, by one homography per canvas.
 
   An output pixel is a weighted mean of canvas pixels, with triangular weights along rows and columns. The half-width of
@@ -84,7 +88,7 @@ def warp(images: jax.Array, matrices: jax.Array, image_size: int, *, fill: jax.A
   columns, cover_x = _taps(x, shrink_x, width, subsamples)
   rows, cover_y = _taps(y, shrink_y, height, subsamples)
   flat = images.reshape(images.shape[0], height * width, channels)
-  total = 0.0
+  total: jax.Array | float = 0.0
   for row, row_weight in rows:
     line = sum(weight[..., None] * _pick(flat, row * width + column) for column, weight in columns)
     total += row_weight[..., None] * line
@@ -99,7 +103,7 @@ def warp(images: jax.Array, matrices: jax.Array, image_size: int, *, fill: jax.A
 _gather = jax.vmap(lambda pixels, index: pixels.at[index].get(mode='promise_in_bounds'))
 
 
-def _pick(flat: jax.Array, index: jax.Array) -> jax.Array:
+def _pick(flat: jax.Array | np.ndarray, index: jax.Array) -> jax.Array:
   return _gather(flat, index).astype(jnp.float32)
 
 

@@ -96,7 +96,7 @@ def evaluation_batches(
   workers: int = 0,
   prefetch: int = 2,
   on_bad_image: str = 'error',
-  examples: Sequence[int] | None = None,
+  examples: Sequence[int] | np.ndarray | None = None,
 ) -> Batches:
   """Every example exactly once over all hosts, in order. All hosts get the same number of batches of the same size.
 
@@ -145,7 +145,8 @@ class _Share:
 
 def _train_batch(step: int, *, source: Source, share: _Share, seed: int, skip: bool) -> Result:
   due = _shuffled(share.positions(step), len(source), seed)
-  batch, unreadable = _empty(source, len(due)), {}
+  batch = _empty(source, len(due))
+  unreadable: dict[int, str] = {}
   for row, index in enumerate(due.tolist()):
     batch['index'][row] = _read_next(source, index, batch, row, unreadable, skip)
   batch['label'] = source.labels[batch['index']]
@@ -156,7 +157,8 @@ def _train_batch(step: int, *, source: Source, share: _Share, seed: int, skip: b
 def _evaluation_batch(step: int, *, source: Source, share: _Share, order: np.ndarray, skip: bool) -> Result:
   positions = share.positions(step)
   real = positions < len(order)
-  batch, unreadable = _empty(source, len(positions)), {}
+  batch = _empty(source, len(positions))
+  unreadable: dict[int, str] = {}
   batch['index'][real] = order[positions[real]]
   batch['label'] = np.where(real, source.labels[batch['index']], 0).astype(np.int32)
   batch['mask'] = real
@@ -271,7 +273,7 @@ def _caught(read: Callable[[int], Result], step: int) -> Result | InputError:
 
 def _batches(results: grain.IterDataset, copied: bool = False) -> Batches:
   """The batches. Each unreadable example is logged once, whichever thread or process met it."""
-  logged = set()
+  logged: set[int] = set()
   with opencv.single_threaded(), contextlib.closing(iter(results)) as iterator:
     for result in iterator:
       if isinstance(result, InputError):

@@ -61,12 +61,13 @@ def check_labels_mean_the_same(own: Sequence[str], class_names: Sequence[str] | 
   Raises:
     InputError: naming the first class with two labels.
   """
-  by_name = labels_by_name(class_names or ())
+  known = class_names or ()
+  by_name = labels_by_name(known)
   for label, name in enumerate(own):
     if by_name.get(name, label) != label:
       raise InputError(
         f'{where}: class {name!r} is label {label} here, but label {by_name[name]} of the '
-        f'{len(class_names)} classes of the network; put them in the same order'
+        f'{len(known)} classes of the network; put them in the same order'
       )
 
 

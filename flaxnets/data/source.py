@@ -166,7 +166,7 @@ class ArraySource:
     image = self._images[index]
     with np.errstate(over='ignore'):  # a float64 too large for float32 becomes infinite, which is an error below
       out[...] = image if self._take is None else image[:, :, self._take]
-    present = np.ones(len(self.channels), bool) if self._present is None else self._row(index)
+    present = self._present_in(index)
     if self.dtype == np.float32 and not np.isfinite(out).all():
       missing = np.isnan(out).all(axis=(0, 1))
       out[:, :, missing] = 0
@@ -184,7 +184,9 @@ class ArraySource:
     out[:, :, ~present] = 0
     return Reading(self.canvas, None if present.all() else present)
 
-  def _row(self, index: int) -> np.ndarray:
+  def _present_in(self, index: int) -> np.ndarray:
+    if self._present is None:
+      return np.ones(len(self.channels), bool)
     row = np.asarray(self._present[index])
     return row.copy() if self._take is None else row[self._take]
 

@@ -239,7 +239,7 @@ def label_table(builder: tfds.core.DatasetBuilder, label_key: str, split: str) -
 def _keep(file: Path, table: dict[str, np.ndarray]) -> None:
   # If the folder is not writable, the next run reads the records again.
   with contextlib.suppress(OSError), atomic.replacing(file) as beside:
-    np.savez_compressed(beside, **table)
+    np.savez_compressed(beside, **table)  # type: ignore[arg-type]  # NumPy's stub: any name may be allow_pickle
 
 
 def _one_line(error: Exception) -> str:

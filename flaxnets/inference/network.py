@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from flax import linen as nn
 
 from flaxnets import experiment
 from flaxnets.augment import pipeline
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.errors import InputError
 from flaxnets.inference.metadata import Metadata
-from flaxnets.models.classifier import first_kernel, logits_and_features, num_features
+from flaxnets.models.classifier import Classifier, first_kernel, logits_and_features, num_features
 from flaxnets.nn.stem import pixel_statistics
 
 BATCH = 256
@@ -57,7 +56,7 @@ class Network:
     self.recalibrated: dict[Subset, Any] = dict(recalibrated or {})
     self.channels: ChannelSet = metadata.channels
     self.classes: tuple[str, ...] = metadata.classes
-    self.model: nn.Module = experiment.build_network(config, self.channels, len(self.classes))
+    self.model: Classifier = experiment.build_network(config, self.channels, len(self.classes))
     self._sent: dict[Any, tuple[Any, Any]] = {}
 
   def predict(self, images: np.ndarray, channels: str | Sequence[str] | None = None) -> np.ndarray:

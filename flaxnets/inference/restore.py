@@ -35,8 +35,8 @@ def load(workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated
   kept = checkpoints.steps()
   if not kept:
     raise InputError(f'{folder}/checkpoints is empty; the run has not saved yet')
-  wanted = {'best': checkpoints.best_step(), 'latest': kept[-1]}.get(str(step), step)
-  if str(wanted) not in map(str, kept):
+  wanted = str({'best': checkpoints.best_step(), 'latest': kept[-1]}.get(str(step), step))
+  if wanted not in map(str, kept):
     raise InputError(f'{folder} has no checkpoint of step {step}; there are best, latest, {", ".join(map(str, kept))}')
   state, meta = checkpoints.restore(int(wanted))
   checkpoints.close()

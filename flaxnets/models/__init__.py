@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
+import inspect
 from typing import Any
 
-from flax import linen as nn
-
 from flaxnets.errors import InputError
+from flaxnets.models.classifier import Classifier
 from flaxnets.models.resattention import ResAttentionNet
 from flaxnets.models.resnet import ResNet
 from flaxnets.nn.blocks import BasicBlock, Bottleneck
 from flaxnets.nn.norms import NORMS
 
-MODELS = {
+# Any: a type checker does not take a partial of a subclass for a partial[Classifier].
+MODELS: dict[str, functools.partial[Any]] = {
   'resnet18': functools.partial(ResNet, stage_sizes=(2, 2, 2, 2), block=BasicBlock, expansion=1),
   'resnet34': functools.partial(ResNet, stage_sizes=(3, 4, 6, 3), block=BasicBlock, expansion=1),
   'resnet50': functools.partial(ResNet, stage_sizes=(3, 4, 6, 3), block=Bottleneck, expansion=4),
@@ -25,7 +25,7 @@ DTYPES = ('float32', 'bfloat16')
 
 def build(
   name: str, *, num_channels: int, num_classes: int, norm: str = 'batch', dtype: str = 'float32', **options: Any
-) -> nn.Module:
+) -> Classifier:
   """A network from names and numbers, as a config holds them.
 
   Args:
@@ -59,7 +59,8 @@ def defaults(name: str) -> dict[str, Any]:
   """The options of a network with their defaults, without those that `build` names itself."""
   network = MODELS[name]
   fixed = {'num_channels', 'num_classes', 'norm', 'dtype', 'parent', 'name', *network.keywords}
-  return {field.name: field.default for field in dataclasses.fields(network.func) if field.name not in fixed}
+  parameters = inspect.signature(network.func).parameters
+  return {option: parameter.default for option, parameter in parameters.items() if option not in fixed}
 
 
 def _has_option(name: str, option: str, value: Any) -> bool:

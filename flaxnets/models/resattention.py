@@ -36,7 +36,7 @@ class ResAttentionNet(Classifier):
   def body(self, x: jax.Array, norm: Norm) -> jax.Array:
     options = {'zero_init': self.zero_init, 'dtype': self.dtype}
     block = functools.partial(Bottleneck, norm=norm, **options)
-    x = block(4 * self.width, name='layer2_block')(x)
+    x = block(features=4 * self.width, name='layer2_block')(x)
     x = AttentionModule(4 * self.width, norm, self.mask, **options, name='layer2_attention')(x)
-    x = block(8 * self.width, name='layer3_block')(x)
+    x = block(features=8 * self.width, name='layer3_block')(x)
     return nn.relu(norm(name='norm')(x))

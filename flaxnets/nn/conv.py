@@ -124,13 +124,14 @@ def by_taps(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
   rows, columns = ([_where_tap_meets(length, size, tap, strides) for tap in range(size)] for length in x.shape[1:3])
   outputs = []
   for i, j in itertools.product(range(size), range(size)):
-    if rows[i] and columns[j]:
-      (from_rows, pad_rows), (from_columns, pad_columns) = rows[i], columns[j]
+    row, column = rows[i], columns[j]
+    if row and column:
+      (from_rows, pad_rows), (from_columns, pad_columns) = row, column
       product = jax.lax.dot_general(
         x[:, from_rows, from_columns], kernel[i, j], (((3,), (0,)), ((), ())), preferred_element_type=jnp.float32
       )
       outputs.append(jnp.pad(product, ((0, 0), pad_rows, pad_columns, (0, 0))))
-  return sum(outputs).astype(x.dtype)
+  return functools.reduce(jnp.add, outputs).astype(x.dtype)
 
 
 def _where_tap_meets(length: int, size: int, tap: int, strides: int) -> tuple[slice, tuple[int, int]] | None:

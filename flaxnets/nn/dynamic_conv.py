@@ -129,7 +129,8 @@ class DynamicConv(nn.Module):
       precision=self.precision,
       parent=None,
     )
-    return convolution.apply({'params': weights}, x)
+    # Flax's `apply` returns a pair only with mutable=, which its annotation does not distinguish.
+    return convolution.apply({'params': weights}, x)  # type: ignore[return-value]
 
   def _correlation(self, needed: bool) -> jax.Array:
     """The correlation (C, C); ValueError if a call needs it and it is seen not to have been measured."""

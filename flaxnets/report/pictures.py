@@ -23,7 +23,7 @@ def strongest(kernel: np.ndarray, most: int) -> np.ndarray:
   return np.sort(np.argsort(-norms, kind='stable')[:most])
 
 
-def kernel_sheet(kernel: np.ndarray, features: Sequence[int], scale: float) -> bytes:
+def kernel_sheet(kernel: np.ndarray, features: Sequence[int] | np.ndarray, scale: float) -> bytes:
   """A kernel as a PNG: a row for each channel, a column for each feature, one pixel a weight, one between kernels.
 
   Positive weights are orange and negative ones blue; a weight of 0 is transparent, so that the sheet suits a light and

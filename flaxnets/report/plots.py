@@ -12,7 +12,7 @@ import io
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -20,6 +20,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+  from matplotlib.typing import RcKeyType  # newer than Matplotlib 3.9, so not at run time
 
 COLOURS = ('#0072b2', '#e69f00', '#009e73', '#cc79a7', '#5d3a9b', '#56b4e9', '#d55e00', '#7a7a7a')
 # The same for a dark page.
@@ -30,7 +33,7 @@ FEW = 10  # examples in a bin, below which its accuracy is left out as chance
 MOST = len(COLOURS) * len(_STYLES)  # lines that can be told apart
 _WIDTH, _HEIGHT = 4.8, 3.1  # inches; a legend is added to the height
 _LEGEND_ROW = 0.19
-_SETTINGS = {
+_SETTINGS: dict[RcKeyType, Any] = {
   'svg.fonttype': 'none',  # text stays text
   'svg.hashsalt': 'flaxnets',
   'font.size': 9,
@@ -165,9 +168,9 @@ def _curves(runs: Sequence[Mapping[str, Any]]) -> list[Plot]:
     subsets = curve['validation']['subsets']
     steps = curve['validation']['step']
     if len(subsets) > 1:
-      shown = dict(list(subsets.items())[:MOST])
-      by_subset = {label: {'step': steps, 'accuracy': values} for label, values in shown.items()}
-      more = '' if len(shown) == len(subsets) else f' (the first {len(shown)} of {len(subsets)})'
+      first = dict(list(subsets.items())[:MOST])
+      by_subset = {label: {'step': steps, 'accuracy': values} for label, values in first.items()}
+      more = '' if len(first) == len(subsets) else f' (the first {len(first)} of {len(subsets)})'
       caption = f'Validation accuracy of {name} on each subset{more}'
       plots.append(_lines('by-subset', caption, by_subset, 'accuracy', 'accuracy, %', 100))
     return plots
@@ -224,7 +227,7 @@ def _by_size(runs: Sequence[Mapping[str, Any]]) -> Plot:
     means = [accuracy[sizes == size].mean() for size in np.unique(sizes)]
     axes.plot(np.unique(sizes) + shift, means, label=_short(run['name']), **look)
   axes.set(xlabel='number of channels', ylabel='accuracy, %')
-  axes.xaxis.get_major_locator().set_params(integer=True)
+  axes.locator_params('x', integer=True)
   axes.set_ylim(bottom=0)
   _legend(axes)
   caption = 'Accuracy on each subset against its number of channels; the line is the mean of a size'

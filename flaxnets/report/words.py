@@ -84,7 +84,7 @@ def _progress(run: Run, step: int | None) -> str:
   command = evaluate_command(run)
   if step is None:
     return f'No step is logged yet. Once a checkpoint is saved, evaluate it with {command}.'
-  validated = next((line for line in reversed(run.metrics) if line['split'] == 'validation'), {})
+  validated: Mapping[str, Any] = next((line for line in reversed(run.metrics) if line['split'] == 'validation'), {})
   accuracy = validated.get('accuracy')
   seen = (
     '' if accuracy is None else f', with a validation accuracy of {percent(accuracy)} at step {validated["step"]:,}'
