@@ -43,7 +43,7 @@ demo: setup
 
 # Needs uv. Resolves the newest versions that pyproject.toml admits, for every platform and Python from 3.11.
 lock:
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra test pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate --extra test --extra docs pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info

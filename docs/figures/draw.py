@@ -1,4 +1,4 @@
-"""Draws docs/figures/*.svg: how DynamicConv works, and its accuracy. Needs matplotlib (`pip install .[figures]`).
+"""Draws docs/figures/*.svg: how DynamicConv works, and its accuracy..
 
 python docs/figures/draw.py
 """

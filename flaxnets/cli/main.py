@@ -16,6 +16,8 @@ from typing import NoReturn
 COMMANDS = {
   'train': ('train', 'train a network, or resume its run'),
   'eval': ('evaluate', 'evaluate a trained network on subsets of its channels'),
+  'predict': ('predict', 'classify image files and arrays; a table of classes and probabilities'),
+  'export': ('export', 'write a network as StableHLO, ONNX or safetensors'),
   'study': ('study', 'train and evaluate several networks; one table with differences and regret'),
   'cost': ('cost', 'parameters, MACs and FLOPs of a network for each subset'),
   'worth': ('worth', 'what each channel is worth in accuracy, and the best subset of each size'),

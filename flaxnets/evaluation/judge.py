@@ -35,6 +35,7 @@ class SplitEvaluation:
       'all' as in `flaxnets.experiment.subsets`. Or the subsets themselves.
     split, root: see `flaxnets.experiment.open_source`.
     batch_size: examples at a time; the config's where 0.
+    source: examples to evaluate in place of a split of the run's data.
 
   Attributes:
     subsets: the subsets, larger ones first.
@@ -53,9 +54,10 @@ class SplitEvaluation:
     split: str = 'test',
     root: str = '',
     batch_size: int = 0,
+    source: Source | None = None,
   ):
-    config = net.config
-    self.net, self.source = net, experiment.open_source(config, split, root=root, classes=net.classes)
+    config, self.net = net.config, net
+    self.source = source or experiment.open_source(config, split, root=root, classes=net.classes)
     if isinstance(subsets, str):
       self.subsets = subsets_in(net, self.source, subsets)
     else:
@@ -146,10 +148,17 @@ class SplitEvaluation:
 
 
 def evaluate(
-  net: Network, *, subsets: str = '', split: str = 'test', root: str = '', batch_size: int = 0
+  net: Network,
+  *,
+  subsets: str = '',
+  split: str = 'test',
+  root: str = '',
+  batch_size: int = 0,
+  source: Source | None = None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
   """The scores and arrays of a network on subsets of a split; see `SplitEvaluation` and its `evaluate`."""
-  return SplitEvaluation(net, subsets=subsets, split=split, root=root, batch_size=batch_size).evaluate()
+  evaluation = SplitEvaluation(net, subsets=subsets, split=split, root=root, batch_size=batch_size, source=source)
+  return evaluation.evaluate()
 
 
 def read(

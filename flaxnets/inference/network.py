@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,8 +17,9 @@ from flaxnets import experiment
 from flaxnets.augment import pipeline
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.errors import InputError
+from flaxnets.inference import predictor
 from flaxnets.inference.metadata import Metadata
-from flaxnets.models.classifier import Classifier, first_kernel, logits_and_features, num_features
+from flaxnets.models.classifier import Classifier, first_kernel, num_features, outputs
 from flaxnets.nn.stem import pixel_statistics
 
 BATCH = 256
@@ -59,17 +61,18 @@ class Network:
     self.model: Classifier = experiment.build_network(config, self.channels, len(self.classes))
     self._sent: dict[Any, tuple[Any, Any]] = {}
 
-  def predict(self, images: np.ndarray, channels: str | Sequence[str] | None = None) -> np.ndarray:
+  def predict(self, images: Any, channels: str | Sequence[str] | None = None) -> np.ndarray:
     """The most likely class of each image, (n,) int; see `logits`."""
     return self.logits(images, channels).argmax(axis=-1)
 
-  def logits(self, images: np.ndarray, channels: str | Sequence[str] | None = None) -> np.ndarray:
+  def logits(self, images: Any, channels: str | Sequence[str] | None = None) -> np.ndarray:
     """The network's (n, K) float32 logits.
 
     Args:
       images: (n, height, width, m) raw pixels on the scale of the training data; they are resized and cropped as in
         evaluation. A plane of NaN throughout is a channel that this image lacks. Any size if the network was trained
-        on image files, else up to 16 times the size of the network's input.
+        on image files, else up to 16 times the size of the network's input. Or the path of an image file, a Pillow
+        image, or a list of those and of arrays (height, width, m), in which sizes may be mixed.
       channels: names of the m channels in the images' order, 'RG' or ['B02', 'B08']; None for all channels in the
         set's order.
 
@@ -79,7 +82,7 @@ class Network:
     """
     return self._apply(images, channels)[0]
 
-  def features(self, images: np.ndarray, channels: str | Sequence[str] | None = None) -> np.ndarray:
+  def features(self, images: Any, channels: str | Sequence[str] | None = None) -> np.ndarray:
     """What the last layer sees, (n, features) float32: the globally pooled map. Arguments as for `logits`."""
     return self._apply(images, channels)[1]
 
@@ -107,7 +110,9 @@ class Network:
       placed[name] = self._sent[key][1]
     return placed
 
-  def _apply(self, images: np.ndarray, channels: str | Sequence[str] | None) -> tuple[np.ndarray, np.ndarray]:
+  def _apply(self, images: Any, channels: str | Sequence[str] | None) -> tuple[np.ndarray, ...]:
+    if not hasattr(images, 'ndim'):  # files, Pillow images, arrays of several sizes
+      return predictor.apply_each(self, images, channels)
     images = np.asarray(images)
     order = self.channels.full if channels is None else self.channels.order(channels)
     if images.ndim != 4 or images.shape[-1] != len(order):
@@ -132,9 +137,13 @@ class Network:
       outputs = self._compiled(variables, *jax.device_put((padded, np.asarray(size), mask)), subset)
       parts.append([output[: len(part)] for output in jax.device_get(outputs)])
     if not parts:
-      return np.zeros((0, len(self.classes)), np.float32), np.zeros((0, num_features(self.variables)), np.float32)
-    logits, features = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return logits, features
+      side = -(-self.config.image_size // 4) if self.shows_attention else 0
+      return (
+        np.zeros((0, len(self.classes)), np.float32),
+        np.zeros((0, num_features(self.variables)), np.float32),
+        np.zeros((0, side, side), np.float32),
+      )
+    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
   @functools.cached_property
   def _compiled(self):
@@ -144,7 +153,8 @@ class Network:
       sizes = jnp.broadcast_to(size, (images.shape[0], 2))
       fill = pixel_statistics(variables)['mean'][jnp.asarray(subset)]
       images = pipeline.evaluation_images(images, sizes, image_size=image_size, resize=resize, fill=fill)
-      return logits_and_features(self.model, variables, images, subset, present)
+      logits, features, mask = outputs(self.model, variables, images, subset, present)
+      return logits, features, jnp.zeros((len(images), 0, 0)) if mask is None else mask
 
     return jax.jit(run, static_argnames='subset')
 
@@ -167,15 +177,15 @@ class Network:
 
   def _canvases(self, images: np.ndarray) -> np.ndarray:
     """The images as evaluation would receive them: squashed to the training images' canvas, if there is one."""
-    canvas = self.metadata.canvas or experiment.canvas_of(self.config)
+    canvas = self.canvas
     if canvas is None or not images.size:
       return images
     from flaxnets.data.decode import squash  # imports OpenCV, which takes a while and which arrays don't need
 
     images = images if images.dtype == np.uint8 else images.astype(np.float32)
     canvases = np.empty((len(images), *canvas, images.shape[3]), images.dtype)
-    for image, canvas in zip(images, canvases, strict=True):
-      squash(np.ascontiguousarray(image), canvas)
+    for image, squashed in zip(images, canvases, strict=True):
+      squash(np.ascontiguousarray(image), squashed)
     return canvases
 
   def check_scale(self, images: np.ndarray, subset: Sequence[int], present: np.ndarray | None = None) -> None:
@@ -205,3 +215,36 @@ class Network:
         f'these images reach {highest:.4g}, but the network was trained on {low.min():.4g} to '
         f'{high.max():.4g}; give raw pixels on that scale'
       )
+
+  @property
+  def canvas(self) -> tuple[int, int] | None:
+    """(height, width) in pixels that images are squashed to before the network's view; None if they keep their size."""
+    return self.metadata.canvas or experiment.canvas_of(self.config)
+
+  @property
+  def shows_attention(self) -> bool:
+    """Whether the network has an attention mask over positions."""
+    return getattr(self.model, 'mask', None) in ('spatial', 'self_attention')
+
+  def probabilities(self, images: Any, channels: str | Sequence[str] | None = None) -> np.ndarray:
+    """The softmax of the logits, (n, K) float32. Arguments as for `logits`."""
+    return predictor.softmax(self.logits(images, channels))
+
+  def attention(self, images: Any, channels: str | Sequence[str] | None = None) -> np.ndarray:
+    """ResAttentionNet's mask, (n, h, w) float32 in 0..1, at a quarter of the input's resolution; see `logits`.
+
+    Raises:
+      InputError: for another network, or mask=squeeze_excite, which weighs features and not positions.
+    """
+    if not self.shows_attention:
+      raise InputError(
+        f'{self.config.model.name} has no attention over positions; model.name=resattention with '
+        'model.mask=spatial or self_attention has'
+      )
+    return self._apply(images, channels)[2]
+
+  def export(self, file: str | os.PathLike[str], subset: str = '', *, format: str = 'stablehlo', **options) -> dict:
+    """Writes the network to a file for use without its run; see `flaxnets.inference.export.export`."""
+    from flaxnets.inference.export import export  # jax.export and its like are not for everybody
+
+    return export(self, file, subset, format=format, **options)

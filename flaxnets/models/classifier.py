@@ -108,12 +108,19 @@ def call_on_subset(
   return model.apply(variables, full, present=mask, **options)
 
 
-def logits_and_features(
+def outputs(
   model: Classifier, variables: Mapping[str, Any], images: jax.Array, subset: Subset, present: jax.Array | None = None
-) -> tuple[jax.Array, jax.Array]:
-  """Logits (b, num_classes) and what the last layer sees, (b, features); arguments as for `call_on_subset`."""
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+  """What a network computes on the way to its logits; arguments as for `call_on_subset`.
+
+  Returns:
+    Logits (b, num_classes), what the last layer sees (b, features), and the attention mask over positions (b, h, w) in
+    0..1, None for a network without one.
+  """
   logits, kept = call_on_subset(model, variables, images, subset, present, mutable=['intermediates'])
-  return logits, kept['intermediates'][HEAD]['features'][0]
+  kept = kept['intermediates']
+  masks = [layer['mask'][0] for layer in kept.values() if 'mask' in layer]
+  return logits, kept[HEAD]['features'][0], masks[0][..., 0].astype(jnp.float32) if masks else None
 
 
 def num_features(variables: Mapping[str, Any]) -> int:

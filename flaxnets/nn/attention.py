@@ -53,7 +53,10 @@ class AttentionModule(nn.Module):
       weights = SqueezeExcite(self.features, dtype=self.dtype, name='mask')(x)
     else:
       raise ValueError(f'no mask {self.mask!r}; there are {", ".join(MASKS)}')
-    return trunk * (1 + nn.sigmoid(weights))
+    mask = nn.sigmoid(weights)
+    if self.mask != 'squeeze_excite':
+      self.sow('intermediates', 'mask', mask)  # (b, h, w, 1), a weight per position
+    return trunk * (1 + mask)
 
   def _bottleneck(self, name: str) -> Bottleneck:
     return Bottleneck(self.features, self.norm, zero_init=self.zero_init, dtype=self.dtype, name=name)

@@ -218,7 +218,7 @@ def test_a_network_is_called_on_a_subset_of_which_examples_lack_channels(measure
 
 def test_features_are_what_the_last_layer_sees(measured):
   model, variables, images = measured
-  logits, features = classifier.logits_and_features(model, variables, images, (0, 1, 2))
+  logits, features, _ = classifier.outputs(model, variables, images, (0, 1, 2))
   assert features.shape == (2, classifier.num_features(variables))
   dense = variables['params']['head']['dense']
   np.testing.assert_allclose(features @ dense['kernel'] + dense['bias'], logits, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,62 @@
+"""Writes a trained network to one file for use elsewhere, and what it is to FILE.json.
+
+flaxnets export runs/mine --subset=RG --format=stablehlo --out=rg.stablehlo
+
+stablehlo: for flaxnets.load_exported or jax.export, on CPU, CUDA and TPU. A deployment file, not an archive: later
+versions of jaxlib load it for six months.
+onnx: for onnxruntime and others. The converter has to be installed beside flaxnets by
+  pip install --no-deps jax2onnx==0.17.1 onnx-ir==1.1.0 onnx==1.23.2 onnxruntime==1.32.0 sympy==1.14.0 mpmath==1.3.0
+safetensors: all weights, of every channel, under dotted names; what they are is in the file's header.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from absl import flags as absl_flags
+
+ARGUMENTS = 'DIR'
+
+
+def define(flags: absl_flags.FlagValues) -> None:
+  values = {'flag_values': flags}
+  absl_flags.DEFINE_string('out', None, 'the file to write', **values)
+  absl_flags.DEFINE_enum('format', 'stablehlo', ['stablehlo', 'onnx', 'safetensors'], 'what to write', **values)
+  absl_flags.DEFINE_string(
+    'subset', '', "channels of the input in their order, 'RG' or 'B08,B02'; all if left out", **values
+  )
+  absl_flags.DEFINE_integer(
+    'height',
+    0,
+    'of the raw images, pixels; left out: the canvas of a run on image files, else the input of the network',
+    lower_bound=0,
+    **values,
+  )
+  absl_flags.DEFINE_integer('width', 0, 'as height', lower_bound=0, **values)
+  absl_flags.DEFINE_string('step', 'best', 'best, latest or a number', **values)
+  absl_flags.DEFINE_bool(
+    'recalibrated',
+    True,
+    "use the subset's own BatchNorm statistics where flaxnets eval --recalibrate kept some",
+    **values,
+  )
+
+
+def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
+  from flaxnets.runtime import devices  # JAX takes seconds to import
+
+  devices.start([1])
+  from flaxnets.inference.export import export
+  from flaxnets.inference.restore import load
+
+  net = load(arguments[0], flags.step, recalibrated=flags.recalibrated)
+  description = export(net, flags.out, flags.subset, format=flags.format, height=flags.height, width=flags.width)
+  label = net.channels.label(net.channels.order(description['channels']))
+  print(f'{description["model"]}, step {description["step"]}, channels {label}, written to {flags.out}')
+  if 'input' in description:
+    shape = ' x '.join(map(str, description['input']['shape']))
+    print(
+      f'input {shape} {description["input"]["dtype"]}; {description["bytes"]:,} bytes, sha256 {description["sha256"]}'
+    )
+    print(f'differs from the network by at most {description["difference"]:.1e} of the largest logit')
+  return 0

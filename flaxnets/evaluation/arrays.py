@@ -1,0 +1,65 @@
+"""A trained network judged on images and labels in memory, with the figures of `flaxnets eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flaxnets.channels import ChannelSet
+from flaxnets.data.decode import squash
+from flaxnets.data.source import ArraySource, Reading
+from flaxnets.evaluation.judge import evaluate
+from flaxnets.inference.network import Network
+
+
+def evaluate_arrays(
+  net: Network,
+  images: np.ndarray,
+  labels: np.ndarray,
+  subsets: str = '',
+  *,
+  channels: str | Sequence[str] | None = None,
+  batch_size: int = 0,
+) -> list[dict[str, Any]]:
+  """Judges a network on subsets of the channels of some images.
+
+  Args:
+    net: from `flaxnets.load`.
+    images: (n, height, width, m) raw pixels; they are seen as `net.predict` sees them.
+    labels: (n,) integers, the places of the classes in `net.classes`.
+    subsets: 'all', 'RG', 'singles', 'size>=2'; see `flaxnets.channels.ChannelSet.subsets`. '' as in `flaxnets eval`.
+    channels: names of the m channels in their order; None for the network's.
+    batch_size: images at a time; the config's where 0.
+
+  Returns:
+    A row for each subset, as in eval/<split>.json: channels, accuracy, precision, recall, f1 and their intervals,
+    top5, loss, params, macs, flops, confusion.
+
+  Raises:
+    InputError: for shapes, labels or channels that do not fit, or pixels on another scale.
+  """
+  order = net.channels.full if channels is None else net.channels.order(channels)
+  held = ChannelSet(tuple(net.channels.names[index] for index in order))
+  kind = SquashedArrays if net.canvas else ArraySource
+  source = kind('these images', np.asarray(images), np.asarray(labels), held, net.classes)
+  if isinstance(source, SquashedArrays) and net.canvas:
+    source.squash_to(net.canvas)
+  return evaluate(net, subsets=subsets, batch_size=batch_size, source=source)[0]['subsets']
+
+
+class SquashedArrays(ArraySource):
+  """Images in an array, squashed to a canvas as image files are."""
+
+  def squash_to(self, canvas: tuple[int, int]) -> None:
+    """Sets the height and width of the canvas, pixels."""
+    self._original, self.canvas = self.canvas, canvas
+    if self.dtype != np.uint8:
+      self.dtype = np.dtype(np.float32)
+
+  def read(self, index: int, out: np.ndarray) -> Reading:
+    pixels = np.empty((*self._original, out.shape[2]), out.dtype)
+    reading = super().read(index, pixels)
+    squash(pixels, out)
+    return Reading(self._original, reading.present)

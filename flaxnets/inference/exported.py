@@ -1,0 +1,118 @@
+"""A network that `flaxnets export` wrote as StableHLO, loaded again: no run, config or model code is needed."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from flaxnets.channels import ChannelSet
+from flaxnets.errors import InputError
+from flaxnets.inference.export import FORMATS, sidecar
+from flaxnets.inference.predictor import BATCH, softmax
+
+
+class ExportedNetwork:
+  """A network for one set of channels and one size of images, from raw pixels to logits.
+
+  Attributes:
+    metadata: the description from FILE.json: input, preprocessing, classes, versions, digests.
+    channels: the channels of the input, in their order.
+    classes: class names in the order of the logits.
+  """
+
+  def __init__(self, exported: Any, metadata: dict[str, Any]):
+    self.metadata = metadata
+    self.channels = ChannelSet(tuple(metadata['channels']))
+    self.classes: tuple[str, ...] = tuple(metadata['classes'])
+    self._exported = exported
+
+  def predict(self, images: np.ndarray, channels: str | Sequence[str] | None = None) -> np.ndarray:
+    """The likeliest class of each image, (n,) int; see `logits`."""
+    return self.logits(images, channels).argmax(axis=-1)
+
+  def probabilities(self, images: np.ndarray, channels: str | Sequence[str] | None = None) -> np.ndarray:
+    """The softmax of the logits, (n, K) float32; see `logits`."""
+    return softmax(self.logits(images, channels))
+
+  def logits(self, images: np.ndarray, channels: str | Sequence[str] | None = None) -> np.ndarray:
+    """The (n, K) float32 logits.
+
+    Args:
+      images: (n, height, width, m) raw pixels of the exported height and width, of its dtype or one that fits into it.
+      channels: names of the m channels in the order in which they stand in the images; None for the exported order.
+
+    Raises:
+      InputError: for other channels, another shape or dtype, or pixels that are not finite.
+    """
+    images = np.asarray(images)
+    order = self.channels.full if channels is None else self.channels.order(channels)
+    if len(order) != len(self.channels):
+      wanted = self.channels.label(self.channels.full)
+      raise InputError(f'this file was exported for the channels {wanted}, not {self.channels.label(order)}')
+    self._check(images)
+    if order != self.channels.full:
+      images = images[..., np.argsort(order)]
+    images = images.astype(self.metadata['input']['dtype'])
+    parts = [np.zeros((0, len(self.classes)), np.float32)]
+    for start in range(0, len(images), BATCH):
+      part = images[start : start + BATCH]
+      rows = 1 << (len(part) - 1).bit_length()  # few compilations, whatever the number of images
+      padded = np.pad(part, [(0, rows - len(part))] + [(0, 0)] * 3)
+      parts.append(np.asarray(self._call(padded))[: len(part)])
+    return np.concatenate(parts)
+
+  @functools.cached_property
+  def _call(self):
+    return jax.jit(self._exported.call)
+
+  def _check(self, images: np.ndarray) -> None:
+    expected = self.metadata['input']
+    if images.ndim != 4 or images.shape[1:] != tuple(expected['shape'][1:]):
+      shape = ', '.join(map(str, ('n', *expected['shape'][1:])))
+      raise InputError(
+        f'images are ({shape}) for the channels {self.channels.label(self.channels.full)}, but these are {images.shape}'
+      )
+    if not np.can_cast(images.dtype, expected['dtype']):
+      raise InputError(f'images are {expected["dtype"]}, raw pixels as in training, but these are {images.dtype}')
+    if images.dtype.kind == 'f' and not np.isfinite(images).all():
+      raise InputError('images have NaN or infinite pixels; an absent channel needs an export without it')
+
+
+def load_exported(file: str | os.PathLike[str]) -> ExportedNetwork:
+  """Loads a network that `flaxnets export --format=stablehlo` wrote, with FILE.json beside it.
+
+  Raises:
+    InputError: for a file that is not there, is damaged or of another format, or that this version of jaxlib no longer
+      reads.
+  """
+  path = pathlib.Path(file)
+  try:
+    data, metadata = path.read_bytes(), json.loads(sidecar(path).read_text())
+  except OSError as error:
+    raise InputError(f'{error.filename} cannot be read: {error.strerror}') from None
+  except ValueError:
+    raise InputError(f'{sidecar(path)} is damaged: not JSON; export again') from None
+  kind = metadata.get('format') if isinstance(metadata, dict) else None
+  if kind != 'flaxnets-stablehlo':
+    known = kind in {f'flaxnets-{name}' for name in FORMATS}
+    raise InputError(f'{path} is {kind if known else "no export of flaxnets"}; load_exported reads flaxnets-stablehlo')
+  if metadata['format_version'] != 1:
+    raise InputError(f'{path} has format version {metadata["format_version"]}; this version of flaxnets reads 1')
+  if hashlib.sha256(data).hexdigest() != metadata['sha256']:
+    raise InputError(f'{path} is damaged, or {sidecar(path).name} belongs to another file: export again')
+  from jax import export as jax_export
+
+  try:
+    return ExportedNetwork(jax_export.deserialize(bytearray(data)), metadata)
+  except Exception as error:  # an expired module is a ValueError, a broken one anything
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    written = metadata['versions'].get('jaxlib', 'another version')
+    raise InputError(f'{path}, written by jaxlib {written}, cannot be loaded: {reason}; export again') from error

@@ -1,0 +1,207 @@
+"""Predictions for many files in constant memory: images decoded ahead by threads, and arrays a batch at a time."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import glob
+import itertools
+import os
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from flaxnets.channels import ChannelSet
+from flaxnets.data.files import SUFFIXES
+from flaxnets.data.source import BadImage
+from flaxnets.errors import InputError
+from flaxnets.inference.predictor import Predictor, softmax
+from flaxnets.runtime import machine
+
+ARRAYS = ('.npy', '.npz')
+
+Row = tuple[str, int, np.ndarray]  # path, index in an array file (0 for an image), probabilities (K,)
+
+
+def find(names: Sequence[str]) -> list[str]:
+  """The files that paths, folders and globs name, in their order; a folder's sorted, hidden ones left out.
+
+  A path that does not exist stays in the list, to be reported as unreadable.
+
+  Raises:
+    InputError: where a folder or a glob holds no image or array.
+  """
+  found = []
+  for name in names:
+    if os.path.isdir(name):
+      inside = sorted(_below(name))
+    elif not os.path.exists(name) and glob.has_magic(name):
+      inside = sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
+    else:
+      inside = [name]
+    if not inside:
+      raise InputError(f'{name} holds no images or arrays; files end in {", ".join((*SUFFIXES, *ARRAYS))}')
+    found += inside
+  return found
+
+
+def _below(folder: str) -> Iterator[str]:
+  for place, inner, files in os.walk(folder):
+    inner[:] = [name for name in inner if not name.startswith('.')]
+    for name in files:
+      if name.lower().endswith((*SUFFIXES, *ARRAYS)) and not name.startswith('.'):
+        yield os.path.join(place, name)
+
+
+class FilePredictions:
+  """Predicts files; calling it with paths yields a Row for each image, in order.
+
+  Args:
+    net: a `flaxnets.Network`.
+    channels: names of the planes that files hold, in order; '' for those that an .npz names, else the network's.
+    subset: those of them to use; '' for all, or all that the network knows of those that an .npz names.
+    batch_size: images at a time.
+    threads: that decode; 0 for one a core.
+    key: the array in .npz files; '' for the only one with images.
+    on_bad: called with one line for each file that cannot be predicted.
+
+  Attributes:
+    bad: how many those were.
+
+  Raises:
+    InputError: for channels that the network does not have.
+  """
+
+  def __init__(
+    self,
+    net: Any,
+    channels: str = '',
+    subset: str = '',
+    *,
+    batch_size: int = 64,
+    threads: int = 0,
+    key: str = '',
+    on_bad: Callable[[str], None] = lambda message: None,
+  ):
+    self._net, self._subset, self._key, self._on_bad = net, subset, key, on_bad
+    self._batch_size, self._threads = batch_size, threads or machine.cores()
+    self._held = _named(channels, net.channels) if channels else None
+    self._used = self._usable(self._held or net.channels, all_known=self._held is not None)
+    self._images: Predictor | None = None
+    self.bad = 0
+
+  def __call__(self, paths: Iterable[str]) -> Iterator[Row]:
+    for is_array, group in itertools.groupby(paths, lambda path: path.lower().endswith(ARRAYS)):
+      if is_array:
+        for path in group:
+          yield from self._of_array(path)
+      else:
+        yield from self._of_images(group)
+
+  def latency(self) -> float:
+    """Median seconds for one decoded image of the canvas's size, see `Predictor.latency`."""
+    predictor = Predictor(self._net, self._used)
+    size = self._net.canvas or (self._net.config.image_size,) * 2
+    mean = self._net.fill[list(predictor.order)]
+    canvas = np.broadcast_to(mean, (*size, len(mean))).astype(self._net.metadata.dtype)
+    return predictor.latency(canvas, size)
+
+  def _usable(self, held: ChannelSet, *, all_known: bool) -> list[str]:
+    """The names to use of the channels that a file holds."""
+    if self._subset:
+      used = [held.names[index] for index in held.order(self._subset)]
+    elif all_known:
+      used = list(held.names)
+    else:
+      used = [name for name in held.names if name in self._net.channels.names]
+      if not used:
+        raise InputError(
+          f'it has the channels {", ".join(held.names)}, and none of {", ".join(self._net.channels.names)}'
+        )
+    self._net.channels.order(used)
+    return used
+
+  def _of_images(self, paths: Iterable[str]) -> Iterator[Row]:
+    if self._images is None:
+      self._images = Predictor(self._net, self._used)
+    for batch in _batches(self._decoded(paths, self._images.read), self._batch_size):
+      names, canvases, sizes = zip(*batch, strict=True)
+      logits = self._images.run(np.stack(canvases), np.asarray(sizes), self._batch_size)[0]
+      for name, row in zip(names, softmax(logits), strict=True):
+        yield name, 0, row
+
+  def _decoded(
+    self, paths: Iterable[str], read: Callable[[str], tuple[np.ndarray, tuple[int, int]]]
+  ) -> Iterator[tuple[str, np.ndarray, tuple[int, int]]]:
+    """Decoded images in order; threads are up to two batches ahead."""
+    paths = iter(paths)
+    with concurrent.futures.ThreadPoolExecutor(self._threads) as pool:
+      waiting: collections.deque[tuple[str, concurrent.futures.Future]] = collections.deque()
+      while True:
+        for path in itertools.islice(paths, 2 * self._batch_size - len(waiting)):
+          waiting.append((path, pool.submit(read, path)))
+        if not waiting:
+          return
+        path, future = waiting.popleft()
+        try:
+          canvas, size = future.result()
+        except BadImage as error:
+          self._count_bad(str(error))
+          continue
+        yield path, canvas, size
+
+  def _of_array(self, path: str) -> Iterator[Row]:
+    try:
+      array, held = _open_array(path, self._key, self._net.config.data.channels_key)
+      if self._held is not None or held is None:
+        held = self._held or self._net.channels
+      used = self._usable(held, all_known=self._held is not None)
+      images = array[np.newaxis] if array.ndim == 3 else array
+      if images.ndim != 4 or images.shape[-1] != len(held):
+        raise InputError(
+          f'the array is {array.shape}; (n, height, width, {len(held)}) was expected for the channels '
+          f'{held.label(held.full)}'
+        )
+      planes = [held.index(name) for name in used]
+      for start in range(0, len(images), self._batch_size):
+        part = np.asarray(images[start : start + self._batch_size])
+        part = part if planes == list(held.full) else part[..., planes]
+        for offset, row in enumerate(self._net.probabilities(part, used)):
+          yield path, start + offset, row
+    except (InputError, OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+      reason = getattr(error, 'strerror', None) or ' '.join(str(error).split()) or type(error).__name__
+      self._count_bad(f'{path}: {reason}')
+
+  def _count_bad(self, message: str) -> None:
+    self.bad += 1
+    self._on_bad(message)
+
+
+def _named(text: str, channels: ChannelSet) -> ChannelSet:
+  """The channels that a text names, written as those of the network are."""
+  return ChannelSet((text,)) if text in channels.names else ChannelSet.of(text)
+
+
+def _batches(
+  decoded: Iterable[tuple[str, np.ndarray, tuple[int, int]]], size: int
+) -> Iterator[list[tuple[str, np.ndarray, tuple[int, int]]]]:
+  """Neighbours of one shape, up to `size` of them."""
+  for _, group in itertools.groupby(decoded, lambda item: item[1].shape):
+    while batch := list(itertools.islice(group, size)):
+      yield batch
+
+
+def _open_array(path: str, key: str, channels_key: str) -> tuple[np.ndarray, ChannelSet | None]:
+  """An array of images, an .npy memory-mapped, and the channels that an .npz names."""
+  if path.lower().endswith('.npy'):
+    return np.load(path, mmap_mode='r'), None
+  with np.load(path) as archive:
+    arrays = {name: archive[name] for name in ([key] if key in archive.files else archive.files)}
+    held = ChannelSet(tuple(map(str, archive[channels_key].tolist()))) if channels_key in archive.files else None
+  names = [key] if key else [name for name, array in arrays.items() if array.ndim == 4]
+  if len(names) != 1 or names[0] not in arrays:
+    wrong = f'there is no array {key!r}' if key else f'{len(names)} arrays are (n, height, width, channels)'
+    raise InputError(f'{wrong}; --key names one of {", ".join(arrays)}')
+  return arrays[names[0]], held

@@ -1,0 +1,170 @@
+"""A trained network on files, Pillow images and arrays of any size: decoded and squashed as evaluation does it."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import pathlib
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from flaxnets.channels import ChannelSet
+from flaxnets.data.decode import decode_planes, image_planes
+from flaxnets.data.source import BadImage
+from flaxnets.errors import InputError
+
+if TYPE_CHECKING:
+  from PIL import Image
+
+BATCH = 256  # images at a time, at most
+
+Outputs = tuple[np.ndarray, ...]  # logits, features and the attention mask, as `Network._apply` returns them
+
+
+class Predictor:
+  """A network on some of its channels, with its variables on the device: it reads images and runs batches of them.
+
+  Args:
+    net: a `flaxnets.Network`. (Its module imports this one, so that no type can be named here.)
+    channels: as for `Network.logits`.
+
+  Attributes:
+    order: the network's indices of the channels, in the order in which they stand in the canvases.
+  """
+
+  def __init__(self, net: Any, channels: str | Sequence[str] | None = None):
+    self.net = net
+    self.order: tuple[int, ...] = net.channels.full if channels is None else net.channels.order(channels)
+    self._subset = tuple(sorted(self.order))
+    self._variables = jax.device_put(net.variables_of(self._subset))
+
+  def read(self, path: str | os.PathLike[str]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Decodes an image file; threads may do so side by side. See `decode` for what is returned.
+
+    Raises:
+      BadImage: if it cannot be read.
+    """
+    try:
+      data = pathlib.Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+      raise BadImage(f'{path}: cannot be read ({getattr(error, "strerror", None) or error})') from None
+    return self.decode(data, str(path))
+
+  def decode(self, data: bytes, name: str) -> tuple[np.ndarray, tuple[int, int]]:
+    """An encoded image's canvas and its original height and width, pixels.
+
+    The canvas (H, W, m) is the one that evaluation hands over for a network that was trained on image files, and else
+    of the image's own size.
+    """
+    planes = planes_of(self.net.channels, self.order)
+    depth = max(len(planes), 1)
+    if self.net.canvas:
+      height, width = self.net.canvas
+    else:  # a single pixel tells the size without much work
+      height, width = decode_planes(data, np.empty((1, 1, depth), np.uint8), planes, name=name)
+    canvas = np.empty((height, width, depth), np.uint8)
+    return canvas, decode_planes(data, canvas, planes, name=name)
+
+  def from_pillow(self, image: Image.Image) -> tuple[np.ndarray, tuple[int, int]]:
+    """The same for a Pillow image, by the same rules for its mode (palettes, transparency, 16 bits)."""
+    from PIL import ImageOps
+
+    upright, buffer = ImageOps.exif_transpose(image), io.BytesIO()
+    try:
+      upright.save(buffer, format='TIFF')
+    except OSError as error:
+      raise InputError(f'this Pillow image of mode {image.mode!r} cannot be read: {error}') from None
+    return self.decode(buffer.getvalue(), f'a Pillow image of mode {image.mode!r}')
+
+  def run(self, canvases: np.ndarray, sizes: np.ndarray, rows: int = 0) -> Outputs:
+    """Logits, features and attention masks.
+
+    Args:
+      canvases: (n, H, W, m), the channels in the order of `order`.
+      sizes: (n, 2) original heights and widths, pixels.
+      rows: what n is padded to, so that a last, smaller batch compiles nothing; a power of two where 0.
+    """
+    count = len(canvases)
+    if self._subset != self.order:
+      canvases = canvases[..., np.argsort(self.order)]
+    self.net.check_scale(canvases, self._subset)
+    padding = (0, max(rows or 1 << max(count - 1, 0).bit_length(), count) - count)
+    canvases = np.pad(canvases, [padding] + [(0, 0)] * 3)
+    sizes = np.pad(np.asarray(sizes), [padding, (0, 0)], constant_values=1)
+    outputs = self.net._compiled(self._variables, canvases, sizes, None, self._subset)
+    return tuple(np.asarray(output)[:count] for output in outputs)
+
+  def latency(self, canvas: np.ndarray, size: tuple[int, int], *, repeats: int = 50, warm_up: int = 5) -> float:
+    """Median seconds from one decoded image on the host to its logits on the host, compiled and warmed up before."""
+    seconds = []
+    for _ in range(warm_up + repeats):
+      start = time.perf_counter()
+      self.run(canvas[np.newaxis], np.asarray([size]))
+      seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[warm_up:])
+
+
+def planes_of(channels: ChannelSet, order: Sequence[int]) -> tuple[int, ...]:
+  """Which planes of an RGB image some of a network's channels are; empty for luminance. See `decode.image_planes`.
+
+  Raises:
+    InputError: where image files cannot hold these channels.
+  """
+  try:
+    planes = image_planes(channels)
+  except InputError:  # a network of more channels: these may be R, G and B
+    return image_planes(ChannelSet(tuple(channels.names[index] for index in order)))
+  return tuple(planes[index] for index in order) if planes else ()
+
+
+def apply_each(net: Any, images: Any, channels: str | Sequence[str] | None) -> Outputs:
+  """`Network._apply` for a path, a Pillow image, or a sequence of arrays (h, w, m), paths and Pillow images."""
+  from PIL import Image
+
+  items = [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
+  predictor = Predictor(net, channels)
+  parts = []
+  for is_array, group in _groups(predictor, items):
+    pixels = np.stack([canvas for canvas, _ in group])
+    parts.append(
+      net._apply(pixels, channels) if is_array else predictor.run(pixels, np.stack([size for _, size in group]))
+    )
+  if not parts:
+    return net._apply(np.zeros((0, 1, 1, len(predictor.order)), np.uint8), channels)
+  return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+
+
+def _groups(
+  predictor: Predictor, items: Sequence[Any]
+) -> Iterator[tuple[bool, list[tuple[np.ndarray, tuple[int, int]]]]]:
+  """Neighbours of one kind and shape, up to BATCH: whether they are arrays, and each one's pixels and size."""
+
+  def opened() -> Iterator[tuple[bool, np.ndarray, tuple[int, int]]]:
+    for number, item in enumerate(items):
+      if isinstance(item, str | os.PathLike):
+        yield False, *predictor.read(item)
+      elif hasattr(item, 'getbands'):
+        yield False, *predictor.from_pillow(item)
+      elif np.ndim(item) == 3:
+        yield True, np.asarray(item), np.shape(item)[:2]
+      else:
+        raise InputError(
+          f'image {number} is a {type(item).__name__} of shape {np.shape(item)}; '
+          'a path, a Pillow image or an array (height, width, channels) was expected'
+        )
+
+  for (is_array, _, _), group in itertools.groupby(opened(), lambda item: (item[0], item[1].shape, item[1].dtype)):
+    while part := list(itertools.islice(group, BATCH)):
+      yield is_array, [(pixels, size) for _, pixels, size in part]
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+  """Probabilities (n, K) float32 of logits (n, K)."""
+  powers = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
+  return (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)

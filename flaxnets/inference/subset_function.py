@@ -1,0 +1,101 @@
+"""A trained network on one subset as a plain function: kernel mixed, evaluation view and weights as constants.
+
+The evaluation view of images of one size is an axis-aligned linear map, so that two constant matrices, one for rows and
+one for columns, stand for the gathers of `flaxnets.augment.warp`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from flaxnets.augment import pipeline
+from flaxnets.channels import Subset
+from flaxnets.errors import InputError
+
+
+def subset_function(net: Any, order: tuple[int, ...], size: tuple[int, int]) -> Callable[[jax.Array], jax.Array]:
+  """The function of raw images (b, height, width, m) to logits (b, K), with all else as constants.
+
+  Args:
+    net: a `flaxnets.Network`.
+    order: its channels in the order of the input.
+    size: height and width, pixels.
+  """
+  subset = tuple(sorted(order))
+  model, variables = completed(net, subset)
+  rows, columns = view_matrices(net, size)
+  restored = tuple(np.argsort(order).tolist())
+
+  def function(images: jax.Array) -> jax.Array:
+    x = pipeline.in_order(images, restored).astype(jnp.float32)
+    x = x if _is_identity(rows) else jnp.einsum('sh,bhwc->bswc', rows, x, precision='highest')
+    x = x if _is_identity(columns) else jnp.einsum('tw,bswc->bstc', columns, x, precision='highest')
+    if model.num_channels > len(subset):  # raw zeros are the black that this network fills in
+      black = jnp.zeros_like(x[..., :1])
+      planes = [x[..., subset.index(c) : subset.index(c) + 1] if c in subset else black for c in net.channels.full]
+      x = jnp.concatenate(planes, axis=-1)
+    return model.apply(variables, x)
+
+  return function
+
+
+def completed(net: Any, subset: Subset) -> tuple[nn.Module, dict[str, Any]]:
+  """A network for one subset with that subset's kernel, mixed: no completion is left to compute.
+
+  Returns:
+    The module and its variables as JAX arrays. It takes the subset's channels; one with a `conv` stem that fills in
+    black takes all, for no kernel can tell black inside of the image from the means in the padding.
+  """
+  variables = jax.tree.map(jnp.asarray, net.variables_of(subset))
+  if net.model.stem != 'dynamic' and net.model.completion == 'black':
+    return net.model, variables
+  flat = traverse_util.flatten_dict(variables, sep='.')
+  flat['params.stem.conv.kernel'] = jnp.asarray(_kernel(net, subset))
+  if net.model.stem == 'dynamic':
+    flat['channel_stats.stem.conv.correlation'] = jnp.eye(len(subset))
+  for name in ('mean', 'std'):
+    flat[f'channel_stats.stem.standardize.{name}'] = flat[f'channel_stats.stem.standardize.{name}'][np.asarray(subset)]
+  return net.model.clone(num_channels=len(subset)), traverse_util.unflatten_dict(flat, sep='.')
+
+
+def _kernel(net: Any, subset: Subset) -> np.ndarray:
+  """The kernel of the present channels, (height, width, m, features), that does what the first layer does."""
+  kernel = net.kernels([net.channels.names[index] for index in subset])
+  if net.model.stem == 'dynamic' or net.model.completion == 'mean':
+    return kernel
+  # 'gray': the mean of the present channels stands in for each absent one, and so each takes a share of its kernel.
+  bank = np.asarray(net.variables['params']['stem']['conv']['kernel'])
+  absent = sorted(set(net.channels.full) - set(subset))
+  return kernel + bank[:, :, absent].sum(axis=2, keepdims=True) / len(subset)
+
+
+def view_matrices(net: Any, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+  """The evaluation view of images of one size as matrices: rows (S, height) and columns (S, width) float32.
+
+  Taken from the view itself, on images with a single line of ones. No fill is needed: the view lies in the image.
+  """
+  height, width = size
+  side, resize = net.config.image_size, net.config.augment.evaluation_resize
+  if min(size) < 1:
+    raise InputError(f'images of {height} x {width} pixels hold nothing; give height and width of 1 or more')
+
+  def lines(canvas: tuple[int, int]) -> np.ndarray:
+    count = max(canvas)
+    images = jnp.eye(count).reshape(1, *canvas, count)
+    seen = pipeline.evaluation_images(
+      images, jnp.asarray([size]), image_size=side, resize=resize, fill=jnp.zeros(count)
+    )
+    return np.asarray(seen[0])
+
+  return lines((height, 1))[:, side // 2], lines((1, width))[side // 2]
+
+
+def _is_identity(matrix: np.ndarray) -> bool:
+  return matrix.shape[0] == matrix.shape[1] and np.allclose(matrix, np.eye(len(matrix)), atol=1e-6)
