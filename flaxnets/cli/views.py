@@ -49,8 +49,9 @@ def contact_sheet(
     threads, on_bad_image: see `flaxnets.data.batches.evaluation_batches`. Skipped examples have no row.
   """
   indices = np.unique(np.linspace(0, len(source) - 1, _ROWS).round().astype(int))
-  options = {'threads': threads, 'on_bad_image': on_bad_image}
-  batch = next(evaluation_batches(source, batch_size=len(indices), examples=indices, **options))
+  batch = next(
+    evaluation_batches(source, batch_size=len(indices), examples=indices, threads=threads, on_bad_image=on_bad_image)
+  )
   batch = {name: values[batch['mask']] for name, values in batch.items()}
   everything = np.ones_like(batch['present'])
   fill = batch['image'].mean(axis=(0, 1, 2), dtype=np.float32)
@@ -62,7 +63,7 @@ def contact_sheet(
     views.append((images, present[:, -1]))  # the last of several passes has a random subset
   display = _display(batch['image'], source.channels)
   cells = [[display(image, mask) for image, mask in zip(*map(np.asarray, each), strict=True)] for each in views]
-  names = [[source.channels.label(np.flatnonzero(mask)) for mask in np.asarray(masks)] for _, masks in views]
+  names = [[source.channels.label(np.flatnonzero(mask).tolist()) for mask in np.asarray(masks)] for _, masks in views]
   texts = [
     (source.classes[label], f'{height} x {width}')
     for label, (height, width) in zip(batch['label'], batch['size'], strict=True)

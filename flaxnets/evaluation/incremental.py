@@ -36,6 +36,7 @@ def evaluate_missing(
   Raises:
     InputError: if something cannot be evaluated or written.
   """
+  folder = pathlib.Path(folder)
   wanted, label = evaluation.subsets if subsets is None else subsets, evaluation.net.channels.label
   done = results.labels_done(folder, evaluation.identity)
   missing = [subset for subset in wanted if label(subset) not in done]

@@ -124,8 +124,8 @@ class Checkpoints:
       except DamagedCheckpoint as error:
         damaged[step] = error
         continue
-      for newer, error in damaged.items():
-        logging.warning('%s; going back to step %d', error, step)
+      for newer, reason in damaged.items():
+        logging.warning('%s; going back to step %d', reason, step)
         self._move_aside(newer)
       return restored
     if damaged:

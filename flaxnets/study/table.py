@@ -44,8 +44,10 @@ def make_table(study: Study, against: str = '') -> dict[str, Any]:
     rows.append(row)
     if hits is not None:
       judged[run.name] = hits
-  experts, reference = _experts(study.runs, judged), _of_stem(study.runs, judged, reference_name)
-  means = []
+  experts = _experts(study.runs, judged)
+  reference_hits = _of_stem(study.runs, judged, reference_name)
+  reference = comparison.mean_of(reference_hits) if reference_hits else None
+  means: list[dict[str, Any]] = []
   for run, row in zip(study.runs, rows, strict=True):
     if run.name not in judged:
       continue
@@ -60,7 +62,7 @@ def make_table(study: Study, against: str = '') -> dict[str, Any]:
           'run': run.stem,
           'seeds': seeds,
           **{key: row[key] for key in shared},
-          **comparison.compared(_of_stem(study.runs, judged, run.stem), theirs, other),
+          **comparison.compared(comparison.mean_of(_of_stem(study.runs, judged, run.stem)), theirs, other),
         }
       )
   examples = len(next(iter(judged.values())).ids) if judged else 0
@@ -143,9 +145,8 @@ def _experts(runs: Sequence[PlannedRun], judged: Mapping[str, Hits]) -> dict[tup
   }
 
 
-def _of_stem(runs: Sequence[PlannedRun], judged: Mapping[str, Hits], stem: str) -> Hits | None:
-  several = [judged[run.name] for run in runs if run.stem == stem and run.name in judged]
-  return comparison.mean_of(several) if several else None
+def _of_stem(runs: Sequence[PlannedRun], judged: Mapping[str, Hits], stem: str) -> list[Hits]:
+  return [judged[run.name] for run in runs if run.stem == stem and run.name in judged]
 
 
 def write_table(study: Study, against: str = '') -> None:
