@@ -86,8 +86,8 @@ def test_the_same_command_again_has_nothing_left_to_do(run):
     ('train.ema', 1.0, 'from 0 to below 1'),
   ],
 )
-def test_numbers_out_of_range_are_refused_before_anything_is_written(tmp_path, field, value, allowed):
-  with pytest.raises(InputError, match=f'^{field} is {value}; it is {allowed}$'):
+def test_numbers_out_of_range_are_an_error_before_anything_is_written(tmp_path, field, value, allowed):
+  with pytest.raises(InputError, match=f'^{field} is {value}; it must be {allowed}$'):
     loop.run(small_config(**{field: value}), str(tmp_path / 'w'))
   assert not (tmp_path / 'w').exists()
 
