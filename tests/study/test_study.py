@@ -72,19 +72,19 @@ def test_a_plan_has_a_run_for_each_seed_and_says_what_differs():
   [
     ({'a': {'train.epoch': 3}}, "run 'a': .*epoch"),
     ({'a': {'train.epochs': 'many'}}, "run 'a': .*epochs"),
-    ({'a/b': {}}, "'a/b': names are those of folders"),
-    ({'a': {'seed': (0, 0)}}, "'a': names are those of folders, each once"),
-    ({'a': {'weights': 'b'}, 'b': {}}, "weights of 'b', which is no run before it"),
-    ({}, 'without runs'),
+    ({'a/b': {}}, "run 'a/b': names must be unique and valid folder names"),
+    ({'a': {'seed': (0, 0)}}, "run 'a': names must be unique and valid folder names"),
+    ({'a': {'weights': 'b'}, 'b': {}}, "weights of 'b', which is not an earlier run that trains"),
+    ({}, 'the study has no runs'),
   ],
 )
-def test_what_cannot_be_planned_is_said(runs, said):
+def test_an_invalid_plan_is_an_error_that_names_the_run(runs, said):
   with pytest.raises(InputError, match=said):
     plan(two_steps(), runs)
 
 
-def test_a_pattern_that_fits_no_run_is_refused():
-  with pytest.raises(InputError, match='--only=c is no run; there are a, b'):
+def test_a_pattern_that_matches_no_run_is_an_error():
+  with pytest.raises(InputError, match='--only=c is not a run; choose from a, b'):
     chosen(plan(two_steps(), {'a': {}, 'b': {}}), 'a,c')
 
 
