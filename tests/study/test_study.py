@@ -204,11 +204,11 @@ def test_a_study_says_how_much_there_is_to_do_and_where_its_table_is(done, capsy
   capsys.readouterr()
   runner.run_study(wanted, 'whole,linear')
   out = capsys.readouterr().out.splitlines()
-  assert out[0] == f'3 runs in {wanted.out}, 3 of them finished before; each is trained and then evaluated on test'
+  assert out[0] == f'3 runs in {wanted.out}, 3 already finished; each is trained and then evaluated on test'
   assert out[1:] == [
-    '1 of 3, whole: finished before',
-    '2 of 3, linear: finished before',
-    '3 of 3, whole-seed1: finished before',
+    '1 of 3, whole: already finished',
+    '2 of 3, linear: already finished',
+    '3 of 3, whole-seed1: already finished',
     f'table: {wanted.out / "table.md"}',
   ]
 
@@ -220,7 +220,7 @@ def test_the_rows_of_the_table_are_what_evaluation_wrote(done):
   assert (table['reference'], table['examples'], table['split']) == ('whole', 40, 'test')
   assert [row['status'] for row in table['rows']] == ['done'] * 4 + ['failed'] * 2
   assert rows['broken']['error'] == "no completion 'cubic'"
-  assert rows['needy']['error'] == 'needs the weights of broken, which is not finished'
+  assert rows['needy']['error'] == 'needs the weights of broken, which has not finished'
   for name in ('whole', 'whole-seed1', 'linear', 'expert-R'):
     scores = json.loads((wanted.out / name / 'eval' / 'test.json').read_text())
     row = rows[name]
@@ -279,7 +279,7 @@ def test_two_studies_cannot_go_on_in_one_folder(tmp_path):
   wanted = Study(plan(two_steps(), {'a': {}}), tmp_path)
   with (tmp_path / '.lock').open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX)
-    with pytest.raises(InputError, match='another study is going on there'):
+    with pytest.raises(InputError, match='is in use by another study'):
       runner.run_study(wanted)
 
 
