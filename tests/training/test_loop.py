@@ -104,7 +104,7 @@ def test_compiling_does_not_count_as_training_time(tmp_path):
 def test_a_run_says_what_it_does_and_what_comes_next_and_so_does_a_finished_one(tmp_path, capsys):
   assert loop.run(small_config(), tmp_path) == 0
   out, bar = capsys.readouterr()
-  begin, end = out[: out.index('step 2: validation')], out[out.index('step 3: validation') :]
+  begin, end = out[: out.index('step 2: mean validation')], out[out.index('step 3: mean validation') :]
   for said in (
     'training:   96 examples, 12 classes',
     'validation: 40 examples, 12 classes',
