@@ -94,7 +94,7 @@ def channel_set(config: ml_collections.ConfigDict, channels: ChannelSet) -> Chan
 
 
 def build_network(config: ml_collections.ConfigDict, channels: ChannelSet, num_classes: int) -> nn.Module:
-  """The network of a config.
+  """The config's network.
 
   Raises:
     InputError: see `flaxnets.models.build`.
@@ -164,6 +164,6 @@ def subsets(config: ml_collections.ConfigDict, channels: ChannelSet, text: str) 
 
 
 def statistics_of(statistics: Mapping[str, np.ndarray], order: Sequence[int]) -> dict[str, np.ndarray]:
-  """Statistics of a source's channels, reordered for a network that takes these channels in the given order."""
+  """Statistics measured on a source, for a network that takes the source's channels in this order."""
   order = np.asarray(order)
   return {key: value[np.ix_(order, order)] if value.ndim == 2 else value[order] for key, value in statistics.items()}

@@ -147,7 +147,7 @@ def test_a_loaded_network_predicts_what_evaluation_saw(run):
 @pytest.mark.parametrize(
   ('call', 'said'),
   [
-    (lambda net, x: net.predict(x, channels='RGN'), "no channel 'N'; there are R, G, B"),
+    (lambda net, x: net.predict(x, channels='RGN'), "no channel 'N'; the channels are R, G, B"),
     (lambda net, x: net.predict(x, channels='RGG'), "channel 'G' is repeated in R,G,G"),
     (lambda net, x: net.predict(x, channels='RG'), r'images are \(n, height, width, 2\)'),
     (lambda net, x: net.predict(x / 255.0), 'these images reach 1, but the network was trained on 0 to 255'),

@@ -106,8 +106,8 @@ def test_a_run_says_what_it_does_and_what_comes_next_and_so_does_a_finished_one(
   out, bar = capsys.readouterr()
   begin, end = out[: out.index('step 2: mean validation')], out[out.index('step 3: mean validation') :]
   for said in (
-    'training:   96 examples, 12 classes',
-    'validation: 40 examples, 12 classes',
+    'training:   synthetic train[:96]: 96 examples, 12 classes of 8 each',
+    'validation: synthetic validation[:40]: 40 examples, 12 classes; smallest',
     'channels:   R, G, B; validation on 2 subsets',
     'model:      resnet18, ',
     'devices:    8 x cpu',
