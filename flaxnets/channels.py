@@ -1,4 +1,4 @@
-"""Channel names, wavelengths and subsets: parses what people write and enumerates subsets."""
+"""Channel names, wavelengths and subsets: parses the texts of configs and flags, and enumerates subsets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from flaxnets.errors import InputError
 
 Subset = tuple[int, ...]
 
-# Each subset needs a compiled function: more than this many would take hours to compile.
+# The largest number of subsets in one evaluation: each costs time and a row of the table.
 MAX_SUBSETS = 1024
 
 _SIZE = re.compile(r'size(>=|<=|==|=|>|<)(\d+)')
@@ -49,26 +49,26 @@ class ChannelSet:
     object.__setattr__(self, 'names', tuple(str(name) for name in self.names))
     object.__setattr__(self, 'wavelengths', tuple(self.wavelengths))
     if not self.names:
-      raise InputError('no channel is named; a network needs at least one')
+      raise InputError('there are no channel names; a network needs at least one channel')
     repeated = sorted({name for name in self.names if self.names.count(name) > 1})
     if repeated:
-      raise InputError(f'channel {repeated[0]!r} is named twice in {", ".join(self.names)}; names must be unique')
+      raise InputError(f'channel {repeated[0]!r} is repeated in {", ".join(self.names)}; names must be unique')
     for name in self.names:
       if not re.fullmatch(r'[^\s,;]+', name):
-        raise InputError(f'channel name {name!r} is empty or holds a space, comma or semicolon')
+        raise InputError(f'channel name {name!r} is empty or contains a space, comma or semicolon')
     if self.wavelengths and len(self.wavelengths) != len(self.names):
       raise InputError(
-        f'{len(self.wavelengths)} wavelengths for {len(self.names)} channels; give one each (None where unknown)'
+        f'{len(self.wavelengths)} wavelengths for {len(self.names)} channels; give one per channel (None if unknown)'
       )
 
   @classmethod
   def of(cls, text: str, wavelengths: Sequence[float | None] = ()) -> ChannelSet:
-    """Reads channel names that a person wrote.
+    """The channel set that a text describes.
 
-    With a comma, names stand between commas: 'B02,B03,B08'. A comma at the end is ignored: 'RG,' is one channel.
-    Without a comma, the text is one name: 'B08', 'NIR', 'DAPI', 'VV', 'red'. The exception are distinct capital letters
-    that are all among R, G, B and N, or that include R, G and B. They are one channel per letter: 'RGB', 'RG', 'RGBN',
-    'RGBD'.
+    With a comma, names are separated by commas: 'B02,B03,B08'. A trailing comma is ignored: 'RG,' is one channel.
+    Without a comma, the text is one name: 'B08', 'NIR', 'DAPI', 'VV', 'red'. There is one exception: distinct capital
+    letters that are all among R, G, B and N, or that include R, G and B, are one channel per letter: 'RGB', 'RG',
+    'RGBN', 'RGBD'.
     """
     return cls(_names(text), tuple(wavelengths))
 
@@ -80,7 +80,7 @@ class ChannelSet:
     return tuple(range(len(self)))
 
   def label(self, subset: Sequence[int]) -> str:
-    """The subset as people write it: 'RG' if all names of the set are single letters, else 'B02,B03'."""
+    """The subset as text: 'RG' if all names of the set are single letters, else 'B02,B03'."""
     separator = '' if all(len(name) == 1 for name in self.names) else ','
     return separator.join(self.names[index] for index in subset)
 
@@ -93,10 +93,10 @@ class ChannelSet:
     try:
       return self.names.index(name)
     except ValueError:
-      raise InputError(f'no channel {name!r}; there are {", ".join(self.names)}') from None
+      raise InputError(f'no channel {name!r}; the channels are {", ".join(self.names)}') from None
 
   def names_in(self, text: str) -> tuple[str, ...]:
-    """The names that a text lists when it is about this set; the set may lack some of them.
+    """The names that a text lists, read as channels of this set. The set may lack some of them.
 
     The text is read as in `of`, with two differences. The name of a channel of this set is that channel. If all names
     of this set are single letters, a text without a comma is one channel per letter.
@@ -107,22 +107,22 @@ class ChannelSet:
     return (text,) if text in self.names else _names(text)
 
   def order(self, names: str | Sequence[str]) -> tuple[int, ...]:
-    """The indices of some named channels, in the order given.
+    """The indices of some channels, in the given order.
 
     Args:
       names: a sequence of names, or text: 'RG' or 'B02,B03' (see `names_in`).
 
     Raises:
-      InputError: for no names, an unknown name, or a name given twice.
+      InputError: for no names, an unknown name, or a repeated name.
     """
     if isinstance(names, str):
       names = self.names_in(names)
     indices = tuple(self.index(name) for name in names)
     if not indices:
-      raise InputError(f'no channel named; there are {", ".join(self.names)}')
+      raise InputError(f'no channel is named; the channels are {", ".join(self.names)}')
     for name in names:
       if list(names).count(name) > 1:
-        raise InputError(f'channel {name!r} is given twice in {",".join(names)}; once is enough')
+        raise InputError(f'channel {name!r} is repeated in {",".join(names)}; name each channel once')
     return indices
 
   def subset(self, names: str | Sequence[str]) -> Subset:
@@ -132,7 +132,7 @@ class ChannelSet:
     return tuple(sorted(self.order(names)))
 
   def subsets(self, text: str) -> list[Subset]:
-    """All subsets that a text asks for, larger ones first, without repetition.
+    """The distinct subsets that a text lists, larger ones first.
 
     Terms are separated by semicolons: channel names ('RG', 'B02,B03,B08'), 'full' (the subset of all channels), 'all'
     (every subset), 'singles', 'pairs', 'size>=2' (also <=, ==, <, >), 'sample:64' (64 subsets: the full set and others
@@ -145,10 +145,7 @@ class ChannelSet:
     for term in text.split(';'):
       found.update(self._term(term.strip()))
     if len(found) > MAX_SUBSETS:
-      raise InputError(
-        f'{text!r} asks for {len(found):,} subsets, one compiled function each; '
-        f"the most is {MAX_SUBSETS:,}: try 'sample:64'"
-      )
+      raise InputError(f"{text!r} lists {len(found):,} subsets; the maximum is {MAX_SUBSETS:,}, so try 'sample:64'")
     return sorted(found, key=lambda subset: (-len(subset), subset))
 
   def _term(self, term: str) -> Iterator[Subset] | list[Subset]:
@@ -169,33 +166,33 @@ class ChannelSet:
       return [self.subset(term)]
     except InputError as error:
       if re.search(r'[<>=:]', term) or not term:
-        raise InputError(f'cannot read the subset {term!r}; write {GRAMMAR}') from None
-      raise InputError(f'{error}, and subsets are {GRAMMAR}') from None
+        raise InputError(f'cannot read the subset {term!r}; subsets are {GRAMMAR}') from None
+      raise InputError(f'{error}; subsets are {GRAMMAR}') from None
 
   def _of_sizes(self, term: str, sizes: Sequence[int]) -> Iterator[Subset]:
     total = sum(math.comb(len(self), size) for size in sizes)
     if total == 0:
-      raise InputError(f'{term!r} matches no subset of {len(self)} channels')
+      raise InputError(f'{term!r} matches no subset of the {len(self)} channels')
     if total > MAX_SUBSETS:
       raise InputError(
-        f'{term!r} of {len(self)} channels is {total:,} subsets, one compiled function each; '
-        f"the most is {MAX_SUBSETS:,}: try 'sample:64' or 'size>={len(self) - 1}'"
+        f'{term!r} of {len(self)} channels is {total:,} subsets; '
+        f"the maximum is {MAX_SUBSETS:,}, so try 'sample:64' or 'size>={len(self) - 1}'"
       )
     return itertools.chain.from_iterable(itertools.combinations(range(len(self)), size) for size in sizes)
 
   def _sample(self, wanted: int) -> list[Subset]:
-    """Distinct subsets, always the same: a uniform size, then uniform members. All subsets if no more exist."""
+    """Distinct subsets drawn with a fixed seed: a uniform size, then uniform members. All if there are fewer."""
     if wanted < 1:
-      raise InputError("'sample:0' asks for no subset; write a number above 0, as in 'sample:64'")
+      raise InputError("'sample:0' is no subset; the number must be at least 1, as in 'sample:64'")
     if wanted >= 2 ** len(self) - 1:
       return list(self._of_sizes('all', range(1, len(self) + 1)))
     if wanted > MAX_SUBSETS:
-      raise InputError(f"'sample:{wanted}' is one compiled function each; the most is {MAX_SUBSETS:,}")
-    draw, found = random.Random(0), {self.full}
-    while len(found) < wanted:
-      size = draw.randint(1, len(self))
-      found.add(tuple(sorted(draw.sample(range(len(self)), size))))
-    return list(found)
+      raise InputError(f"'sample:{wanted}' is too many subsets; the maximum is {MAX_SUBSETS:,}")
+    generator, sampled = random.Random(0), {self.full}
+    while len(sampled) < wanted:
+      size = generator.randint(1, len(self))
+      sampled.add(tuple(sorted(generator.sample(range(len(self)), size))))
+    return list(sampled)
 
 
 def _names(text: str) -> tuple[str, ...]:

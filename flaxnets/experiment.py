@@ -1,4 +1,7 @@
-"""What a config says, as objects: its sources, its network, its subsets. The edge at which configs are read."""
+"""Turns the fields of a config into objects: sources, networks, training views and subsets.
+
+Modules below this one take arguments and do not read configs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from flaxnets.data.source import DataOptions, Source
 from flaxnets.errors import InputError
 from flaxnets.models.classifier import Classifier
 
-ENCODED = ('lists', 'folders', 'tfds')  # sources whose images are squashed to a canvas before the network's view
+ENCODED = ('lists', 'folders', 'tfds')  # sources whose images are resized to a canvas, whatever their aspect ratio
 
 
 def open_source(
@@ -26,10 +29,11 @@ def open_source(
   """The source of a split.
 
   Args:
-    config: a whole config.
-    split: 'train', 'validation' or 'test' for what the config calls so, else a split of the source's own.
-    root: another folder or file than the config's.
-    classes: the class names that the network knows, for any split but its training one; the source's own where None.
+    config: a complete config.
+    split: 'train', 'validation' or 'test' for the config's data.train, data.validation or data.test; otherwise the
+      name of a split as the source knows it.
+    root: replaces the config's data.root; '' for the config's.
+    classes: the network's class names, for all splits except its training split; None for those of the source.
 
   Raises:
     InputError: see `flaxnets.data.open.open_source`.
@@ -61,16 +65,16 @@ def open_source(
 
 
 def canvas_side(config: ml_collections.ConfigDict) -> int:
-  """Side in pixels of the canvas that encoded images are decoded to."""
+  """Side of the canvas that encoded images are decoded to, in pixels."""
   return config.data.canvas or round(1.5 * config.image_size)
 
 
 def canvas_of(config: ml_collections.ConfigDict, source: Source | None = None) -> tuple[int, int] | None:
-  """(height, width) in pixels that images are squashed to before the network's view; None if they keep their size.
+  """(height, width) in pixels that images are resized to before the network's view; None if they keep their size.
 
   Args:
     config: a complete config.
-    source: its training source, whose images may be prepared with another canvas than the config's.
+    source: its training source; its images may have been prepared with a different canvas.
   """
   if config.data.source not in ENCODED:
     return None
@@ -79,7 +83,7 @@ def canvas_of(config: ml_collections.ConfigDict, source: Source | None = None) -
 
 
 def channel_set(config: ml_collections.ConfigDict, channels: ChannelSet) -> ChannelSet:
-  """The channels that the config's network is built for: all of its source's, or the expert's subset of them."""
+  """The channels that the config's network is built for: those of its source, or for an expert its train.subset."""
   if not config.train.subset:
     return channels
   subset, wavelengths = channels.subset(config.train.subset), channels.wavelengths
@@ -105,10 +109,10 @@ def training_view_of(
   canvas: tuple[int, int],
   statistics: Mapping[str, np.ndarray],
 ) -> View:
-  """What the config's network sees of a batch in training; see `flaxnets.augment.pipeline.training_view`.
+  """The training view of a config: from a batch to the network's input. See `flaxnets.augment.pipeline.training_view`.
 
   Args:
-    config: a whole config.
+    config: a complete config.
     order: index of each of the network's channels in the source.
     canvas: height and width of the batch's images, pixels.
     statistics: 'mean' and 'std' (C,) of the network's channels.
@@ -129,7 +133,7 @@ def training_view_of(
 
 
 def training_targets_of(config: ml_collections.ConfigDict, order: Sequence[int], num_classes: int) -> Targets | None:
-  """The soft labels of the config's training view; see `flaxnets.augment.pipeline.training_targets`."""
+  """The soft labels that belong to the training view of a config; see `flaxnets.augment.pipeline.training_targets`."""
   with _errors_name('augment'):
     return pipeline.training_targets(
       seed=config.seed,
@@ -142,7 +146,7 @@ def training_targets_of(config: ml_collections.ConfigDict, order: Sequence[int],
 
 @contextlib.contextmanager
 def _errors_name(group: str) -> Iterator[None]:
-  """Puts the name of a group of the config before errors about options that are fields of it."""
+  """Prefixes errors about options with the config group that they are fields of."""
   try:
     yield
   except InputError as error:
@@ -150,9 +154,10 @@ def _errors_name(group: str) -> Iterator[None]:
 
 
 def subsets(config: ml_collections.ConfigDict, channels: ChannelSet, text: str) -> list[Subset]:
-  """The subsets that a text asks for; of an expert's, which knows one, 'all' is that one.
+  """The subsets of a network's channels that a text lists; see `flaxnets.channels.ChannelSet.subsets`.
 
-  '' is 'all', or what the config says where that would be more than anybody wants.
+  '' means 'all' for up to ten channels, otherwise the full set and the config's evaluate.subsets. For an expert, 'all'
+  means the full set of its channels.
   """
   text = text or ('all' if 2 ** len(channels) <= MAX_SUBSETS else f'full;{config.evaluate.subsets}')
   return channels.subsets('full' if config.train.subset and text == 'all' else text)

@@ -145,7 +145,7 @@ def test_a_sensor_with_fewer_bands_is_judged_on_those(run, folder):
   rows, arrays = judged(run, 'test-fewer')
   assert list(rows) == ['B02,B04', 'B02', 'B04']
   np.testing.assert_array_equal(arrays['prediction/B02,B04'], expected)
-  with pytest.raises(InputError, match=r"fewer\.npz: no channel 'B08'; there are B02, B04"):
+  with pytest.raises(InputError, match=r"fewer\.npz: no channel 'B08'; the channels are B02, B04"):
     evaluate.run(run, subsets='B08', root=str(other))
 
 

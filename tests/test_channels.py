@@ -52,17 +52,17 @@ def test_a_sample_of_more_than_there_are_is_all():
 @pytest.mark.parametrize(
   ('channels', 'text', 'said'),
   [
-    (RGB, 'RN', "no channel 'N'; there are R, G, B"),
-    (RGB, 'RR', "channel 'R' is given twice"),
+    (RGB, 'RN', "no channel 'N'; the channels are R, G, B; subsets are channel names"),
+    (RGB, 'RR', "channel 'R' is repeated in R,R"),
     (RGB, '', "cannot read the subset ''"),
     (RGB, 'size>>2', "cannot read the subset 'size>>2'"),
-    (RGB, 'size>3', 'matches no subset of 3 channels'),
-    (RGB, 'sample:0', 'asks for no subset'),
+    (RGB, 'size>3', 'matches no subset of the 3 channels'),
+    (RGB, 'sample:0', "'sample:0' is no subset; the number must be at least 1"),
     (SENTINEL, 'all', '8,191 subsets'),
     (SENTINEL, 'B99', "no channel 'B99'"),
   ],
 )
-def test_what_is_no_subset_is_said_in_one_line(channels, text, said):
+def test_a_text_that_is_no_subset_is_a_one_line_error(channels, text, said):
   with pytest.raises(InputError) as error:
     channels.subsets(text)
   assert said in str(error.value)
@@ -135,7 +135,7 @@ def test_channels_of_a_set_are_read_by_the_names_of_the_set():
   assert ChannelSet(('RG', 'R', 'G')).order('RG') == (0,)
   assert ChannelSet(('R', 'G', 'B', 'NIR')).order('RG') == (0, 1)
   assert ChannelSet(('R', 'G', 'B', 'NIR')).order('NIR') == (3,)
-  with pytest.raises(InputError, match="no channel 'NIR'; there are B02, B03"):
+  with pytest.raises(InputError, match="no channel 'NIR'; the channels are B02, B03"):
     ChannelSet(('B02', 'B03')).order('NIR')
 
 

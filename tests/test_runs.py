@@ -86,8 +86,8 @@ def test_the_same_command_again_has_nothing_left_to_do(run):
     ('train.ema', 1.0, 'from 0 to below 1'),
   ],
 )
-def test_numbers_out_of_range_are_refused_before_anything_is_written(tmp_path, field, value, allowed):
-  with pytest.raises(InputError, match=f'^{field} is {value}; it is {allowed}$'):
+def test_numbers_out_of_range_are_an_error_before_anything_is_written(tmp_path, field, value, allowed):
+  with pytest.raises(InputError, match=f'^{field} is {value}; it must be {allowed}$'):
     loop.run(small_config(**{field: value}), str(tmp_path / 'w'))
   assert not (tmp_path / 'w').exists()
 
@@ -147,8 +147,8 @@ def test_a_loaded_network_predicts_what_evaluation_saw(run):
 @pytest.mark.parametrize(
   ('call', 'said'),
   [
-    (lambda net, x: net.predict(x, channels='RGN'), "no channel 'N'; there are R, G, B"),
-    (lambda net, x: net.predict(x, channels='RGG'), "channel 'G' is given twice"),
+    (lambda net, x: net.predict(x, channels='RGN'), "no channel 'N'; the channels are R, G, B"),
+    (lambda net, x: net.predict(x, channels='RGG'), "channel 'G' is repeated in R,G,G"),
     (lambda net, x: net.predict(x, channels='RG'), r'images are \(n, height, width, 2\)'),
     (lambda net, x: net.predict(x / 255.0), 'these images reach 1, but the network was trained on 0 to 255'),
     (lambda net, x: net.predict(x.astype(np.float32) * 257), 'these images reach 6.554e\\+04'),
@@ -231,7 +231,10 @@ def command(*arguments, **kwargs):
   [
     (['--config.train.epoch=3'], "config.train has no field 'epoch'; did you mean config.train.epochs?"),
     (['--config.learning_rate=3'], "config has no field 'learning_rate'; did you mean config.train.learning_rate?"),
-    (['--config.train.epochs=many'], '--config.train.epochs=many: config.train.epochs takes a value like 10.0 (float)'),
+    (
+      ['--config.train.epochs=many'],
+      '--config.train.epochs=many: config.train.epochs must be a value like 10.0 (float)',
+    ),
     (['--config.train=3'], 'config.train is a group; give one of its fields: accumulate, batch_size'),
     (['epochs=3'], "unexpected argument 'epochs=3'; flags start with --"),
     (

@@ -1,4 +1,4 @@
-"""Tables as text: columns for a terminal, a grid for Markdown."""
+"""Text for people: numbers with a noun, tables in columns for a terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def markdown_grid(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
   """A Markdown table; vertical bars inside cells are escaped."""
   rows = [header, ['---'] * len(header), *lines]
   return '\n'.join('| ' + ' | '.join(str(cell).replace('|', '\\|') for cell in row) + ' |' for row in rows)
+
+
+def counted(count: int, noun: str) -> str:
+  """A number with its noun, such as '1 subset' or '2,000 subsets'. The plural must end in a plain s."""
+  return f'{count:,} {noun}' if count == 1 else f'{count:,} {noun}s'

@@ -1,1 +1,1 @@
-"""The commands of `flaxnets`, a file each. Nothing imports them but `main`."""
+"""The commands of `flaxnets`, one file per command. Only `main` imports them."""

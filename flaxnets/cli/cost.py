@@ -1,4 +1,4 @@
-"""Prints what a network costs for each subset: parameters, MACs (the paper's count) and FLOPs (XLA's count).
+"""Prints the cost of a network for each subset: parameters, MACs (counted as in the paper) and FLOPs (as XLA counts).
 
 flaxnets cost --model=resnet18 --image_size=96 --num_classes=50 --subsets=all [--json]
 """
@@ -19,19 +19,29 @@ ARGUMENTS = ''
 
 def define(flags: absl_flags.FlagValues) -> None:
   values = {'flag_values': flags}
-  absl_flags.DEFINE_string('model', 'resnet18', 'resnet18, resnet34, resnet50 or resattention', **values)
-  absl_flags.DEFINE_string('stem', 'dynamic', 'dynamic or conv', **values)
+  absl_flags.DEFINE_string('model', 'resnet18', 'architecture: resnet18, resnet34, resnet50 or resattention', **values)
+  absl_flags.DEFINE_string('stem', 'dynamic', 'first layer: dynamic or conv', **values)
   absl_flags.DEFINE_string(
-    'completion', '', 'dynamic: none, scale, linear (the default); conv: mean (the default), black, gray', **values
+    'completion',
+    '',
+    'how absent channels are treated; dynamic: none, scale or linear (default); conv: mean (default), black or gray',
+    **values,
   )
-  absl_flags.DEFINE_string('mask', 'spatial', 'of resattention: spatial, self_attention or squeeze_excite', **values)
+  absl_flags.DEFINE_string(
+    'mask', 'spatial', 'mask branch of resattention: spatial, self_attention or squeeze_excite', **values
+  )
   absl_flags.DEFINE_integer('width', 64, 'features of the first convolution', **values)
-  absl_flags.DEFINE_bool('small_images', False, '3 x 3 stem of stride 1 without pooling', **values)
+  absl_flags.DEFINE_bool('small_images', False, 'use a 3 x 3 stem with stride 1 and no pooling', **values)
   absl_flags.DEFINE_integer('image_size', 96, "side of the network's input in pixels", lower_bound=1, **values)
-  absl_flags.DEFINE_integer('num_classes', 50, 'classes', lower_bound=1, **values)
-  absl_flags.DEFINE_string('channels', 'RGB', "'RGB' or 'B02,B03,B08'", **values)
-  absl_flags.DEFINE_string('subsets', 'all', "'all', 'RG', 'singles', 'size>=2', 'sample:64'", **values)
-  absl_flags.DEFINE_bool('json', False, 'print a list of objects and nothing else', **values)
+  absl_flags.DEFINE_integer('num_classes', 50, 'number of classes', lower_bound=1, **values)
+  absl_flags.DEFINE_string('channels', 'RGB', "channel names, such as 'RGB' or 'B02,B03,B08'", **values)
+  absl_flags.DEFINE_string(
+    'subsets',
+    'all',
+    "subsets separated by ';': 'all', 'full', 'singles', 'pairs', 'RG', 'B02,B03', 'size>=2', 'sample:64'",
+    **values,
+  )
+  absl_flags.DEFINE_bool('json', False, 'print a JSON list with one object per subset', **values)
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
@@ -56,7 +66,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-  """Rows of 'channels' and counts, as text in columns."""
+  """A text table of rows with 'channels' and counts."""
   keys = ('params', 'macs', 'mixing_macs', 'flops')
   header = ['channels', 'parameters', 'MACs', 'mixing MACs', 'FLOPs (XLA)']
   return columns([header, *([row['channels'], *(f'{row[key]:,}' for key in keys)] for row in rows)])

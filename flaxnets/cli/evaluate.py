@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
+from flaxnets.analysis.text import counted
 from flaxnets.cli import flags as cli_flags
 
 ARGUMENTS = ''
@@ -22,27 +23,35 @@ def define(flags: absl_flags.FlagValues) -> None:
   absl_flags.DEFINE_string(
     'subsets',
     '',
-    "'all', 'RG', 'B02,B03', 'full', 'singles', 'size>=2', 'sample:64'; several with ';' between. Left out: all "
-    "subsets of up to ten channels, else those of the config's evaluate.subsets",
+    "subsets separated by ';': 'all', 'full', 'singles', 'pairs', 'RG', 'B02,B03', 'size>=2', 'sample:64'. Without "
+    "this flag: all subsets for up to ten channels, otherwise the full set and the config's evaluate.subsets",
     **values,
   )
-  absl_flags.DEFINE_string(
-    'split', 'test', "train, validation, test, or any split that the data's source knows", **values
+  absl_flags.DEFINE_string('split', 'test', 'train, validation, test, or a split as the data source names it', **values)
+  absl_flags.DEFINE_string('root', '', "replaces the config's data.root", **values)
+  absl_flags.DEFINE_string('step', 'best', 'checkpoint to evaluate: best, latest or a step', **values)
+  absl_flags.DEFINE_integer(
+    'batch_size', 0, "examples per batch; 0 for the config's evaluate.batch_size", lower_bound=0, **values
   )
-  absl_flags.DEFINE_string('root', '', "where the split is, if not in the config's data.root", **values)
-  absl_flags.DEFINE_string('step', 'best', 'best, latest or a number', **values)
-  absl_flags.DEFINE_integer('batch_size', 0, "examples per batch; the config's if left out", lower_bound=0, **values)
   absl_flags.DEFINE_bool(
     'recalibrate',
     False,
-    'use BatchNorm statistics re-estimated for each subset on training images, where they help',
+    're-estimate BatchNorm statistics for each subset on training images, and use them where they help',
     **values,
   )
   absl_flags.DEFINE_enum(
-    'recalibrate_view', 'evaluation', ['evaluation', 'training'], 'how those images are augmented', **values
+    'recalibrate_view',
+    'evaluation',
+    ['evaluation', 'training'],
+    'augmentation of the images that statistics are estimated on',
+    **values,
   )
   absl_flags.DEFINE_integer(
-    'recalibrate_images', 2048, 'how many of them; half as many others decide whether it helps', lower_bound=1, **values
+    'recalibrate_images',
+    2048,
+    'images that statistics are estimated on; half as many others decide whether they help',
+    lower_bound=1,
+    **values,
   )
   cli_flags.define_process_flags(flags)
 
@@ -103,21 +112,19 @@ def run(
     # Also where the statistics are kept for no subset; and results of other settings are other results.
     evaluation.identity |= {'recalibrated': True, 'recalibration': stored[1]['settings'] if stored else None}
   count = len(evaluation.subsets)
-  incremental.announce(
-    f'evaluating {count} subset{"s" * (count != 1)}; compiling {incremental.functions(evaluation, count)}'
-  )
+  incremental.announce(f'evaluating {counted(count, "subset")}; compiling {incremental.functions(evaluation, count)}')
   with incremental.progress(evaluation.steps, f'step {net.step}') as bar:
     scores, arrays = evaluation.evaluate(on_batch=bar.update)
   if jax.process_index() == 0:
     print(
       f'{scores["model"]}, step {scores["step"]}, {scores["examples"]:,} examples of {split!r}'
       + (', recalibrated where that helps (*)' if recalibrated else '')
-      + (f', {scores["unreadable"]} unreadable ones skipped' if scores['unreadable'] else '')
+      + (f', {counted(scores["unreadable"], "unreadable example")} skipped' if scores['unreadable'] else '')
     )
     print(table(scores))
     print(f'written to {incremental.write(scores, arrays, workdir)}')
     if len(net.channels) > 1 and not net.config.train.subset and not recalibrated:
       options = [('--split', split, 'test'), ('--root', root, ''), ('--step', step, 'best')]
       others = [f'{name}={value}' for name, value, default in options if value != default]
-      print(f'next: {shlex.join(["flaxnets", "worth", *others, str(workdir)])} attributes the accuracy to channels')
+      print(f'next: {shlex.join(["flaxnets", "worth", *others, str(workdir)])}')
   return 0

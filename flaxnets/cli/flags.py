@@ -1,4 +1,4 @@
-"""The flags of a command, the config among them, and mistakes as one line for people."""
+"""Parses the flags of a command, including the config, and reports errors in one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from ml_collections import ConfigDict, config_flags
 from flaxnets import config as configs
 from flaxnets.errors import InputError
 
-_CONFIG_HELP = "a name in configs/ such as 'demo', or the path of a file; --config.field=value changes a field"
+_CONFIG_HELP = (
+  'name of a config in configs/, such as demo, or path of a config file; --config.FIELD=VALUE changes a field'
+)
 
 
 class UsageError(Exception):
@@ -33,18 +35,18 @@ def run(program: str, command: ModuleType, arguments: Sequence[str]) -> int:
   """Parses a command's flags and runs it.
 
   Args:
-    program: how messages call it, 'flaxnets train'.
+    program: its name in messages, such as 'flaxnets train'.
     command: its module, see `flaxnets.cli.main`.
-    arguments: what follows the command on the command line.
+    arguments: the command line after the command.
 
   Returns:
-    The exit code: what the command returns, 1 for a mistake in the input, 2 for one in the command line.
+    The exit code: that of the command, 1 for invalid input, 2 for an invalid command line.
   """
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
-  # Odd metadata of an image (a palette's, a damaged TIFF tag) does not deserve a line on stderr.
+  # Pillow warns about odd metadata (a palette, a corrupt TIFF tag) of images that it reads correctly.
   warnings.filterwarnings('ignore', module=r'PIL\.')
-  # Grain hands absl's global flags to its worker processes, and so wants them parsed. Ours are not among them.
+  # Grain passes absl's global flags to its worker processes, so they must be parsed. Ours are not among them.
   absl.flags.FLAGS([program])
   if {'--help', '-help', '-h'} & set(arguments):
     print(help_text(program, command))
@@ -64,21 +66,26 @@ def run(program: str, command: ModuleType, arguments: Sequence[str]) -> int:
 
 
 def define_config(flags: absl.flags.FlagValues, default: str | None = None) -> None:
-  """--config and --config.field; `flags.config` is then the config itself and `flags.config_file` its path."""
+  """Defines --config and --config.FIELD, which set `flags.config` to the config and `flags.config_file` to its path."""
   absl.flags.DEFINE_string('config_file', default, _CONFIG_HELP, flag_values=flags)
 
 
 def define_process_flags(flags: absl.flags.FlagValues) -> None:
-  """Flags for programs of several processes, one per host."""
+  """Defines the flags of programs that run as several processes, one per host."""
   absl.flags.DEFINE_string(
-    'coordinator', '', "host:port of process 0 of several; 'auto' takes it from the cluster", flag_values=flags
+    'coordinator',
+    '',
+    "with several processes: host:port of process 0, or 'auto' to read it from the cluster's environment",
+    flag_values=flags,
   )
-  absl.flags.DEFINE_integer('processes', 0, 'how many processes there are', lower_bound=0, flag_values=flags)
-  absl.flags.DEFINE_integer('process', 0, 'which of them this is, from 0', lower_bound=0, flag_values=flags)
+  absl.flags.DEFINE_integer('processes', 0, 'with several processes: their number', lower_bound=0, flag_values=flags)
+  absl.flags.DEFINE_integer(
+    'process', 0, 'with several processes: index of this one, from 0', lower_bound=0, flag_values=flags
+  )
 
 
 def _parse(flags: absl.flags.FlagValues, arguments: list[str]) -> list[str]:
-  """Sets the flags; returns what is left of the arguments."""
+  """Sets the flags; returns the remaining arguments."""
   if 'config_file' in flags:
     arguments = _read_config(flags, arguments)
   try:
@@ -106,7 +113,7 @@ def _read_config(flags: absl.flags.FlagValues, arguments: list[str]) -> list[str
     else:
       others.append(argument)
   if not name:
-    raise UsageError('--config is required; it is a name such as demo, or the path of a config file')
+    raise UsageError('--config is required: the name of a config, such as demo, or the path of a config file')
   path = configs.path_of(name)
   config = _load(path)
   for argument in others:
@@ -122,21 +129,21 @@ def _load(path: pathlib.Path) -> ConfigDict:
   try:
     get_config = runpy.run_path(str(path)).get('get_config')
     if get_config is None:
-      raise InputError(f'{path} has no get_config(); see configs/demo.py for the form')
+      raise InputError(f'{path} has no get_config(); see configs/demo.py for an example')
     config = get_config()
   except InputError:
     raise
-  except Exception as error:  # a config file is a program and can raise anything
+  except Exception as error:  # a config file is Python code and can raise anything
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     place = f', line {lines[-1]}' if lines else ''
     raise InputError(f'{path}{place}: {_reason(error)}') from None
   if not isinstance(config, ConfigDict):
-    raise InputError(f'{path}: get_config() returns a {type(config).__name__}; a ConfigDict is expected')
+    raise InputError(f'{path}: get_config() returns a {type(config).__name__}; it must return a ConfigDict')
   return config.lock()
 
 
 def _reason(error: Exception) -> str:
-  """One line of an exception; of ml_collections' message for an unknown field only the suggestion."""
+  """An exception as one line. For an unknown field, ml_collections' message is reduced to the suggestion."""
   text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
   if match := re.search(r'Key "(\w+)" does not exist', text):
     meant = re.search(r'Did you mean "(\w+)"', text)
@@ -156,11 +163,11 @@ def _check_override(config: ConfigDict, field: str, value: str, has_value: bool,
       type(default)(value)
     except ValueError:
       kind = type(default).__name__
-      raise UsageError(f'{argument}: config.{field} takes a value like {default!r} ({kind})') from None
+      raise UsageError(f'{argument}: config.{field} must be a value like {default!r} ({kind})') from None
 
 
 def _unknown(config: ConfigDict, name: str) -> str | None:
-  """Why a dotted name is no field of a config, or None if it is one."""
+  """Why a dotted name is not a field of a config; None if it is one."""
   here: Any = config
   seen = 'config'
   for part in name.split('.'):
@@ -186,7 +193,7 @@ def _fields(config: ConfigDict, prefix: str = '') -> Iterator[str]:
 
 
 def _check_arguments(form: str, rest: Sequence[str]) -> None:
-  """Raises UsageError unless there are as many arguments as the usage line shows."""
+  """Raises UsageError if the number of arguments does not match the usage line."""
   least = sum(not word.startswith('[') for word in form.split())
   if len(rest) > least and not form.endswith('...]'):
     raise UsageError(f'unexpected argument {rest[least]!r}; flags start with --' + (f', then {form}' if form else ''))
@@ -195,7 +202,7 @@ def _check_arguments(form: str, rest: Sequence[str]) -> None:
 
 
 def help_text(program: str, command: ModuleType) -> str:
-  """What --help prints: the usage line, the docstring of the command's module and every flag."""
+  """The text of --help: the usage line, the docstring of the command's module and all flags."""
   flags = absl.flags.FlagValues()
   command.define(flags)
   lines = [f'usage: {program} [--flag=value ...] {command.ARGUMENTS}'.rstrip(), '', (command.__doc__ or '').strip(), '']

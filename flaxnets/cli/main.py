@@ -1,7 +1,7 @@
 """The program `flaxnets`: finds a command's module, parses its flags and runs it.
 
-A command is a module of this package with a docstring (its help), `ARGUMENTS` (what follows the flags, as the usage
-line shows it, '' for nothing), `define(flags)` and `main(flags, arguments)`, which returns the exit code or None.
+A command is a module of this package with a docstring (its help), `ARGUMENTS` (the positional arguments in the usage
+line, '' for none), `define(flags)` and `main(flags, arguments)`, which returns the exit code or None.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-# Command: its module in flaxnets.cli, and what `flaxnets --help` says of it.
+# Each command's module in flaxnets.cli and its line in `flaxnets --help`.
 COMMANDS = {
-  'train': ('train', 'train a network, or resume its run'),
+  'train': ('train', 'train a network, or resume a run'),
   'eval': ('evaluate', 'evaluate a trained network on subsets of its channels'),
-  'predict': ('predict', 'classify image files and arrays; a table of classes and probabilities'),
+  'predict': ('predict', 'classify image files and arrays; write a table of classes and probabilities'),
   'export': ('export', 'write a network as StableHLO, ONNX or safetensors'),
-  'study': ('study', 'train and evaluate several networks; one table with differences and regret'),
-  'cost': ('cost', 'parameters, MACs and FLOPs of a network for each subset'),
-  'worth': ('worth', 'what each channel is worth in accuracy, and the best subset of each size'),
-  'report': ('report', 'a page about one run, several, or a study: tables, curves, confusions, kernels, images'),
-  'views': ('views', 'a contact sheet of what the network sees in training and evaluation'),
-  'prepare': ('prepare', 'convert images into a TFDS data set that trains without decoding'),
-  'split': ('split', 'hold images of every class out of train.txt for tuning'),
+  'study': ('study', 'train and evaluate several networks, and compare them in one table'),
+  'cost': ('cost', 'print parameters, MACs and FLOPs of a network for each subset'),
+  'worth': ('worth', 'print the contribution of each channel to the accuracy, and the best subset of each size'),
+  'report': ('report', 'write a page about runs or a study: tables, curves, confusions, kernels, images'),
+  'views': ('views', "draw a contact sheet of the network's inputs in training and evaluation"),
+  'prepare': ('prepare', 'convert images to a TFDS data set that needs no decoding in training'),
+  'split': ('split', 'hold out images of every class from train.txt for tuning'),
 }
 
 
@@ -41,7 +41,7 @@ def main(command: str = '') -> NoReturn:
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
-  """Runs one command; returns its exit code: 0, 1 for a mistake in the input, 2 for one in the command line."""
+  """Runs one command; returns its exit code: 0, 1 for invalid input, 2 for an invalid command line."""
   if command in ('--help', '-h', 'help'):
     print(_overview())
     return 0

@@ -1,9 +1,9 @@
-"""Converts images in lists of `path label` lines into a TFDS data set in array_record files (no TensorFlow needed).
+"""Converts images listed in files of `path label` lines to a TFDS data set in array_record files, without TensorFlow.
 
     flaxnets prepare --root=/data/imagenet-mini --data_dir=/data/tfds --canvas=144
 
-Then train with --config.data.source=tfds --config.data.root=/data/tfds. With a canvas every image is stored as
-canvas x canvas raw RGB pixels, so that training decodes nothing.
+Train on it with --config.data.source=tfds --config.data.root=/data/tfds. With --canvas=S, every image is stored as
+S x S raw RGB pixels, so that training need not decode images.
 """
 
 from __future__ import annotations
@@ -18,19 +18,26 @@ ARGUMENTS = ''
 
 def define(flags: absl_flags.FlagValues) -> None:
   values = {'flag_values': flags}
-  absl_flags.DEFINE_string('root', None, 'folder with the split files and the images', **values)
-  absl_flags.DEFINE_string('data_dir', None, 'folder of TFDS data sets, written to', **values)
-  absl_flags.DEFINE_integer('canvas', 0, 'side of raw pixels; 0 keeps the encoded bytes', lower_bound=0, **values)
-  absl_flags.DEFINE_list('splits', '', 'FILE,FILE; every .txt in root but classes.txt if left out', **values)
-  absl_flags.DEFINE_string('classes', '', 'file of class names; classes.txt, if it exists, if left out', **values)
-  absl_flags.DEFINE_enum('on_bad_image', 'error', ['error', 'skip'], 'what an unreadable file does', **values)
+  absl_flags.DEFINE_string('root', None, 'folder of the split files and the images', **values)
+  absl_flags.DEFINE_string('data_dir', None, 'folder of TFDS data sets to write to', **values)
+  absl_flags.DEFINE_integer(
+    'canvas', 0, 'side of the stored raw images, pixels; 0 to store the encoded files', lower_bound=0, **values
+  )
+  absl_flags.DEFINE_list(
+    'splits',
+    '',
+    'split files, separated by commas; without this flag every .txt file in root except classes.txt',
+    **values,
+  )
+  absl_flags.DEFINE_string('classes', '', 'file of class names; without this flag classes.txt, if it exists', **values)
+  absl_flags.DEFINE_enum('on_bad_image', 'error', ['error', 'skip'], 'action on an unreadable image', **values)
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
   del arguments
   from flaxnets.data import imagenet_mini
 
-  logging.set_verbosity(logging.ERROR)  # TFDS warns of a config that it does not know
+  logging.set_verbosity(logging.ERROR)  # TFDS warns about a config that it does not know
   builder = imagenet_mini.prepare(
     flags.root,
     flags.data_dir,

@@ -4,9 +4,9 @@
     flaxnets report runs/rgb --out=rgb.html             a study's folder: all its runs and its table
     flaxnets report runs/one runs/two --against=one     differences with intervals
 
-The page holds the table of subsets, learning curves, accuracy against MACs, the worth of channels, confusions,
-calibration, kernels, images that one subset gets right and another wrong, the configs and where the numbers come from.
-What a run lacks is named with the command that gives it; a run that still goes on can be reported.
+The page shows the table of subsets, learning curves, accuracy against MACs, the contribution of each channel,
+confusions, calibration, kernels, images that one subset classifies correctly and another does not, the configs, and the
+origin of the numbers. For missing results it names the command that produces them. Runs may still be in progress.
 """
 
 from __future__ import annotations
@@ -21,19 +21,27 @@ ARGUMENTS = 'DIR [DIR...]'
 
 def define(flags: absl_flags.FlagValues) -> None:
   values = {'flag_values': flags}
-  absl_flags.DEFINE_string('out', '', 'the file to write; report.html, .md or .json if left out', **values)
+  absl_flags.DEFINE_string(
+    'out', '', 'file to write; report.html, report.md or report.json without this flag', **values
+  )
   absl_flags.DEFINE_enum(
-    'format', '', ['', 'html', 'md', 'json'], "as --out's ending says if left out; md has its pictures beside", **values
+    'format',
+    '',
+    ['', 'html', 'md', 'json'],
+    "format of the file; by default that of --out's suffix. md writes its pictures to files beside it",
+    **values,
   )
   absl_flags.DEFINE_string(
-    'result', '', 'the result to show, DIR/eval/NAME.json; test, or the latest, if left out', **values
+    'result', '', 'NAME of the result file DIR/eval/NAME.json to show; without this flag test or the latest', **values
   )
-  absl_flags.DEFINE_string('against', '', 'the run that differences are taken to; the first if left out', **values)
-  absl_flags.DEFINE_string('root', '', 'where the images are, if not where the result says', **values)
+  absl_flags.DEFINE_string('against', '', 'reference run for differences; without this flag the first', **values)
+  absl_flags.DEFINE_string(
+    'root', '', 'folder or file of the images, if they have moved since the evaluation', **values
+  )
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
-  from flaxnets.report import write  # matplotlib takes a while to import
+  from flaxnets.report import write  # Matplotlib is slow to import
 
   path = write.write(
     arguments, pathlib.Path(flags.out), flags.format, result=flags.result, against=flags.against, root=flags.root

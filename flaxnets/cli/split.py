@@ -1,8 +1,8 @@
-"""Splits ROOT/train.txt into OUT/train_tune.txt and OUT/tune.txt, which has equally many images of every class.
+"""Splits ROOT/train.txt into OUT/tune.txt, with the same number of images of every class, and OUT/train_tune.txt.
 
     flaxnets split /data/miniimagenet50_84px runs/splits
 
-What is chosen (a learning rate, a recipe) is chosen on tune.txt; the test split is for what was chosen.
+Choose hyperparameters on tune.txt and report results on the test split.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ARGUMENTS = 'ROOT OUT'
 
 def define(flags: absl_flags.FlagValues) -> None:
   absl_flags.DEFINE_integer('per_class', 40, 'images of each class in tune.txt', lower_bound=1, flag_values=flags)
-  absl_flags.DEFINE_integer('seed', 0, 'seed of the choice', flag_values=flags)
+  absl_flags.DEFINE_integer('seed', 0, 'seed of the random selection', flag_values=flags)
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:

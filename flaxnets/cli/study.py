@@ -2,21 +2,21 @@
 
     flaxnets study --config=studies/rgb --config.data.root=DIR --out=runs/study [--only=NAME,NAME] [--table]
 
-The config file has two functions. `get_config()` gives what all runs share; `--config.field=value` changes it.
-`get_runs()` gives the runs in their order: a dict from name to a dict of the fields in which the run differs, as
+The config file has two functions. `get_config()` returns the config that all runs share; `--config.FIELD=VALUE` changes
+it. `get_runs()` returns the runs in order, a dict from name to a dict of the fields that differ, such as
 {'model.completion': 'none'}. Additional seeds run last. Two keys are special:
 
-- `seed` may be a tuple: a run for each, averaged in table.md. A seed other than the shared one is appended to the name,
-  as in `hierarchical-seed1`.
-- `weights`, which is not a field, names a run of the study whose weights this one uses; nothing is trained. It serves
-  networks that differ only in how they treat absent channels, which training on all channels never sees.
+- `seed` may be a tuple. Each seed is a run, and table.md averages over them. Seeds other than the shared one are
+  appended to the name: `hierarchical-seed1`.
+- `weights` is not a field. It names an earlier run whose weights this run uses instead of training. Use it for networks
+  that were trained on all channels and differ only in how they treat absent channels.
 
-A run with `train.subset` is an expert: the yardstick on its subset for all runs with the same network (model.name,
-model.width, image_size). `--only` takes names with or without seeds, and patterns such as 'expert-*'.
+A run with `train.subset` is an expert. Regret on its subset is measured against it, for all runs with the same network
+(model.name, model.width, image_size). `--only` takes names with or without seeds, and patterns such as 'expert-*'.
 
-Each run is a process of its own, in DIR/NAME. Finished runs are skipped, interrupted runs resume, and failed runs are
-listed in the table without stopping the rest. SIGTERM or Ctrl-C save the current run. Exit codes: 0 all done, 1 some
-failed, 75 stopped.
+Each run is a separate process with the folder DIR/NAME. Finished runs are skipped, interrupted runs resume, and failed
+runs are listed in the table without stopping the rest. SIGTERM or Ctrl-C saves the current run and stops the study.
+Exit codes: 0 all runs finished, 1 some failed, 75 stopped.
 """
 
 from __future__ import annotations
@@ -36,13 +36,17 @@ ARGUMENTS = ''
 def define(flags: absl_flags.FlagValues) -> None:
   values = {'flag_values': flags}
   cli_flags.define_config(flags)
-  absl_flags.DEFINE_string('out', None, "the study's folder; a study found there is continued", **values)
-  absl_flags.DEFINE_string('only', '', "names or patterns with ',' between: run only these", **values)
-  absl_flags.DEFINE_string('split', 'test', 'the split to evaluate on, as in flaxnets eval', **values)
-  absl_flags.DEFINE_string('root', '', "where the split is, if not in the config's data.root", **values)
-  absl_flags.DEFINE_string('subsets', '', 'the subsets to evaluate, as in flaxnets eval', **values)
-  absl_flags.DEFINE_string('against', '', 'the run that differences are taken to; the first if left out', **values)
-  absl_flags.DEFINE_bool('table', False, 'run nothing; print the table of what is there', **values)
+  absl_flags.DEFINE_string('out', None, 'folder of the study; an existing study is continued', **values)
+  absl_flags.DEFINE_string(
+    'only', '', 'names or patterns of the runs to execute, separated by commas; without this flag all', **values
+  )
+  absl_flags.DEFINE_string('split', 'test', 'split to evaluate on, as for flaxnets eval', **values)
+  absl_flags.DEFINE_string('root', '', "replaces the config's data.root in the evaluation", **values)
+  absl_flags.DEFINE_string('subsets', '', 'subsets to evaluate, as for flaxnets eval', **values)
+  absl_flags.DEFINE_string(
+    'against', '', 'reference run for differences; without this flag the first that is not an expert', **values
+  )
+  absl_flags.DEFINE_bool('table', False, 'execute no run, and print the table of the existing results', **values)
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
@@ -54,7 +58,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
 
   get_runs = runpy.run_path(flags.config_file).get('get_runs')
   if get_runs is None:
-    raise InputError(f'{flags.config_file} has no get_runs(); see configs/studies/rgb.py for the form of a study')
+    raise InputError(f'{flags.config_file} has no get_runs(); see configs/studies/rgb.py for an example of a study')
   study = Study(plan(flags.config, get_runs()), pathlib.Path(flags.out), flags.split, flags.root, flags.subsets)
   if not flags.table:
     return run_study(study, flags.only, flags.against)

@@ -1,8 +1,8 @@
-"""Trains a network. Run again, the same command resumes where the run stopped.
+"""Trains a network. Rerunning the command resumes an interrupted run.
 
     flaxnets train --config=demo --workdir=runs/demo [--config.train.epochs=20 ...]
 
-Exit codes: 0 trained to the end, 1 a mistake in the input, 75 stopped by a signal after saving.
+Exit codes: 0 finished, 1 invalid input, 75 stopped by a signal after saving.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ ARGUMENTS = ''
 
 def define(flags: absl_flags.FlagValues) -> None:
   cli_flags.define_config(flags)
-  absl_flags.DEFINE_string('workdir', None, "the run's folder; a run found there is resumed", flag_values=flags)
+  absl_flags.DEFINE_string(
+    'workdir', None, 'folder of the run; an existing run with the same config is resumed', flag_values=flags
+  )
   cli_flags.define_process_flags(flags)
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   del arguments
   config = flags.config
-  from flaxnets.runtime import devices  # JAX takes seconds to import
+  from flaxnets.runtime import devices  # JAX is slow to import
 
   devices.start(
     [config.train.batch_size, config.evaluate.batch_size],

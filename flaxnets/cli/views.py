@@ -1,4 +1,4 @@
-"""Draws a contact sheet: what the network sees of a dozen examples in evaluation and in training.
+"""Draws a contact sheet of the network's inputs for a dozen examples, in evaluation and in training.
 
 flaxnets views --config=demo --out=sheet.png
 """
@@ -24,7 +24,7 @@ from flaxnets.errors import InputError
 ARGUMENTS = ''
 
 _ROWS, _TRAINING_VIEWS = 12, 7
-_CELL, _GAP, _TEXT, _HEAD = 96, 4, 150, 40  # pixels: least side of a picture, gaps, label column, heading
+_CELL, _GAP, _TEXT, _HEAD = 96, 4, 150, 40  # pixels: minimum side of a picture, gaps, label column, heading
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 _COLOURS = (('R', 'G', 'B'), ('B04', 'B03', 'B02'))  # shown as red, green, blue; the latter are Sentinel-2's
 
@@ -42,15 +42,16 @@ def contact_sheet(
 
   Args:
     source: the examples.
-    view: what training sees of a batch, from `flaxnets.augment.pipeline.training_view`. Absent channels are black, and
-      the present ones are named.
+    view: the training view, from `flaxnets.augment.pipeline.training_view`. Absent channels are drawn black, and the
+      present ones are named.
     image_size: side of the network's input, pixels.
     resize: see `geometry.evaluation_homographies`.
     threads, on_bad_image: see `flaxnets.data.batches.evaluation_batches`. Skipped examples have no row.
   """
   indices = np.unique(np.linspace(0, len(source) - 1, _ROWS).round().astype(int))
-  options = {'threads': threads, 'on_bad_image': on_bad_image}
-  batch = next(evaluation_batches(source, batch_size=len(indices), examples=indices, **options))
+  batch = next(
+    evaluation_batches(source, batch_size=len(indices), examples=indices, threads=threads, on_bad_image=on_bad_image)
+  )
   batch = {name: values[batch['mask']] for name, values in batch.items()}
   everything = np.ones_like(batch['present'])
   fill = batch['image'].mean(axis=(0, 1, 2), dtype=np.float32)
@@ -62,7 +63,7 @@ def contact_sheet(
     views.append((images, present[:, -1]))  # the last of several passes has a random subset
   display = _display(batch['image'], source.channels)
   cells = [[display(image, mask) for image, mask in zip(*map(np.asarray, each), strict=True)] for each in views]
-  names = [[source.channels.label(np.flatnonzero(mask)) for mask in np.asarray(masks)] for _, masks in views]
+  names = [[source.channels.label(np.flatnonzero(mask).tolist()) for mask in np.asarray(masks)] for _, masks in views]
   texts = [
     (source.classes[label], f'{height} x {width}')
     for label, (height, width) in zip(batch['label'], batch['size'], strict=True)
@@ -121,7 +122,7 @@ def _page(
 
 def define(flags: absl_flags.FlagValues) -> None:
   cli_flags.define_config(flags, 'default')
-  absl_flags.DEFINE_string('out', None, 'the picture to write, such as sheet.png', flag_values=flags)
+  absl_flags.DEFINE_string('out', None, 'image file to write, such as sheet.png', flag_values=flags)
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
@@ -131,7 +132,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
 
   config = flags.config
   if not flags.out.endswith(('.png', '.jpg', '.jpeg', '.webp')):
-    raise InputError(f'--out={flags.out} is not a picture; give a file name such as --out=sheet.png')
+    raise InputError(f'--out={flags.out} must end in .png, .jpg, .jpeg or .webp, such as --out=sheet.png')
   source = experiment.open_source(config, 'train')
   reading = {'threads': config.data.threads, 'on_bad_image': config.data.on_bad_image}
   measured = statistics.measure(source, examples=200, **reading)

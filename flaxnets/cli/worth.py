@@ -1,13 +1,10 @@
-"""Prints what each channel is worth in accuracy (Shapley values), and the best subset of each size.
+"""Prints the contribution of each channel to the accuracy (Shapley values), and the best subset of each size.
 
-    flaxnets worth runs/mine
+    flaxnets worth runs/mine                    evaluates the subsets that runs/mine/eval/test.json lacks
+    flaxnets worth runs/mine/eval/test.json     only reads a result file
 
-evaluates the subsets that runs/mine/eval/test.json lacks, writing the file after every few of them; the same command
-resumes after an interruption. For more than ten channels the worths are averages over sampled orders. Of a result file,
-
-    flaxnets worth runs/mine/eval/test.json
-
-only reads what has been evaluated.
+The result file is updated after every few subsets, and rerunning the command resumes an interrupted evaluation. For
+more than ten channels, the contributions are averages over sampled orders of the channels.
 """
 
 from __future__ import annotations
@@ -27,22 +24,26 @@ ARGUMENTS = 'RUN_OR_RESULT'
 
 def define(flags: absl_flags.FlagValues) -> None:
   values = {'flag_values': flags}
-  absl_flags.DEFINE_string('split', 'test', 'of a run: as for flaxnets eval', **values)
-  absl_flags.DEFINE_string('root', '', "of a run: where the split is, if not in the config's data.root", **values)
-  absl_flags.DEFINE_string('step', 'best', 'of a run: best, latest or a number', **values)
+  absl_flags.DEFINE_string('split', 'test', 'for a run: split to evaluate on, as for flaxnets eval', **values)
+  absl_flags.DEFINE_string('root', '', "for a run: replaces the config's data.root", **values)
+  absl_flags.DEFINE_string('step', 'best', 'for a run: checkpoint to evaluate: best, latest or a step', **values)
   absl_flags.DEFINE_integer(
-    'batch_size', 0, "of a run: examples per batch; the config's if left out", lower_bound=0, **values
+    'batch_size', 0, "for a run: examples per batch; 0 for the config's evaluate.batch_size", lower_bound=0, **values
   )
-  absl_flags.DEFINE_integer('orders', 30, 'sampled orders, for more than ten channels', lower_bound=2, **values)
-  absl_flags.DEFINE_integer('seed', 0, 'seed of the sampled orders', lower_bound=0, **values)
+  absl_flags.DEFINE_integer(
+    'orders', 30, 'for more than ten channels: number of sampled orders', lower_bound=2, **values
+  )
+  absl_flags.DEFINE_integer(
+    'seed', 0, 'for more than ten channels: seed of the sampled orders', lower_bound=0, **values
+  )
   absl_flags.DEFINE_bool(
     'greedy',
     False,
-    'for more than ten channels: grow a subset by the channel that adds most, and print it for each size',
+    'for more than ten channels: also print the subsets that greedily add the best channel',
     **values,
   )
-  absl_flags.DEFINE_bool('json', False, 'print one object and nothing else', **values)
-  absl_flags.DEFINE_bool('list', False, 'print the subsets that are needed, for flaxnets eval --subsets', **values)
+  absl_flags.DEFINE_bool('json', False, 'print a JSON object', **values)
+  absl_flags.DEFINE_bool('list', False, 'print the needed subsets in the form of flaxnets eval --subsets', **values)
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
@@ -60,7 +61,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
 
 
 def of_result(flags: absl_flags.FlagValues, path: pathlib.Path) -> dict[str, Any] | None:
-  """The worths from a result file; None if only the needed subsets were printed."""
+  """The contributions from a result file; None with --list."""
   from flaxnets.analysis import results, worth
 
   table = results.read_accuracies(path)
@@ -82,7 +83,7 @@ def of_result(flags: absl_flags.FlagValues, path: pathlib.Path) -> dict[str, Any
 
 
 def of_run(flags: absl_flags.FlagValues, folder: pathlib.Path) -> tuple[dict[str, Any] | None, pathlib.Path]:
-  """Evaluates what is missing in a run's result file; the worths, None with --list, and the file's path."""
+  """Evaluates the subsets missing in a run's result file. Returns the contributions (None with --list) and its path."""
   from flaxnets.runtime import devices, workdir  # JAX takes seconds to import
 
   devices.start([flags.batch_size or workdir.stored_batch_size(folder)])

@@ -12,13 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from flaxnets.augment.pipeline import View
 from flaxnets.channels import Subset
 from flaxnets.errors import InputError
-from flaxnets.models.classifier import call_on_subset
+from flaxnets.models.classifier import Classifier, call_on_subset
 from flaxnets.runtime import devices
 
 
@@ -33,7 +32,7 @@ def replace_unreadable(read: Iterable[Mapping[str, np.ndarray]], name: str) -> I
 
 
 def estimate(
-  model: nn.Module,
+  model: Classifier,
   variables: Mapping[str, Any],
   subsets: Sequence[Subset],
   read: Iterable[Mapping[str, np.ndarray]],

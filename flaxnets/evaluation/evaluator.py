@@ -9,14 +9,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax.sharding import Mesh
 
 from flaxnets.analysis import metrics
 from flaxnets.augment import pipeline
 from flaxnets.channels import Subset
 from flaxnets.evaluation import logit_metrics
-from flaxnets.models.classifier import call_on_subset
+from flaxnets.models.classifier import Classifier, call_on_subset
 from flaxnets.runtime import devices
 
 # A subset's own function does the least work per image, but takes seconds to compile. Beyond this many subsets, one
@@ -85,7 +84,7 @@ class Evaluator:
 
   def __init__(
     self,
-    model: nn.Module,
+    model: Classifier,
     subsets: Sequence[Subset],
     *,
     source_index: Sequence[int],
@@ -97,13 +96,13 @@ class Evaluator:
   ):
     self.subsets = list(subsets)
     self._mesh, self._model = mesh, model
-    available, source_index = np.asarray(source_index) >= 0, np.maximum(source_index, 0)
+    available, order = np.asarray(source_index) >= 0, [max(index, 0) for index in source_index]
 
     def view(batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
       images = pipeline.evaluation_images(
-        pipeline.in_order(batch['image'], source_index), batch['size'], image_size=image_size, resize=resize, fill=fill
+        pipeline.in_order(batch['image'], order), batch['size'], image_size=image_size, resize=resize, fill=fill
       )
-      return images, pipeline.in_order(batch['present'], source_index) & available
+      return images, pipeline.in_order(batch['present'], order) & available
 
     batch_sharding = devices.sharded(mesh)
     self._view = jax.jit(view, in_shardings=batch_sharding, out_shardings=batch_sharding)

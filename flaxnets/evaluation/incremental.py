@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from flaxnets.analysis import results
+from flaxnets.analysis.text import counted
 from flaxnets.channels import Subset
 from flaxnets.errors import InputError
 from flaxnets.evaluation.judge import SplitEvaluation
@@ -36,14 +37,15 @@ def evaluate_missing(
   Raises:
     InputError: if something cannot be evaluated or written.
   """
+  folder = pathlib.Path(folder)
   wanted, label = evaluation.subsets if subsets is None else subsets, evaluation.net.channels.label
   done = results.labels_done(folder, evaluation.identity)
   missing = [subset for subset in wanted if label(subset) not in done]
   chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
   if missing:
-    known = f', {len(wanted) - len(missing)} others are known' if len(missing) < len(wanted) else ''
-    announce(f'evaluating {len(missing)} subsets{known}; compiling {functions(evaluation, len(missing))}')
-  with progress(len(chunks) * evaluation.steps, f'{len(missing)} subsets') as bar:
+    known = f' ({len(wanted) - len(missing)} already evaluated)' if len(missing) < len(wanted) else ''
+    announce(f'evaluating {counted(len(missing), "subset")}{known}; compiling {functions(evaluation, len(missing))}')
+  with progress(len(chunks) * evaluation.steps, counted(len(missing), 'subset')) as bar:
     for chunk in chunks:
       scores, arrays = evaluation.evaluate(chunk, on_batch=bar.update)
       if jax.process_index() == 0:
@@ -62,8 +64,7 @@ def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: s
 
 def functions(evaluation: SplitEvaluation, most: int) -> str:
   """How many functions an evaluation of `most` subsets compiles, as text."""
-  count = min(evaluation.evaluator.compilations, most)
-  return '1 function' if count == 1 else f'{count} functions'
+  return counted(min(evaluation.evaluator.compilations, most), 'function')
 
 
 def announce(text: str) -> None:

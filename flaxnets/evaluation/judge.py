@@ -68,7 +68,7 @@ class SplitEvaluation:
     self.evaluator = evaluator_of(net, self.source, self.subsets, self.mesh)
     self.costs_by_size: dict[int, dict[str, int]] = {}
     self.variables, self.batch_stats = on_devices(net, self.subsets, net.recalibrated, self.mesh)
-    self.identity = {
+    self.identity: dict[str, Any] = {
       'split': split,
       'root': results.absolute_root(root or config.data.root),
       'step': net.step,

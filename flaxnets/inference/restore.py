@@ -12,7 +12,7 @@ from flaxnets import config as configs
 from flaxnets.errors import InputError
 from flaxnets.inference.metadata import Metadata
 from flaxnets.inference.network import Network
-from flaxnets.runtime.checkpoint import Checkpoints, DamagedCheckpoint, digests, text_digest
+from flaxnets.runtime.checkpoint import Checkpoints, CorruptCheckpoint, digests, text_digest
 
 
 def load(workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated: bool = False) -> Network:
@@ -84,7 +84,7 @@ def restore_recalibrated(folder: pathlib.Path, net: Network) -> tuple[dict[str, 
     if net.step not in store.steps():
       return None
     statistics, meta = store.restore(net.step)
-  except DamagedCheckpoint as error:
+  except CorruptCheckpoint as error:
     raise InputError(f'{error}; delete {path} and run flaxnets eval --recalibrate again') from error
   finally:
     store.close()

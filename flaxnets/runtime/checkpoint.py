@@ -1,7 +1,7 @@
-"""Checkpoints: what is saved is a state (arrays) and a meta (JSON), and what is restored was verified.
+"""Saves and restores checkpoints: a state (arrays) and its meta (JSON). Every restore is verified.
 
-The only file that imports Orbax. Orbax stores arrays without a checksum, so a flipped bit would restore as a wrong
-weight and no error: the meta holds a digest of every array, and every restore compares them.
+This is the only file that imports Orbax. Orbax stores arrays without checksums, so a flipped bit would silently restore
+as a wrong weight. The meta therefore holds a digest of every array, which every restore compares.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from flaxnets.errors import InputError
 METRIC = 'accuracy'
 
 
-class DamagedCheckpoint(InputError):
-  """A checkpoint that is incomplete, or not what was saved."""
+class CorruptCheckpoint(InputError):
+  """A checkpoint that is incomplete or differs from what was saved."""
 
 
 class Checkpoints:
   """The checkpoints of one run: the latest two and the best by METRIC.
 
   Args:
-    directory: absolute or relative path; made if absent, unless `writing` is off.
+    directory: absolute or relative path; created if it does not exist and `writing` is true.
     writing: whether this run may save.
   """
 
@@ -58,7 +58,7 @@ class Checkpoints:
     )
 
   def save(self, step: int, state: Any, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
-    """Begins to save; the writing goes on in the background. `metrics` holds METRIC where it was measured."""
+    """Starts saving a checkpoint; it is written in the background. `metrics` holds METRIC if it was measured."""
     tree = serialization.to_state_dict(state)
     meta = {**meta, 'step': step}
     meta['digests'] = digests(tree) | {'meta': text_digest(meta)}
@@ -67,23 +67,23 @@ class Checkpoints:
       raise RuntimeError(f'Orbax did not save step {step} into {self.directory}')
 
   def steps(self) -> list[int]:
-    """Steps that look saved, oldest first."""
+    """The steps that seem to have a checkpoint (unverified), oldest first."""
     return sorted(self._manager.all_steps())
 
   def best_step(self) -> int | None:
-    """The step of the highest METRIC; the latest where none was measured."""
+    """The step with the highest METRIC, the latest if none was measured; None without checkpoints."""
     return self._manager.best_step() if self.steps() else None
 
   def restore(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The state as nested dicts of NumPy arrays, and the meta, as they were saved, on any number of devices.
+    """The state as nested dicts of NumPy arrays, and the meta. Does not depend on the number of devices.
 
     Raises:
-      DamagedCheckpoint: where anything is missing or changed.
-      InputError: where the file system refuses to read; that may pass.
+      CorruptCheckpoint: if anything is missing or has changed.
+      InputError: for an I/O error, which may be temporary.
     """
     where = self.directory / str(step)
-    # Orbax reports damage as ValueError, KeyError, JSON and Unicode errors, a file that is not found or a bare
-    # Exception: all mean the same to whoever asked.
+    # For a corrupt checkpoint Orbax raises ValueError, KeyError, JSON and Unicode errors, FileNotFoundError or a bare
+    # Exception. The caller need not tell them apart.
     try:
       meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
       shapes = self._manager.item_metadata(step)['state'].tree
@@ -92,51 +92,51 @@ class Checkpoints:
         'state'
       ]
       expected = meta.pop('digests')
-      found = digests(state) | {'meta': text_digest(meta)}
+      actual = digests(state) | {'meta': text_digest(meta)}
     except MemoryError:
       raise
     except Exception as error:
       reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-      passing = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
-      raise (InputError if passing else DamagedCheckpoint)(f'checkpoint {where} cannot be read: {reason}') from error
-    changed = sorted(key for key in found.keys() | expected.keys() if found.get(key) != expected.get(key))
+      temporary = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
+      raise (InputError if temporary else CorruptCheckpoint)(f'checkpoint {where} cannot be read: {reason}') from error
+    changed = sorted(key for key in actual.keys() | expected.keys() if actual.get(key) != expected.get(key))
     if changed:
-      raise DamagedCheckpoint(
-        f'checkpoint {where} is damaged: not what was saved: {", ".join(changed[:3])}'
+      raise CorruptCheckpoint(
+        f'checkpoint {where} is corrupt: it differs from what was saved in {", ".join(changed[:3])}'
         + (f' and {len(changed) - 3} others' if len(changed) > 3 else '')
       )
     return state, meta
 
   def restore_latest(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """The newest checkpoint that is whole, or None for a run without any.
+    """The newest intact checkpoint; None for a run without checkpoints.
 
-    Damaged ones that are newer are moved aside, into `checkpoints-damaged` beside the folder, with a warning.
+    Newer checkpoints that are corrupt are moved to `checkpoints-corrupt` beside the folder, with a warning.
 
     Raises:
-      DamagedCheckpoint: where there are checkpoints and none is whole. All stay where they are: a run must not begin
-        anew on the next start because of them.
+      CorruptCheckpoint: if all checkpoints are corrupt. None is moved then, because a run without checkpoints would
+        silently start over the next time.
       InputError: see `restore`.
     """
-    damaged: dict[int, DamagedCheckpoint] = {}
+    corrupt: dict[int, CorruptCheckpoint] = {}
     for step in reversed(self.steps()):
       try:
         restored = self.restore(step)
-      except DamagedCheckpoint as error:
-        damaged[step] = error
+      except CorruptCheckpoint as error:
+        corrupt[step] = error
         continue
-      for newer, error in damaged.items():
-        logging.warning('%s; going back to step %d', error, step)
+      for newer, reason in corrupt.items():
+        logging.warning('%s; falling back to step %d', reason, step)
         self._move_aside(newer)
       return restored
-    if damaged:
-      raise DamagedCheckpoint(
-        f'no checkpoint in {self.directory} is whole ({next(iter(damaged.values()))}); '
-        'to train anew choose another --workdir'
+    if corrupt:
+      raise CorruptCheckpoint(
+        f'no checkpoint in {self.directory} is intact ({next(iter(corrupt.values()))}); '
+        'to train from scratch, choose another --workdir'
       )
     return None
 
   def _move_aside(self, step: int) -> None:
-    aside = self.directory.with_name(self.directory.name + '-damaged')
+    aside = self.directory.with_name(self.directory.name + '-corrupt')
     if jax.process_index() == 0:
       aside.mkdir(exist_ok=True)
       names = (f'{step}.{count}' if count else str(step) for count in itertools.count())
@@ -146,29 +146,29 @@ class Checkpoints:
     self._manager.reload()
 
   def reached_preemption(self, step: int) -> bool:
-    """Whether the cluster has told any host that it will be stopped (with several processes)."""
+    """Whether the cluster has announced to any host that it will be stopped; False for a single process."""
     return jax.process_count() > 1 and self._manager.reached_preemption(step)
 
   def wait(self) -> None:
-    """Waits until what is being saved is on the disk."""
+    """Waits until all saved checkpoints are on disk."""
     self._manager.wait_until_finished()
 
   def close(self) -> None:
-    """Waits for what is being written, and ends the threads that write."""
+    """Waits until all saved checkpoints are on disk and stops the threads that write them."""
     self._manager.close()
 
 
 def digests(tree: Any) -> dict[str, str]:
-  """A digest of every array: dtype, shape and bytes."""
-  found = {}
+  """A digest of the dtype, shape and bytes of every array, by its path in the tree."""
+  digest_of = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     array = np.asarray(leaf)
     digest = hashlib.blake2b(f'{array.dtype.str}{array.shape}'.encode(), digest_size=16)
     digest.update(np.ascontiguousarray(array).tobytes())
-    found[jax.tree_util.keystr(path, simple=True, separator='/')] = digest.hexdigest()
-  return found
+    digest_of[jax.tree_util.keystr(path, simple=True, separator='/')] = digest.hexdigest()
+  return digest_of
 
 
 def text_digest(meta: Mapping[str, Any]) -> str:
-  """A digest of JSON values, whatever the order of their keys."""
+  """A digest of JSON values; it does not depend on the order of keys."""
   return hashlib.blake2b(json.dumps(meta, sort_keys=True).encode(), digest_size=16).hexdigest()

@@ -1,6 +1,6 @@
-"""The machine under the program: cores, memory and where compiled programs are kept.
+"""Properties of the machine: cores, accelerators, memory allocation and the folder of compiled programs.
 
-Imports no JAX, so that worker processes that only decode images can use it.
+Does not import JAX, so that worker processes that only decode images start quickly.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _KEEP_FREED = ((-4, 0), (-1, 2**31 - 1), (-2, 64 * 2**20), (-8, 1))
 
 
 def cores() -> int:
-  """CPU cores that this process may use."""
+  """The number of CPU cores that this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def has_accelerator_plugin() -> bool:
-  """Whether JAX may find a device other than the CPU here, without starting JAX to find out."""
+  """Whether JAX may find a device other than the CPU. Does not initialise JAX."""
   platforms = os.environ.get('JAX_PLATFORMS', '')
   if platforms:
     return platforms != 'cpu'
@@ -38,12 +38,12 @@ def has_accelerator_plugin() -> bool:
 
 
 def keep_freed_memory() -> None:
-  """Tells glibc to keep freed blocks for the next step, however large; elsewhere it does nothing.
+  """Makes glibc keep freed blocks of any size for the next step. Does nothing with another C library.
 
-  XLA on CPUs takes the temporaries of every step from malloc, half a gigabyte for a ResNet-18, and glibc returns blocks
-  of that size to the system at once: each step then faults its pages in anew, which is a fifth of its time. One arena,
-  since only the main one can grow that far. Has no effect on threads that ran before; MALLOC_ARENA_MAX or
-  GLIBC_TUNABLES in the environment say that somebody decided otherwise.
+  On CPUs, XLA allocates the temporaries of every step with malloc, half a gigabyte for a ResNet-18. By default glibc
+  returns blocks of that size to the system immediately, and the page faults of the next step take a fifth of its time.
+  All threads share one arena, because only the main arena can grow that large. Threads that already run are not
+  affected. If MALLOC_ARENA_MAX or GLIBC_TUNABLES is set, the user's settings stay as they are.
   """
   if platform.system() != 'Linux' or {'MALLOC_ARENA_MAX', 'GLIBC_TUNABLES'} & set(os.environ):
     return
@@ -56,7 +56,7 @@ def keep_freed_memory() -> None:
 
 
 def cache_folder() -> pathlib.Path:
-  """Where compiled programs are kept. XLA compiles for the CPU's own instructions: another kind, another folder."""
+  """The folder of compiled programs, one per CPU type, because XLA compiles for the instructions of the CPU."""
   root = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
   try:
     lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()

@@ -92,7 +92,7 @@ def claim_workdir(workdir: str | os.PathLike[str], fields: Mapping[str, Any]) ->
   try:
     theirs = stored_config(path)
   except json.JSONDecodeError:
-    raise InputError(f'{path} is damaged: not JSON; put it right or choose another --workdir') from None
+    raise InputError(f'{path} is corrupt (not JSON); repair it or choose another --workdir') from None
   except OSError as error:
     raise InputError(
       f'{path} cannot be read: {error.strerror}; all processes need one --workdir, on a disk that they share'

@@ -1,4 +1,4 @@
-"""What a study's config file asks for: its runs, each a whole config."""
+"""The runs of a study, each with its complete config, from the study's config file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class PlannedRun:
   """One run of a study.
 
   Attributes:
-    name: of its folder.
-    stem: its name without a seed, which seeds share.
-    config: whole.
+    name: the name of its folder.
+    stem: its name without a seed; all seeds of a run share it.
+    config: its complete config.
     changes: the fields in which it differs from the shared config, and `weights`.
-    weights: name of the run whose weights it is judged with; '' for its own.
+    weights: the name of the run whose weights it is evaluated with; '' for its own.
   """
 
   name: str
@@ -33,16 +33,20 @@ class PlannedRun:
 
   @property
   def network(self) -> tuple[Any, ...]:
-    """What an expert must have in common with a run that it is the yardstick of."""
+    """The fields that an expert shares with the runs that are compared with it."""
     return self.config.model.name, self.config.model.width, self.config.image_size
 
 
 def plan(shared: ml_collections.ConfigDict, runs: Mapping[str, Mapping[str, Any]]) -> list[PlannedRun]:
-  """The runs that a study's config file asks for.
+  """The runs of a study.
+
+  Args:
+    shared: the config that all runs share.
+    runs: for each stem the fields that differ, in the order of execution; see `flaxnets study --help`.
 
   Raises:
-    InputError: for names that are no folders' or come twice, unknown fields, values of another type, and weights of a
-      run that there is not.
+    InputError: for names that are not folder names or are repeated, unknown fields, values of the wrong type, and
+      weights of a run that does not exist.
   """
   planned: dict[str, PlannedRun] = {}
   for stem, changes in runs.items():
@@ -52,9 +56,11 @@ def plan(shared: ml_collections.ConfigDict, runs: Mapping[str, Mapping[str, Any]
       suffix = '' if seed == shared.seed else f'-seed{seed}'
       name = stem + suffix
       if not stem or name != pathlib.PurePath(name).name or name in planned:
-        raise InputError(f'a study with a run {name!r}: names are those of folders, each once')
+        raise InputError(f'run {name!r}: names must be unique and valid folder names')
       if weights and (weights + suffix not in planned or planned[weights + suffix].weights):
-        raise InputError(f'run {name!r} takes weights of {weights + suffix!r}, which is no run before it that trains')
+        raise InputError(
+          f'run {name!r} uses the weights of {weights + suffix!r}, which is not an earlier run that trains'
+        )
       config = shared.copy_and_resolve_references().lock()
       try:
         config.update_from_flattened_dict({**fields, 'seed': seed})
@@ -63,20 +69,20 @@ def plan(shared: ml_collections.ConfigDict, runs: Mapping[str, Mapping[str, Any]
       shown = {**fields, **({'seed': seed} if suffix else {}), **({'weights': weights + suffix} if weights else {})}
       planned[name] = PlannedRun(name, stem, config, shown, weights + suffix if weights else '')
   if not planned:
-    raise InputError('a study without runs; its get_runs() gives a dict from name to changes')
+    raise InputError('the study has no runs; get_runs() must return a dict from name to changes')
   return list(planned.values())
 
 
 def chosen(runs: Sequence[PlannedRun], only: str) -> list[PlannedRun]:
-  """Those whose name or stem one of the patterns between commas fits; all for ''.
+  """The runs whose name or stem matches one of the comma-separated patterns; all runs for ''.
 
   Raises:
-    InputError: for a pattern that fits none.
+    InputError: for a pattern that matches no run.
   """
-  found = set()
+  names = set()
   for pattern in filter(None, only.split(',')):
-    fitting = {run.name for run in runs if any(fnmatch.fnmatchcase(name, pattern) for name in (run.name, run.stem))}
-    if not fitting:
-      raise InputError(f'--only={pattern} is no run; there are {", ".join(run.name for run in runs)}')
-    found |= fitting
-  return [run for run in runs if run.name in found or not only]
+    matching = {run.name for run in runs if any(fnmatch.fnmatchcase(name, pattern) for name in (run.name, run.stem))}
+    if not matching:
+      raise InputError(f'--only={pattern} is not a run; choose from {", ".join(run.name for run in runs)}')
+    names |= matching
+  return [run for run in runs if run.name in names or not only]

@@ -1,4 +1,4 @@
-"""Executes the runs of a study one after another, each in a new process; writes the table after each."""
+"""Executes the runs of a study one after another, each in a new process, and writes the table after each."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 from flaxnets import config as configs
+from flaxnets.analysis.text import counted
 from flaxnets.errors import InputError
 from flaxnets.study.check import check_runs
 from flaxnets.study.folder import RECORD, Study, note, read_json
@@ -22,17 +23,17 @@ def run_study(study: Study, only: str = '', against: str = '') -> int:
   """Executes the unfinished runs one after another, writing the table after each; returns the exit code.
 
   Raises:
-    InputError: for an unknown name, data or subsets that do not exist (before anything trains), a folder that cannot
-      be written, or one in which another study is going on.
+    InputError: for an unknown name, data or subsets that do not exist (before any run trains), a folder that cannot be
+      written, or a study that is already running in the folder.
   """
-  # First seeds first, so that the table is complete before any second seed starts.
-  again = {run.name: sum(other.stem == run.stem for other in study.runs[:i]) for i, run in enumerate(study.runs)}
-  selected = sorted(chosen(study.runs, only), key=lambda run: again[run.name])
+  # First seeds run first, so that the table has all runs before any second seed starts.
+  seed_number = {run.name: sum(other.stem == run.stem for other in study.runs[:i]) for i, run in enumerate(study.runs)}
+  selected = sorted(chosen(study.runs, only), key=lambda run: seed_number[run.name])
   reference_of(study.runs, against)
   check_runs(study, [run for run in selected if not study.finished(run)])
   waiting = sum(not study.finished(run) for run in selected)
   print(
-    f'{len(selected)} runs in {study.out}, {len(selected) - waiting} of them finished before; '
+    f'{counted(len(selected), "run")} in {study.out}, {len(selected) - waiting} already finished; '
     f'each is trained and then evaluated on {study.split}',
     flush=True,
   )
@@ -40,9 +41,9 @@ def run_study(study: Study, only: str = '', against: str = '') -> int:
     for place, run in enumerate(selected, 1):
       place_and_name = f'{place} of {len(selected)}, {run.name}'
       if study.finished(run):
-        print(f'{place_and_name}: finished before', flush=True)
+        print(f'{place_and_name}: already finished', flush=True)
         continue
-      print(f'{place_and_name}: starts, see {study.folder(run) / "log.txt"}', flush=True)
+      print(f'{place_and_name}: started, logging to {study.folder(run) / "log.txt"}', flush=True)
       code = do(study, run, lock)
       write_table(study, against)
       if code == PREEMPTED:
@@ -68,7 +69,7 @@ def _only_study_in(out: pathlib.Path) -> Iterator[int]:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-      raise InputError(f'--out={out}: another study is going on there, or a run that it left behind') from None
+      raise InputError(f'--out={out} is in use by another study, or by a run that it left behind') from None
     yield file.fileno()
 
 
@@ -77,7 +78,7 @@ def do(study: Study, run: PlannedRun, lock: int | None = None) -> int:
   folder, began = study.folder(run), time.monotonic()
   folder.mkdir(parents=True, exist_ok=True)
   if run.weights and not study.finished(study.named(run.weights)):
-    note(folder, error=f'needs the weights of {run.weights}, which is not finished')
+    note(folder, error=f'needs the weights of {run.weights}, which has not finished')
     return 1
   code, said = launch(
     {

@@ -16,72 +16,78 @@ from flaxnets.runtime import atomic
 from flaxnets.study.folder import RECORD, Study, read_json
 from flaxnets.study.plan import PlannedRun
 
-BACKWARD = 3  # MACs of a training step over those of its forward pass: gradients of weights and activations beside it
+# MACs of a training step relative to its forward pass: gradients of weights and of activations cost one more each.
+TRAINING_TO_FORWARD = 3
 
 
 def make_table(study: Study, against: str = '') -> dict[str, Any]:
-  """What is known of a study's runs so far.
+  """The results of a study's runs so far.
 
   Args:
-    study: all of it.
-    against: name, without a seed, of the run that differences are taken to; the first that is no expert if ''.
+    study: the study; some or all of its runs may be unfinished.
+    against: the reference run (its name without a seed) that differences are computed against; '' for the first run
+      that is not an expert.
 
   Returns:
-    'split', 'examples', 'reference'; 'rows', one a run, in the study's order: 'name', 'run' (the name without a
-    seed), 'seed', 'changes', 'status' (done, failed, cut or waiting), 'error', what it cost ('epochs', 'batch_size',
-    'passes' a step, 'images_seen', 'forward_macs' of one image with all channels, 'training_macs' = 3 x forward_macs
-    x images_seen x passes, 'seconds', 'commits', 'versions', 'device'), and for runs that are done 'params', 'step',
-    'recalibrated' and everything of `flaxnets.analysis.comparison.compared`; 'means', the same of all seeds that are
-    done as one. An accuracy is a fraction, of all experts' seeds the mean.
+    'split'; 'examples', their number; 'reference', the name of the reference run; 'rows', one per run in the study's
+    order; 'means', one per run with finished seeds, averaged over these seeds.
+    A row has 'name', 'run' (the name without a seed), 'seed', 'changes', 'status' (done, failed, interrupted or
+    waiting), 'error', and its cost: 'epochs', 'batch_size', 'passes' per step, 'images_seen', 'forward_macs' of one
+    image with all channels, 'training_macs' = 3 x forward_macs x images_seen x passes, 'seconds', 'commits',
+    'versions', 'device'. A finished run also has 'params', 'step', 'recalibrated' and the fields of
+    `flaxnets.analysis.comparison.compared`. Accuracies are fractions. The accuracy of an expert is the mean over its
+    seeds.
 
   Raises:
-    InputError: for an unknown `against`, or runs that were evaluated on different images.
+    InputError: if `against` is not a run, or runs were evaluated on different images.
   """
   reference_name = reference_of(study.runs, against)
-  rows, judged = [], {}
+  rows, hits_of = [], {}
   for run in study.runs:
     row, hits = _row(study, run)
     rows.append(row)
     if hits is not None:
-      judged[run.name] = hits
-  experts, reference = _experts(study.runs, judged), _of_stem(study.runs, judged, reference_name)
-  means = []
+      hits_of[run.name] = hits
+  experts = _experts(study.runs, hits_of)
+  reference_seeds = _seeds_of(study.runs, hits_of, reference_name)
+  reference = comparison.mean_of(reference_seeds) if reference_seeds else None
+  means: list[dict[str, Any]] = []
   for run, row in zip(study.runs, rows, strict=True):
-    if run.name not in judged:
+    if run.name not in hits_of:
       continue
-    theirs = {} if run.config.train.subset else experts.get(run.network, {})
+    own_experts = {} if run.config.train.subset else experts.get(run.network, {})
     other = None if run.stem == reference_name else reference
-    row.update(comparison.compared(judged[run.name], theirs, other))
+    row.update(comparison.compared(hits_of[run.name], own_experts, other))
     if run.stem not in {mean['run'] for mean in means}:
-      seeds = [each.config.seed for each in study.runs if each.stem == run.stem and each.name in judged]
+      seeds = [seed.config.seed for seed in study.runs if seed.stem == run.stem and seed.name in hits_of]
       shared = ('epochs', 'batch_size', 'passes', 'images_seen', 'forward_macs', 'training_macs', 'params')
       means.append(
         {
           'run': run.stem,
           'seeds': seeds,
           **{key: row[key] for key in shared},
-          **comparison.compared(_of_stem(study.runs, judged, run.stem), theirs, other),
+          **comparison.compared(comparison.mean_of(_seeds_of(study.runs, hits_of, run.stem)), own_experts, other),
         }
       )
-  examples = len(next(iter(judged.values())).ids) if judged else 0
-  split = pathlib.PurePath(study.split).name  # not where its file lies: a table is for others too
+  examples = len(next(iter(hits_of.values())).ids) if hits_of else 0
+  split = pathlib.PurePath(study.split).name  # without the folder of its file: a table is shared with others
   return {'split': split, 'examples': examples, 'reference': reference_name, 'rows': rows, 'means': means}
 
 
 def reference_of(runs: Sequence[PlannedRun], against: str) -> str:
-  """The stem of the run that differences are taken to; '' where there are only experts.
+  """The stem of the run that differences are computed against; '' if all runs are experts.
 
   Raises:
-    InputError: for a name that is no run's.
+    InputError: if `against` is not the stem of a run.
   """
   stems = list(dict.fromkeys(run.stem for run in runs))
   if against and against not in stems:
-    raise InputError(f'--against={against} is no run; there are {", ".join(stems)}')
+    raise InputError(f'--against={against} is not a run; choose one of {", ".join(stems)}')
   return against or next((run.stem for run in runs if not run.config.train.subset), '')
 
 
 def _row(study: Study, run: PlannedRun) -> tuple[dict[str, Any], Hits | None]:
-  """One run's row without comparisons, and its hits where it is done."""
+  """A run's row without comparisons, and the hits of a finished run."""
   config, record = run.config, read_json(study.folder(run) / RECORD)
   row = {
     'name': run.name,
@@ -99,73 +105,74 @@ def _row(study: Study, run: PlannedRun) -> tuple[dict[str, Any], Hits | None]:
     'device': record.get('device', ''),
   }
   if conflict := study.conflict(run):
-    return {**row, 'status': 'failed', 'error': f'its folder holds another run: {conflict}'}, None
+    return {**row, 'status': 'failed', 'error': f'its folder holds a different run: {conflict}'}, None
   if not study.finished(run):
-    begun = 'cut' if (study.folder(run) / 'config.json').exists() else 'waiting'
-    return {**row, 'status': 'failed' if row['error'] else begun}, None
+    started = (study.folder(run) / 'config.json').exists()
+    unfinished = 'interrupted' if started else 'waiting'
+    return {**row, 'status': 'failed' if row['error'] else unfinished}, None
   try:
-    scores, judged = read_hits(study.scores_file(run))
+    scores, hits = read_hits(study.scores_file(run))
     images = _steps(study, run) * config.train.batch_size
   except InputError as error:
     return {**row, 'status': 'failed', 'error': str(error)}, None
-  whole = scores['subsets'][0]  # larger subsets come first
+  largest = scores['subsets'][0]  # subsets are sorted by size
   return {
     **row,
     'status': 'done',
     'images_seen': images,
-    'forward_macs': whole['macs'],
-    'params': whole['params'],
-    'training_macs': BACKWARD * whole['macs'] * images * row['passes'],
+    'forward_macs': largest['macs'],
+    'params': largest['params'],
+    'training_macs': TRAINING_TO_FORWARD * largest['macs'] * images * row['passes'],
     'step': scores['step'],
     'recalibrated': scores['recalibrated'],
-  }, judged
+  }, hits
 
 
 def _steps(study: Study, run: PlannedRun) -> int:
-  """The training steps behind a run's weights, from the end of metrics.jsonl."""
+  """The number of training steps of a run's weights, from its metrics.jsonl."""
   path = study.out / (run.weights or run.name) / 'metrics.jsonl'
   try:
     return max(line['step'] for line in map(json.loads, path.read_text().splitlines()))
   except (OSError, ValueError, KeyError) as error:
-    raise InputError(f'{path} does not tell how many steps there were ({error})') from None
+    raise InputError(f'{path}: the number of training steps cannot be read ({error})') from None
 
 
-def _experts(runs: Sequence[PlannedRun], judged: Mapping[str, Hits]) -> dict[tuple, dict[str, Hits]]:
-  """For each network, and each label of a subset, its expert: of several seeds, and of several runs, the mean."""
-  found: dict[tuple, dict[str, list[Hits]]] = {}
+def _experts(runs: Sequence[PlannedRun], hits_of: Mapping[str, Hits]) -> dict[tuple, dict[str, Hits]]:
+  """The hits of the experts by network and subset label, averaged over seeds and runs."""
+  seeds_of: dict[tuple, dict[str, list[Hits]]] = {}
   for run in runs:
-    if run.config.train.subset and run.name in judged:
-      for label in judged[run.name].hits:
-        found.setdefault(run.network, {}).setdefault(label, []).append(judged[run.name])
+    if run.config.train.subset and run.name in hits_of:
+      for label in hits_of[run.name].hits:
+        seeds_of.setdefault(run.network, {}).setdefault(label, []).append(hits_of[run.name])
   return {
-    network: {label: comparison.mean_of(several) for label, several in experts.items()}
-    for network, experts in found.items()
+    network: {label: comparison.mean_of(seeds) for label, seeds in by_label.items()}
+    for network, by_label in seeds_of.items()
   }
 
 
-def _of_stem(runs: Sequence[PlannedRun], judged: Mapping[str, Hits], stem: str) -> Hits | None:
-  several = [judged[run.name] for run in runs if run.stem == stem and run.name in judged]
-  return comparison.mean_of(several) if several else None
+def _seeds_of(runs: Sequence[PlannedRun], hits_of: Mapping[str, Hits], stem: str) -> list[Hits]:
+  """The hits of all finished seeds of a run."""
+  return [hits_of[run.name] for run in runs if run.stem == stem and run.name in hits_of]
 
 
 def write_table(study: Study, against: str = '') -> None:
-  """Writes table.json and table.md, each whole or not at all."""
+  """Writes table.json and table.md, each atomically."""
   table = make_table(study, against)
   for name, text in (('table.json', json.dumps(table, indent=1) + '\n'), ('table.md', markdown(table))):
     atomic.write_text(study.out / name, text)
 
 
 def markdown(table: Mapping[str, Any]) -> str:
-  """A study's table for people, in per cent and points."""
+  """A study's table as Markdown, in per cent and percentage points."""
   means, rows = table['means'], table['rows']
-  by_number = sorted(means, key=lambda row: -len(row['accuracy']))  # that of all subsets has them in their order
+  by_number = sorted(means, key=lambda row: -len(row['accuracy']))  # a run with all subsets has them in order
   labels = list(dict.fromkeys(label for row in by_number for label in row['accuracy']))
   parts = [_summary(table, labels)]
   if any(row['mean_regret'] is not None for row in means):
-    parts.append(_differences_table('Regret in points: the expert minus this', 'regret', means, labels))
+    parts.append(_differences_table('Regret in points: the expert minus this run', 'regret', means, labels))
   if any(row['mean_difference'] is not None for row in means):
     parts.append(
-      _differences_table(f'Difference in points: this minus {table["reference"]}', 'difference', means, labels)
+      _differences_table(f'Difference in points: this run minus {table["reference"]}', 'difference', means, labels)
     )
   parts.append(
     markdown_grid(
@@ -188,13 +195,13 @@ def markdown(table: Mapping[str, Any]) -> str:
 
 def _summary(table: Mapping[str, Any], labels: Sequence[str]) -> str:
   widest = max((high - low for row in table['means'] for low, high in row['interval'].values()), default=0)
-  told = (
+  caption = (
     (
       f'Accuracy in per cent on {table["examples"]:,} examples of {table["split"]!r}; 95 % intervals are at most '
-      f'+- {50 * widest:.1f}. Several seeds are averaged.'
+      f'+- {50 * widest:.1f}. Accuracies are averaged over seeds.'
     )
     if table['means']
-    else 'No run is finished yet.'
+    else 'No run has finished yet.'
   )
   lines = []
   for row in table['means']:
@@ -214,7 +221,7 @@ def _summary(table: Mapping[str, Any], labels: Sequence[str]) -> str:
       ]
     )
   return (
-    told
+    caption
     + '\n\n'
     + markdown_grid(
       ['run', 'seeds', 'epochs', 'images', 'training TMACs', *labels, 'mean', 'worst', 'mean regret', 'max regret'],

@@ -1,63 +1,82 @@
-"""The lines that a run prints at its start and at its end."""
+"""The messages that a run prints at its start and end."""
 
 from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
 
 import jax
 from clu import parameter_overview
 
+from flaxnets.analysis.text import counted
 from flaxnets.data import summary
 from flaxnets.runtime import atomic
 from flaxnets.training.progress import Progress
 from flaxnets.training.setup import Setup
 
-SHOWN_PARAMETERS = 12  # lines of the overview that are printed; parameters.txt has all
+MAX_PRINTED_SUBSETS = 8  # of more subsets, a validation prints only the lowest and the highest accuracy
+MAX_PRINTED_LINES = 12  # lines of the parameter overview that are printed; parameters.txt has all
 
 
 def beginning(setup: Setup) -> str:
-  """What will be trained, on what, from which step. Keeps the full parameter overview as DIR/parameters.txt."""
+  """The data, model, devices and steps of a run. Also writes the complete parameter overview to DIR/parameters.txt."""
   config, data, lengths, start = setup.config, setup.data, setup.lengths, int(setup.state.step)
   params = setup.state.params
   atomic.write_text(
     setup.workdir / 'parameters.txt', parameter_overview.get_parameter_overview(params, include_stats=False) + '\n'
   )
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  overview = parameter_overview.get_parameter_overview(params, include_stats=False, max_lines=MAX_PRINTED_LINES)
+  epochs = config.train.epochs
   lines = [
+    overview,
+    f'model:      {config.model.name}, {count:,} parameters, all listed in {setup.workdir}/parameters.txt',
+    f'channels:   {", ".join(data.channels.names)}; validation on {counted(len(data.subsets), "subset")}',
     f'training:   {summary.describe(data.train)}',
     f'validation: {summary.describe(data.validation)}',
     *(f'warning: {line}' for line in summary.warnings_for(data.train, data.validation)),
-    f'channels:   {", ".join(data.channels.names)}; validated on {len(data.subsets)} subsets',
-    parameter_overview.get_parameter_overview(params, include_stats=False, max_lines=SHOWN_PARAMETERS),
-    f'model:      {config.model.name}, {count:,} parameters, listed in {setup.workdir}/parameters.txt',
     f'devices:    {jax.device_count()} x {jax.devices()[0].device_kind}',
-    f'steps:      {lengths.steps:,} of {config.train.batch_size} examples ({config.train.epochs:g} epochs); '
-    f'validation every {lengths.evaluate_every:,}',
+    f'steps:      {lengths.steps:,} of {config.train.batch_size} examples '
+    f'({epochs:g} epoch{"s" * (epochs != 1)}); validation every {counted(lengths.evaluate_every, "step")}',
   ]
   if start:
-    lines.append(f'resuming after step {start:,}')
+    lines.append(f'resuming from step {start:,}')
   elif config.train.init_from:
     lines.append(f'starting from the weights of {config.train.init_from}')
   return '\n'.join(lines)
 
 
+def validated(step: int, accuracies: Mapping[str, float]) -> str:
+  """The accuracies of a validation: the mean, and each subset or, of many, the lowest and the highest."""
+  mean = sum(accuracies.values()) / len(accuracies)
+  shown = list(accuracies.items())
+  if len(shown) > MAX_PRINTED_SUBSETS:
+    ordered = sorted(shown, key=lambda item: item[1])
+    shown = [(f'lowest {ordered[0][0]}', ordered[0][1]), (f'highest {ordered[-1][0]}', ordered[-1][1])]
+  listed = ', '.join(f'{name} {accuracy:.1%}' for name, accuracy in shown)
+  return f'step {step:,}: mean validation accuracy {mean:.1%} ({listed})'
+
+
 def ending(setup: Setup, progress: Progress, step: int) -> str:
-  """Why the run is over, its best step, and the next command."""
+  """How the run ended, its best step, and the next command."""
   if progress.exhausted(setup.config.train.patience):
     lines = [
       f'stopped early after step {step:,} of {setup.lengths.steps:,}: '
-      f'{progress.waited} validations without improvement (train.patience)'
+      f'{counted(progress.waited, "validation")} without improvement (train.patience)'
     ]
   else:
-    lines = [f'finished: {step:,} steps']
+    lines = [f'finished after {counted(step, "step")}']
   if progress.best is not None:
-    # The step that `flaxnets eval` takes: of equally good ones that is the latest.
-    lines.append(f'best validation: {progress.best:.1%} at step {setup.checkpoints.best_step():,}')
-  lines += [f'checkpoints: {setup.checkpoints.directory}', f'next: flaxnets eval --workdir={setup.workdir}']
+    # The step that `flaxnets eval` uses: the latest of the best.
+    lines.append(f'best validation accuracy: {progress.best:.1%} at step {setup.checkpoints.best_step():,}')
+  command = shlex.join(['flaxnets', 'eval', f'--workdir={setup.workdir}'])
+  lines += [f'checkpoints: {setup.workdir}/checkpoints', f'next: {command}']
   return '\n'.join(lines)
 
 
 def nothing_left(setup: Setup, progress: Progress, step: int) -> str:
-  """What a run says that is started again after its end."""
+  """The message of a run that is started again after its end."""
   return (
-    f'{setup.workdir}: this run is already over, nothing was trained\n{ending(setup, progress, step)}\n'
-    f'to train further, choose another --workdir with --config.train.init_from={setup.workdir}'
+    f'{setup.workdir}: this run has already finished; nothing was trained\n{ending(setup, progress, step)}\n'
+    f'to continue from its weights, use another --workdir and --config.train.init_from={setup.workdir}'
   )

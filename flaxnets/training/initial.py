@@ -110,7 +110,7 @@ class InitialState:
     def placed() -> Any:  # copies, since the step donates its state
       return jax.device_put(jax.tree.map(np.array, dict(self.weights or {})), devices.replicated(self.mesh))
 
-    return state.replace(**placed(), ema=placed() if self.config.train.ema > 0 else None)
+    return dataclasses.replace(state, **placed(), ema=placed() if self.config.train.ema > 0 else None)
 
   def resume(
     self, state: Mapping[str, Any], meta: Mapping[str, Any], workdir: pathlib.Path, examples: Mapping[str, str]

@@ -16,6 +16,7 @@ import ml_collections
 import numpy as np
 
 from flaxnets import config as configs
+from flaxnets.analysis.text import counted
 from flaxnets.data import batches
 from flaxnets.errors import InputError
 from flaxnets.evaluation import recalibrate
@@ -47,13 +48,13 @@ def run(config: ml_collections.ConfigDict, workdir: str) -> int:
 
 
 def train(setup: Setup) -> Progress:
-  """Trains to the end, or until train.patience validations in a row brought no improvement.
+  """Trains to the end, or until train.patience validations in a row bring no improvement.
 
   Args:
     setup: from `prepare`. Its state is donated to the first step: train it once.
 
   Returns:
-    What the validations came to.
+    The outcome of the validations.
 
   Raises:
     Preempted: after saving, when the process got SIGTERM or the cluster announced its end.
@@ -82,7 +83,7 @@ def train(setup: Setup) -> Progress:
 def _loop(
   setup: Setup, progress: Progress, stream: batches.Batches, logger: MetricLogger, stop: StopSignal
 ) -> tuple[int, Progress]:
-  """The steps that are left; returns the last one taken and what the validations came to."""
+  """Takes the remaining steps; returns the last step taken and the outcome of the validations."""
   config, lengths, state, done = setup.config, setup.lengths, setup.state, int(setup.state.step)
   before = progress
   feed = _compiled_first(setup, devices.to_devices(_counting(stream, logger), setup.mesh), logger)
@@ -158,7 +159,7 @@ def _validate(setup: Setup, state: TrainState, step: int, logger: MetricLogger, 
     on_bad_image=config.data.on_bad_image,
   )
   total = math.ceil(len(source) / config.evaluate.batch_size)
-  action = f'{"compiling the validation of" if first else "validating"} {len(setup.data.subsets)} subsets'
+  action = f'{"compiling the validation of" if first else "validating"} {counted(len(setup.data.subsets), "subset")}'
   with logger.pause(), logger.status(action) as show:
     judged, indices = setup.evaluator(state.variables(), _shown(stream, total, show))
   if not len(indices):
@@ -171,8 +172,7 @@ def _validate(setup: Setup, state: TrainState, step: int, logger: MetricLogger, 
     **{f'accuracy/{name}': accuracy for name, accuracy in accuracies.items()},
   }
   logger.write(step, 'validation', measured)
-  listed = ', '.join(f'{name} {accuracy:.1%}' for name, accuracy in accuracies.items())
-  logger.say(f'step {step}: validation accuracy {measured[METRIC]:.1%} on average ({listed})')
+  logger.say(announce.validated(step, accuracies))
   return measured
 
 

@@ -18,6 +18,8 @@ from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
 
 MAX_SKIPPED = 50  # steps in a row without a finite loss after which the run ends: it will not recover
+# Without tqdm's steps/s, which would count compilation and validation: images/s beside it does not.
+BAR = '{l_bar}{bar}| {n_fmt}/{total_fmt} steps [{elapsed}<{remaining}{postfix}]'
 REMEDY = 'try a lower train.learning_rate, train.warmup_epochs or train.clip_norm'
 
 
@@ -46,7 +48,7 @@ class MetricLogger:
       _forget_after(path, start)
       self._lines = path.open('a')
       self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=start + 1 if start else None)
-      self._bar = tqdm(total=steps, initial=start, unit='step', dynamic_ncols=True, smoothing=0.1)
+      self._bar = tqdm(total=steps, initial=start, dynamic_ncols=True, smoothing=0.1, bar_format=BAR)
 
   def dispatched(self, step: int, metrics: dict[str, jax.Array], *, every: int) -> None:
     """Takes the metrics of a step that was just dispatched; writes those of the steps before when they are due.

@@ -1,4 +1,4 @@
-"""How far a run has come: its best validation, and whether it should stop early."""
+"""The progress of a run: its best validation accuracy, and whether it should stop early."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-  """What the validations so far came to; every checkpoint holds it.
+  """The outcome of the validations so far. It is saved in every checkpoint.
 
   Attributes:
-    best: the highest mean accuracy over the subsets, a fraction; None before the first validation.
-    waited: validations since then.
+    best: the highest accuracy so far (mean over the subsets, a fraction); None before the first validation.
+    waited: number of validations since `best` was reached.
   """
 
   best: float | None = None
@@ -21,15 +21,15 @@ class Progress:
 
   @classmethod
   def from_saved(cls, meta: Mapping[str, Any]) -> Progress:
-    """From the meta of a checkpoint; nothing measured for version 0.1.0, which did not save it."""
+    """The progress in the meta of a checkpoint. Version 0.1.0 did not save it: then no validation has been measured."""
     return cls(**meta.get('progress', {}))
 
   def after(self, accuracy: float) -> Progress:
-    """With one more validation. An equal accuracy is no improvement."""
+    """The progress after another validation. An equal accuracy does not count as an improvement."""
     if self.best is None or accuracy > self.best:
       return Progress(accuracy)
     return dataclasses.replace(self, waited=self.waited + 1)
 
   def exhausted(self, patience: int) -> bool:
-    """Whether as many validations as `patience` brought no improvement; never for a patience of 0."""
+    """Whether the last `patience` validations brought no improvement. Always False for a patience of 0."""
     return 0 < patience <= self.waited

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -83,7 +83,7 @@ class Setup:
     metadata: what is saved beside the weights.
     state: to begin with, new or restored. The first step donates its buffers: afterwards they are gone.
     saved: the meta of the checkpoint that was restored; empty for a new run.
-    step: from `flaxnets.training.step.make_train_step`.
+    step: of (state, batch), from `flaxnets.training.step.make_train_step`.
     evaluator: judges the validation split.
     checkpoints: of this run.
     lock: on the folder.
@@ -97,7 +97,7 @@ class Setup:
   metadata: Metadata
   state: TrainState
   saved: dict[str, Any]
-  step: Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+  step: jax.stages.Wrapped
   evaluator: Evaluator
   checkpoints: Checkpoints
   lock: WorkdirLock

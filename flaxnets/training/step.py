@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -171,7 +172,7 @@ def make_train_step(
   class_weights: np.ndarray | None = None,
   accumulate: int = 1,
   ema: float = 0.0,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+) -> jax.stages.Wrapped:
   """The compiled step over a mesh: the batch is sharded, the state replicated and donated.
 
   Args:
@@ -201,9 +202,9 @@ def make_train_step(
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     averages = _average(state, {'params': params, 'batch_stats': batch_stats}, ema)
-    after = state.replace(params=params, batch_stats=batch_stats, opt_state=opt_state, ema=averages)
+    after = dataclasses.replace(state, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=averages)
     after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
-    after = after.replace(step=state.step + 1, skipped=state.skipped + ~finite)
+    after = dataclasses.replace(after, step=state.step + 1, skipped=state.skipped + ~finite)
     return after, metrics | {'skipped': after.skipped}
 
   whole = devices.replicated(mesh)
@@ -213,5 +214,5 @@ def make_train_step(
 def _average(state: TrainState, new: Mapping[str, Any], decay: float) -> Any:
   if state.ema is None:
     return None
-  decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
-  return optax.incremental_update(dict(new), state.ema, 1.0 - decay)
+  warmed_up = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+  return optax.incremental_update(dict(new), state.ema, 1.0 - warmed_up)

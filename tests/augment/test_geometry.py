@@ -263,4 +263,4 @@ def test_the_command_writes_a_contact_sheet(tmp_path):
     assert page.size == (150 + 8 * 100 + 4, 40 + 12 * 100)
   wrong = subprocess.run([*command[:-1], '--out=nowhere'], capture_output=True, text=True, cwd=root)
   assert wrong.returncode == 1 and wrong.stderr.count('\n') == 1
-  assert '--out=nowhere is not a picture' in wrong.stderr
+  assert '--out=nowhere must end in .png' in wrong.stderr

@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 
 from flaxnets.errors import InputError
 from flaxnets.runtime import checkpoint
-from flaxnets.runtime.checkpoint import Checkpoints, DamagedCheckpoint, digests
+from flaxnets.runtime.checkpoint import Checkpoints, CorruptCheckpoint, digests
 
 
 def state(value=1.0):
@@ -79,14 +79,14 @@ def flip_a_bit(path):
   ],
   ids=['a flipped bit', 'a lost file', 'a cut meta', 'a changed meta'],
 )
-def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_taken(tmp_path, damage):
+def test_a_corrupt_checkpoint_is_moved_aside_and_the_one_before_restored(tmp_path, damage):
   checkpoints = saved(tmp_path / 'c', 0.5, 0.6)
   damage(tmp_path / 'c' / '10')
-  with pytest.raises(DamagedCheckpoint, match='checkpoint .*/10 '):
+  with pytest.raises(CorruptCheckpoint, match='checkpoint .*/10 '):
     checkpoints.restore(10)
   restored, meta = checkpoints.restore_latest()
   assert meta['step'] == 0 and (restored['params']['layer']['kernel'] == 0).all()
-  assert (tmp_path / 'c-damaged' / '10').is_dir()
+  assert (tmp_path / 'c-corrupt' / '10').is_dir()
   for again in ('10.1', '10.2'):
     checkpoints.save(10, state(1), {'note': 'x'}, None)
     checkpoints.close()
@@ -94,7 +94,7 @@ def test_a_damaged_checkpoint_is_moved_aside_and_the_one_before_taken(tmp_path, 
     damage(tmp_path / 'c' / '10')
     checkpoints = Checkpoints(tmp_path / 'c')
     assert checkpoints.restore_latest()[1]['step'] == 0
-    assert (tmp_path / 'c-damaged' / again).is_dir()
+    assert (tmp_path / 'c-corrupt' / again).is_dir()
 
 
 def test_a_host_that_moves_nothing_waits_for_the_one_that_does_before_it_lists_the_steps_again(tmp_path, monkeypatch):
@@ -118,18 +118,18 @@ def test_an_empty_step_folder_does_not_hide_the_checkpoint_before_it(tmp_path):
   assert Checkpoints(tmp_path / 'c').restore_latest()[1]['step'] == 0
 
 
-def test_when_none_is_whole_that_is_said_every_time_and_all_stay_in_place(tmp_path):
+def test_when_all_are_corrupt_every_start_is_an_error_and_none_is_moved(tmp_path):
   saved(tmp_path / 'c', 0.5, 0.6)
   for step in ('0', '10'):
     flip_a_bit(largest_file(tmp_path / 'c' / step / 'state'))
   for _ in range(2):
     checkpoints = Checkpoints(tmp_path / 'c')
-    with pytest.raises(DamagedCheckpoint, match=r'no checkpoint in .* is whole .*/10 .*another --workdir'):
+    with pytest.raises(CorruptCheckpoint, match=r'no checkpoint in .* is intact .*/10 .*another --workdir'):
       checkpoints.restore_latest()
     assert checkpoints.steps() == [0, 10]
 
 
-def test_a_disk_that_fails_for_a_moment_is_no_damage(tmp_path, monkeypatch):
+def test_a_temporary_io_error_does_not_count_as_corruption(tmp_path, monkeypatch):
   checkpoints = saved(tmp_path / 'c', 0.5, 0.6)
 
   def failing(*_, **__):
@@ -139,7 +139,7 @@ def test_a_disk_that_fails_for_a_moment_is_no_damage(tmp_path, monkeypatch):
     patch.setattr(checkpoints._manager, 'restore', failing)
     with pytest.raises(InputError, match='checkpoint .*/10 cannot be read: .*Input/output error') as raised:
       checkpoints.restore_latest()
-    assert not isinstance(raised.value, DamagedCheckpoint)
+    assert not isinstance(raised.value, CorruptCheckpoint)
   assert checkpoints.restore_latest()[1]['step'] == 10
 
 

@@ -25,7 +25,7 @@ def test_cpu_devices_divide_the_batches_and_have_enough_to_do(batches, cores):
   count = devices.cpu_devices(batches, cores)
   assert 1 <= count <= cores
   for batch in batches:
-    assert batch % count == 0 and (count == 1 or batch // count >= devices.LEAST_PER_CPU_DEVICE)
+    assert batch % count == 0 and (count == 1 or batch // count >= devices.MIN_PER_CPU_DEVICE)
 
 
 def test_two_cores_share_the_papers_batch():
@@ -36,12 +36,14 @@ def test_batches_of_two_sizes_get_devices_that_divide_both():
   assert devices.cpu_devices([48, 256], 6) == 4
 
 
-def test_processes_that_do_not_meet_are_one_line(monkeypatch):
+def test_processes_that_cannot_connect_are_a_one_line_error(monkeypatch):
   def failing(*_, **__):
     raise RuntimeError('Deadline exceeded\nand a stack')
 
   monkeypatch.setattr(jax.distributed, 'initialize', failing)
-  with pytest.raises(InputError, match=r'^--coordinator=first:1: the processes did not meet \(Deadline exceeded\)$'):
+  with pytest.raises(
+    InputError, match=r'^--coordinator=first:1: the processes could not connect \(Deadline exceeded\)$'
+  ):
     devices.start([64], coordinator='first:1', processes=2)
 
 
@@ -49,12 +51,18 @@ def test_processes_that_do_not_meet_are_one_line(monkeypatch):
   ('given', 'said'),
   [
     ({'processes': 2, 'process': 1}, 'several processes need --coordinator=host:port'),
-    ({'coordinator': 'first', 'processes': 2}, "--coordinator=first is not host:port, nor 'auto'"),
-    ({'coordinator': 'first:1234'}, '--processes=0 --process=0: give how many there are'),
-    ({'coordinator': 'first:1234', 'processes': 2, 'process': 2}, 'which this is, from 0 to 1'),
+    ({'coordinator': 'first', 'processes': 2}, "--coordinator=first must be host:port or 'auto'"),
+    (
+      {'coordinator': 'first:1234'},
+      '--processes=0 --process=0: --process must be at least 0 and less than --processes',
+    ),
+    (
+      {'coordinator': 'first:1234', 'processes': 2, 'process': 2},
+      '--processes=2 --process=2: --process must be at least 0 and less than --processes',
+    ),
   ],
 )
-def test_processes_that_could_not_meet_are_refused_at_once(given, said):
+def test_inconsistent_process_flags_are_an_error_before_connecting(given, said):
   with pytest.raises(InputError, match=re.escape(said)):
     devices.start([64], **given)
 
@@ -66,7 +74,7 @@ def test_batches_become_global_arrays_in_order_and_all_of_them(mesh8):
   assert all(array['x'].sharding == devices.sharded(mesh8) for array in arrays)
 
 
-def test_no_more_batches_are_fetched_ahead_than_said(mesh8):
+def test_no_more_batches_than_ahead_are_fetched_in_advance(mesh8):
   fetched = []
 
   def batches():
@@ -80,7 +88,7 @@ def test_no_more_batches_are_fetched_ahead_than_said(mesh8):
 
 
 @pytest.mark.parametrize('batch', [0, 4, 12])
-def test_a_batch_that_the_devices_do_not_divide_is_refused_at_once(mesh8, batch):
+def test_a_batch_that_the_devices_do_not_divide_is_an_error(mesh8, batch):
   with pytest.raises(InputError, match=f'train.batch_size of {batch} cannot be spread over 8 devices'):
     devices.check_batch(batch, mesh8, 'train.batch_size')
 

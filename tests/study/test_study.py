@@ -72,19 +72,19 @@ def test_a_plan_has_a_run_for_each_seed_and_says_what_differs():
   [
     ({'a': {'train.epoch': 3}}, "run 'a': .*epoch"),
     ({'a': {'train.epochs': 'many'}}, "run 'a': .*epochs"),
-    ({'a/b': {}}, "'a/b': names are those of folders"),
-    ({'a': {'seed': (0, 0)}}, "'a': names are those of folders, each once"),
-    ({'a': {'weights': 'b'}, 'b': {}}, "weights of 'b', which is no run before it"),
-    ({}, 'without runs'),
+    ({'a/b': {}}, "run 'a/b': names must be unique and valid folder names"),
+    ({'a': {'seed': (0, 0)}}, "run 'a': names must be unique and valid folder names"),
+    ({'a': {'weights': 'b'}, 'b': {}}, "weights of 'b', which is not an earlier run that trains"),
+    ({}, 'the study has no runs'),
   ],
 )
-def test_what_cannot_be_planned_is_said(runs, said):
+def test_an_invalid_plan_is_an_error_that_names_the_run(runs, said):
   with pytest.raises(InputError, match=said):
     plan(two_steps(), runs)
 
 
-def test_a_pattern_that_fits_no_run_is_refused():
-  with pytest.raises(InputError, match='--only=c is no run; there are a, b'):
+def test_a_pattern_that_matches_no_run_is_an_error():
+  with pytest.raises(InputError, match='--only=c is not a run; choose from a, b'):
     chosen(plan(two_steps(), {'a': {}, 'b': {}}), 'a,c')
 
 
@@ -204,11 +204,11 @@ def test_a_study_says_how_much_there_is_to_do_and_where_its_table_is(done, capsy
   capsys.readouterr()
   runner.run_study(wanted, 'whole,linear')
   out = capsys.readouterr().out.splitlines()
-  assert out[0] == f'3 runs in {wanted.out}, 3 of them finished before; each is trained and then evaluated on test'
+  assert out[0] == f'3 runs in {wanted.out}, 3 already finished; each is trained and then evaluated on test'
   assert out[1:] == [
-    '1 of 3, whole: finished before',
-    '2 of 3, linear: finished before',
-    '3 of 3, whole-seed1: finished before',
+    '1 of 3, whole: already finished',
+    '2 of 3, linear: already finished',
+    '3 of 3, whole-seed1: already finished',
     f'table: {wanted.out / "table.md"}',
   ]
 
@@ -220,7 +220,7 @@ def test_the_rows_of_the_table_are_what_evaluation_wrote(done):
   assert (table['reference'], table['examples'], table['split']) == ('whole', 40, 'test')
   assert [row['status'] for row in table['rows']] == ['done'] * 4 + ['failed'] * 2
   assert rows['broken']['error'] == "no completion 'cubic'"
-  assert rows['needy']['error'] == 'needs the weights of broken, which is not finished'
+  assert rows['needy']['error'] == 'needs the weights of broken, which has not finished'
   for name in ('whole', 'whole-seed1', 'linear', 'expert-R'):
     scores = json.loads((wanted.out / name / 'eval' / 'test.json').read_text())
     row = rows[name]
@@ -279,7 +279,7 @@ def test_two_studies_cannot_go_on_in_one_folder(tmp_path):
   wanted = Study(plan(two_steps(), {'a': {}}), tmp_path)
   with (tmp_path / '.lock').open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX)
-    with pytest.raises(InputError, match='another study is going on there'):
+    with pytest.raises(InputError, match='is in use by another study'):
       runner.run_study(wanted)
 
 

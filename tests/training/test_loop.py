@@ -15,7 +15,7 @@ from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 from flaxnets.runtime import devices
 from flaxnets.runtime.workdir import WorkdirLock, has_checkpoint
-from flaxnets.training import loop, setup
+from flaxnets.training import announce, loop, setup
 from flaxnets.training.metric_logger import MetricLogger
 from tests.small import list_config, small_config, write_list
 
@@ -104,39 +104,52 @@ def test_compiling_does_not_count_as_training_time(tmp_path):
 def test_a_run_says_what_it_does_and_what_comes_next_and_so_does_a_finished_one(tmp_path, capsys):
   assert loop.run(small_config(), tmp_path) == 0
   out, bar = capsys.readouterr()
-  begin, end = out[: out.index('step 2: validation')], out[out.index('step 3: validation') :]
+  begin, end = out[: out.index('step 2: mean validation')], out[out.index('step 3: mean validation') :]
   for said in (
-    'training:   96 examples, 12 classes',
-    'validation: 40 examples, 12 classes',
-    'channels:   R, G, B; validated on 2 subsets',
+    'training:   synthetic train[:96]: 96 examples, 12 classes of 8 each',
+    'validation: synthetic validation[:40]: 40 examples, 12 classes; smallest',
+    'channels:   R, G, B; validation on 2 subsets',
     'model:      resnet18, ',
     'devices:    8 x cpu',
-    'steps:      3 of 32 examples (1 epochs); validation every 2',
+    'steps:      3 of 32 examples (1 epoch); validation every 2 steps',
   ):
     assert said in begin
   assert 'compiling the training step' in bar and 'compiling the validation of 2 subsets' in bar
   assert 'validating, batch 2 of 2' in bar
   best = max(lines(tmp_path, 'validation'), key=lambda line: (line['accuracy'], line['step']))
-  assert f'best validation: {best["accuracy"]:.1%} at step {best["step"]}' in end
+  assert f'best validation accuracy: {best["accuracy"]:.1%} at step {best["step"]}' in end
   assert f'next: flaxnets eval --workdir={tmp_path}' in end
   overview = (tmp_path / 'parameters.txt').read_text()
   assert 'head/dense/kernel' in overview and len(overview.splitlines()) > len(begin.splitlines())
 
   assert loop.run(small_config(), tmp_path) == 0
   again = capsys.readouterr().out
-  assert 'this run is already over, nothing was trained\nfinished: 3 steps' in again
-  assert f'best validation: {best["accuracy"]:.1%} at step {best["step"]}' in again
+  assert 'this run has already finished; nothing was trained\nfinished after 3 steps' in again
+  assert f'best validation accuracy: {best["accuracy"]:.1%} at step {best["step"]}' in again
   assert f'--config.train.init_from={tmp_path}' in again
+
+
+@pytest.mark.parametrize(
+  ('count', 'said'),
+  [
+    (1, 'step 1,200: mean validation accuracy 10.0% (A 10.0%)'),
+    (8, '(A 10.0%, B 11.0%, C 12.0%, D 13.0%, E 14.0%, F 15.0%, G 16.0%, H 17.0%)'),
+    (9, 'step 1,200: mean validation accuracy 14.0% (lowest A 10.0%, highest I 18.0%)'),
+  ],
+)
+def test_a_validation_lists_few_subsets_and_the_extremes_of_many(count, said):
+  accuracies = {chr(ord('A') + number): 0.1 + number / 100 for number in range(count)}
+  assert announce.validated(1200, accuracies).endswith(said)
 
 
 def test_a_run_stops_early_after_validations_without_improvement_and_so_stays_over(tmp_path, capsys, monkeypatch):
   accuracies = iter([0.2, 0.5, 0.4, 0.5, 0.9])
   monkeypatch.setattr(loop, '_validate', lambda *_, **__: {'accuracy': next(accuracies)})
   config = small_config(**{'train.patience': 2, 'train.epochs': 5.0, 'evaluate.every': 1})
-  for said in ('stopped early after step 4 of 15: 2 validations without improvement', 'this run is already over'):
+  for said in ('stopped early after step 4 of 15: 2 validations without improvement', 'this run has already finished'):
     assert loop.run(config, tmp_path) == 0
     out = capsys.readouterr().out
-    assert said in out and 'best validation: 50.0% at step 4' in out  # as good as step 2, and later
+    assert said in out and 'best validation accuracy: 50.0% at step 4' in out  # as good as step 2, and later
   assert sorted(int(path.name) for path in (tmp_path / 'checkpoints').iterdir()) == [3, 4]
 
 

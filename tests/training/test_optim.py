@@ -62,13 +62,13 @@ def test_onecycle_rises_over_three_tenths_and_falls_to_nearly_nothing():
 @pytest.mark.parametrize(
   ('name', 'options', 'words'),
   [
-    ('cosin', {}, "no schedule 'cosin'; train.schedule is one of piecewise, cosine, onecycle, constant"),
-    ('cosine', {'warmup_steps': 10}, 'a warm-up of 10 steps does not fit into 10 steps'),
-    ('cosine', {'warmup_steps': -1}, 'a warm-up of -1 steps'),
-    ('piecewise', {'drops': (0.5, 75)}, 'train.drops holds 75'),
+    ('cosin', {}, "unknown schedule 'cosin'; train.schedule must be one of piecewise, cosine, onecycle, constant"),
+    ('cosine', {'warmup_steps': 10}, 'the warm-up is 10 steps; it must be from 0 to below the 10 steps'),
+    ('cosine', {'warmup_steps': -1}, 'the warm-up is -1 steps'),
+    ('piecewise', {'drops': (0.5, 75)}, 'train.drops contains 75'),
   ],
 )
-def test_an_impossible_schedule_is_refused_in_words(name, options, words):
+def test_an_invalid_schedule_is_an_error_that_says_what_is_valid(name, options, words):
   with pytest.raises(InputError, match=words):
     optim.schedule(name, learning_rate=0.1, steps=10, **options)
 
@@ -156,6 +156,6 @@ def test_weight_decay_is_for_kernels_only():
     ({'clip_norm': -0.5}, 'train.clip_norm is -0.5'),
   ],
 )
-def test_an_impossible_optimizer_is_refused_in_words(options, words):
+def test_an_invalid_optimizer_is_an_error_that_names_the_field(options, words):
   with pytest.raises(InputError, match=words):
     optim.optimizer(0.1, **options)
