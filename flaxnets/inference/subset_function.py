@@ -41,7 +41,7 @@ def subset_function(net: Any, order: tuple[int, ...], size: tuple[int, int]) -> 
       black = jnp.zeros_like(x[..., :1])
       planes = [x[..., subset.index(c) : subset.index(c) + 1] if c in subset else black for c in net.channels.full]
       x = jnp.concatenate(planes, axis=-1)
-    return model.apply(variables, x)
+    return jnp.asarray(model.apply(variables, x))
 
   return function
 

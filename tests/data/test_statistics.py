@@ -19,7 +19,7 @@ from flaxnets.data.source import ArraySource, BadImage
 from flaxnets.data.statistics import measure
 from flaxnets.errors import InputError
 from flaxnets.runtime import machine
-from flaxnets.training import loop
+from flaxnets.training import setup
 from tests.small import small_config
 
 
@@ -183,7 +183,7 @@ def test_programs_measure_with_as_many_threads_as_the_config_says(program, tmp_p
 
   monkeypatch.setattr(statistics, 'measure', counting_measure)
   if program == 'train':
-    loop.Trainer(config, tmp_path)
+    setup.prepare(config, tmp_path).close()
   else:
     views.main(types.SimpleNamespace(config=config, out=str(tmp_path / 'sheet.png')), [])
   assert measured_by == [1]

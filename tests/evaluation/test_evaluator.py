@@ -221,7 +221,7 @@ def test_one_function_for_many_subsets_gives_the_numbers_of_one_for_each(network
 
 def test_beyond_32_subsets_one_function_is_compiled(mesh1):
   model = tiny(CLASSES)[0].clone(num_channels=6)
-  subsets = ChannelSet.of('ABCDEF').subsets('all')
+  subsets = ChannelSet(tuple('ABCDEF')).subsets('all')
   options = {'source_index': range(6), 'image_size': 12, 'resize': 1.0, 'fill': np.zeros(6), 'mesh': mesh1}
   counts = [
     Evaluator(model, subsets[:count], has_missing_channels=missing, **options).compilations

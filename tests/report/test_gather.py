@@ -263,7 +263,7 @@ def test_stored_channel_statistics_go_before_measured_ones(tmp_path):
 
 def test_worths_of_more_than_ten_channels_are_sampled_with_their_errors(tmp_path):
   names = 'ABCDEFGHIJK'
-  needed = ';'.join(map(ChannelSet.of(names).label, worth.subsets_needed(11)))
+  needed = ';'.join(map(ChannelSet(tuple(names)).label, worth.subsets_needed(11)))
   make_run(tmp_path / 'run', names=names, subsets=needed)
   report = gather([tmp_path / 'run'])
   found = report['runs'][0]['worth']
