@@ -17,6 +17,8 @@ import jax
 import pytest
 
 jax.config.update('jax_num_cpu_devices', 8)
+# A (C,) array meets a (b, h, w, C) one by name of the axes, never by accident.
+jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 from flaxnets.runtime import devices  # noqa: E402  after the devices were told
 

@@ -34,6 +34,7 @@ PUBLIC = (
   'ChannelSet',
   'InputError',
   'load',
+  'load_exported',
   'Network',
   '__version__',
 )

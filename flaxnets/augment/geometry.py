@@ -74,7 +74,7 @@ def training_homographies(
   reach = jnp.where(tilted < perspective_probability, perspective, 0.0)
   inwards = reach[:, None, None] * moved.reshape(-1, 4, 2)
   # The matrices lead from the output back to the image, so the last transform is undone first.
-  tilt = _square_from_corners((1 - inwards) * _CORNERS)
+  tilt = _square_from_corners((1 - inwards) * _CORNERS[None])
   turn = _matrices((mirror * cos, mirror * sin, 0), (-sin, cos, 0), (0, 0, 1))
   return _to_pixels(_product(_box_from_square(box), _product(turn, tilt)), canvas, image_size)
 

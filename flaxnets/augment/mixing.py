@@ -114,6 +114,6 @@ def _boxes(area: jax.Array, centre: jax.Array, size: int) -> jax.Array:
   """1 inside square boxes and 0 outside: (b, S, S, 1), from areas (b, 1) and centres (b, 2), as shares of the image."""
   half = jnp.sqrt(area) / 2
   low, high = (jnp.round(size * edge)[:, None] for edge in (centre - half, centre + half))
-  pixel = jnp.arange(size)[:, None]
+  pixel = jnp.arange(size)[None, :, None]
   inside = (low <= pixel) & (pixel < high)
   return (inside[:, :, None, :1] & inside[:, None, :, 1:]).astype(jnp.float32)

@@ -55,7 +55,7 @@ def jitter(
   key_draws, key_noise = jax.random.split(jax.random.fold_in(key, _STREAM))
   batch, _, _, channels = images.shape
   shift, factor, deviation = jax.random.uniform(key_draws, (3, batch, 1, 1, channels), minval=-1.0)
-  std = jnp.asarray(std, jnp.float32)
+  std = jax.lax.broadcast_to_rank(jnp.asarray(std, jnp.float32), 4)
   if contrast:
     mean = images.mean(axis=(1, 2), keepdims=True)
     images = mean + (1 + contrast * factor) * (images - mean)

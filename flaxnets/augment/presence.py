@@ -72,7 +72,7 @@ def sample_channels(key: jax.Array, mode: str, shape: tuple[int, int], *, probab
     random = rank < jax.random.randint(key_size, (batch, 1), 1, channels + 1)
     if mode == 'hierarchical':
       return random[:, None]
-    single = jnp.arange(channels) == jax.random.randint(key_hit, (batch, 1), 0, channels)
+    single = jnp.arange(channels)[None] == jax.random.randint(key_hit, (batch, 1), 0, channels)
     return jnp.stack([everything, single, random], axis=1)
   incomplete = rank < jax.random.randint(key_size, (batch, 1), 1, max(channels, 2))
   if mode == 'pair':

@@ -95,7 +95,7 @@ def warp(
   weight = sum(weight for _, weight in rows) * sum(weight for _, weight in columns)
   inside = (cover_x * cover_y)[..., None]
   fill = jnp.asarray(fill, jnp.float32)
-  return total * (inside / jnp.maximum(weight, 1e-6)[..., None]) + (1 - inside) * fill
+  return total * (inside / jnp.maximum(weight, 1e-6)[..., None]) + (1 - inside) * jax.lax.broadcast_to_rank(fill, 4)
 
 
 # Mapped over the batch and not applied to a flattened one, so that it stays local to the device that holds the example.
@@ -113,7 +113,7 @@ def _project(matrices: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.
   Written without matrix products, which may run in TensorFloat-32 or bfloat16: too coarse for coordinates.
   """
   along = jnp.arange(size, dtype=jnp.float32)
-  u, v = along[None, :], along[:, None]
+  u, v = along[None, None, :], along[None, :, None]
   m = matrices[:, :, :, None, None]
   depth = m[:, 2, 0] * u + m[:, 2, 1] * v + m[:, 2, 2]
   behind, depth = depth < 1e-6, jnp.maximum(depth, 1e-6)

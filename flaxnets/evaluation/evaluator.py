@@ -102,7 +102,7 @@ class Evaluator:
       images = pipeline.evaluation_images(
         pipeline.in_order(batch['image'], order), batch['size'], image_size=image_size, resize=resize, fill=fill
       )
-      return images, pipeline.in_order(batch['present'], order) & available
+      return images, pipeline.in_order(batch['present'], order) & available[None]
 
     batch_sharding = devices.sharded(mesh)
     self._view = jax.jit(view, in_shardings=batch_sharding, out_shardings=batch_sharding)
@@ -116,7 +116,7 @@ class Evaluator:
     return 1 if self._masked else len(self._functions)
 
   def _masked_logits(self, variables, inside, images, present):
-    return self._model.apply(variables, images, present=present & inside)
+    return self._model.apply(variables, images, present=present & inside[None])
 
   def _logits_of(self, subset: Subset):
     def logits(variables, inside, images, present):

@@ -45,7 +45,7 @@ def top5_hit(logits: jax.Array, label: jax.Array) -> jax.Array:
   Of equal logits the lower class comes first, as in argmax.
   """
   own = jnp.take_along_axis(logits, label[:, None], axis=1)
-  classes = jnp.arange(logits.shape[-1])
+  classes = jnp.arange(logits.shape[-1])[None]
   ahead = (logits > own) | ((logits == own) & (classes < label[:, None]))
   return ((ahead.sum(axis=-1) < TOP) & jnp.isfinite(own[:, 0])).astype(jnp.int32)
 
@@ -54,7 +54,7 @@ def confidence_bins(logits: jax.Array, label: jax.Array) -> dict[str, jax.Array]
   """For each of 15 bins of confidence (the largest softmax output) in equal steps: (b, 15) count, confidence, hit."""
   confidence = jax.nn.softmax(logits, axis=-1).max(axis=-1)
   place = jnp.clip(jnp.ceil(confidence * CALIBRATION_BINS).astype(jnp.int32) - 1, 0, CALIBRATION_BINS - 1)
-  inside = place[:, None] == jnp.arange(CALIBRATION_BINS)
+  inside = place[:, None] == jnp.arange(CALIBRATION_BINS)[None]
   hit = inside & (jnp.argmax(logits, axis=-1) == label)[:, None]
   return {
     'count': inside.astype(jnp.int32),

@@ -119,7 +119,7 @@ def outputs(
   """
   logits, kept = call_on_subset(model, variables, images, subset, present, mutable=['intermediates'])
   kept = kept['intermediates']
-  masks = [layer['mask'][0] for layer in kept.values() if 'mask' in layer]
+  masks = [layer['attention'][0] for layer in kept.values() if 'attention' in layer]
   return logits, kept[HEAD]['features'][0], masks[0][..., 0].astype(jnp.float32) if masks else None
 
 

@@ -55,7 +55,7 @@ class AttentionModule(nn.Module):
       raise ValueError(f'no mask {self.mask!r}; there are {", ".join(MASKS)}')
     mask = nn.sigmoid(weights)
     if self.mask != 'squeeze_excite':
-      self.sow('intermediates', 'mask', mask)  # (b, h, w, 1), a weight per position
+      self.sow('intermediates', 'attention', mask)  # (b, h, w, 1), a weight per position
     return trunk * (1 + mask)
 
   def _bottleneck(self, name: str) -> Bottleneck:

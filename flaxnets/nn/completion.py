@@ -68,15 +68,16 @@ def presence_mixing(completion: str, present: jax.Array, correlation: jax.Array)
   """
   count = correlation.shape[0]
   mask = present.astype(jnp.float32)
-  selection = mask[:, :, None] * jnp.eye(count)
+  identity = jnp.eye(count)[None]
+  selection = mask[:, :, None] * identity
   if completion == 'none':
     return selection
   if completion == 'scale':
     return selection * (count / jnp.maximum(mask.sum(axis=1), 1.0))[:, None, None]
-  correlation = correlation.astype(jnp.float32)
+  correlation = correlation.astype(jnp.float32)[None]
   # The system of the present channels, and beside it ones on the diagonal of the absent: one shape for every mask.
   both = mask[:, :, None] * mask[:, None, :]
-  system = both * correlation + (EPSILON * mask + (1.0 - mask))[:, :, None] * jnp.eye(count)
+  system = both * correlation + (EPSILON * mask + (1.0 - mask))[:, :, None] * identity
   prediction = jnp.swapaxes(_solve(system, mask[:, :, None] * correlation), 1, 2)
   return selection + (1.0 - mask)[:, :, None] * prediction
 

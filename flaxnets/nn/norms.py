@@ -51,7 +51,8 @@ class BatchNorm(nn.Module):
     else:
       mean, var = running_mean.value, running_var.value
     scale = scale * jax.lax.rsqrt(var + self.epsilon)
-    return (scale * x + (bias - scale * mean)).astype(self.dtype)
+    scale, shift = (jax.lax.broadcast_to_rank(value, x.ndim) for value in (scale, bias - scale * mean))
+    return (scale * x + shift).astype(self.dtype)
 
 
 def batch_norm(*, train: bool, **kwargs) -> BatchNorm:

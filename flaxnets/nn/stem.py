@@ -44,6 +44,7 @@ class Standardize(nn.Module):
     subset = check_subset(x, self.num_channels, subset, None)
     mean = self.variable('channel_stats', 'mean', jnp.zeros, self.num_channels).value[jnp.asarray(subset)]
     std = self.variable('channel_stats', 'std', jnp.ones, self.num_channels).value[jnp.asarray(subset)]
+    mean, std = (jax.lax.broadcast_to_rank(value, x.ndim) for value in (mean, std))
     return (x.astype(jnp.float32) - mean) / std
 
   def black(self) -> jax.Array:
@@ -138,7 +139,7 @@ def fill(
     present = jnp.zeros((1, num_channels), bool).at[:, jnp.asarray(subset)].set(True)
   present = present[:, None, None, :]
   if how == 'black':
-    return jnp.where(present, full, black)
+    return jnp.where(present, full, jax.lax.broadcast_to_rank(black, full.ndim))
   if how == 'gray':
     gray = full.sum(-1, keepdims=True) / jnp.maximum(present.sum(-1, keepdims=True), 1)
     return jnp.where(present, full, gray)

@@ -159,8 +159,8 @@ def test_an_array_that_does_not_fit_is_a_bad_file(run, tmp_path, capsys):
 @pytest.mark.parametrize(
   ('flags', 'said'),
   [
-    (['--channels=RN'], "no channel 'N'; there are R, G, B"),
-    (['--channels=RG', '--subset=B'], "no channel 'B'; there are R, G"),
+    (['--channels=RN'], "no channel 'N'; the channels are R, G, B"),
+    (['--channels=RG', '--subset=B'], "no channel 'B'; the channels are R, G"),
     (['--out=p.parquet'], '--out=p.parquet ends in none of .csv, .jsonl'),
     (['--out=/none/there/p.csv'], 'cannot be written: No such file or directory'),
   ],
@@ -272,7 +272,7 @@ def test_the_exported_run_predicts_as_the_network(run, net, tmp_path, capsys):
     atol=1e-5 * np.abs(net.logits(images, 'R')).max(),
   )
   assert main.run('export', [str(run / 'run'), '--subset=N', f'--out={file}']) == 1
-  assert capsys.readouterr().err == "flaxnets export: no channel 'N'; there are R, G, B\n"
+  assert capsys.readouterr().err == "flaxnets export: no channel 'N'; the channels are R, G, B\n"
 
 
 def test_the_latency_is_a_median_after_warm_up(net, monkeypatch):

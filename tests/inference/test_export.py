@@ -220,7 +220,7 @@ def test_a_loaded_file_predicts_with_names_and_probabilities(stored, resnet):
     (lambda net, x: net.predict(x[:, :10]), r'images are \(n, 20, 26, 2\)'),
     (lambda net, x: net.predict(x[0]), r'images are \(n, 20, 26, 2\)'),
     (lambda net, x: net.predict(x, 'R'), 'exported for the channels RG, not R'),
-    (lambda net, x: net.predict(x, 'RB'), "no channel 'B'; there are R, G"),
+    (lambda net, x: net.predict(x, 'RB'), "no channel 'B'; the channels are R, G"),
     (lambda net, x: net.predict(x / 255), 'images are uint8, raw pixels as in training, but these are float64'),
   ],
 )
@@ -276,10 +276,10 @@ def test_safetensors_holds_every_variable_and_what_it_is(resnet, tmp_path):
 @pytest.mark.parametrize(
   ('arguments', 'said'),
   [
-    ({'subset': 'RN'}, "no channel 'N'; there are R, G, B"),
+    ({'subset': 'RN'}, "no channel 'N'; the channels are R, G, B"),
     ({'format': 'torch'}, "no format 'torch'; there are stablehlo, onnx, safetensors"),
     ({'format': 'safetensors', 'subset': 'R'}, "leave out the subset 'R'"),
-    ({'height': 4000}, '16 is the most'),
+    ({'height': 4000}, 'the most is 16'),
   ],
 )
 def test_an_export_that_cannot_be_is_one_line(resnet, tmp_path, arguments, said):
