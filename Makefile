@@ -19,9 +19,9 @@ $(VENV)/.done: requirements.lock pyproject.toml
 test: setup
 	$(BIN)/python -m pytest -n 2
 
-# What takes longer: the wheel, installed and used.
+# What takes longer: the wheel, installed and used; every block of the tutorials.
 slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n 2 -m slow
 
 # Each benchmark once, with settings so small that its numbers mean nothing: that they keep working.
 benchmarks: setup
@@ -34,7 +34,7 @@ lint: setup
 
 # The documentation, into site/. A broken link or reference is an error.
 docs: setup
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 demo: setup
 	$(BIN)/flaxnets train --config=demo --workdir=$(WORKDIR)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import flaxnets
 from flaxnets.training import loop
@@ -68,4 +69,5 @@ def test_a_trained_network_is_used_as_the_readme_says(tmp_path, monkeypatch):
   loop.run(small_config(), tmp_path / 'runs' / 'mine')
   monkeypatch.chdir(tmp_path)
   images = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 2), np.uint8)
+  Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save('photo.jpg')
   exec(BLOCKS[3], {'flaxnets': flaxnets, 'images': images})
