@@ -12,6 +12,7 @@ from flaxnets.evaluation import evaluator as evaluator_module
 from flaxnets.evaluation import logit_metrics
 from flaxnets.evaluation.evaluator import Evaluator
 from flaxnets.evaluation.logit_metrics import TOP
+from flaxnets.runtime import devices
 from tests.networks import MEAN, tiny
 
 CLASSES = 7
@@ -246,3 +247,20 @@ def test_top_five_says_nothing_for_five_classes(mesh1):
   source = ArraySource('five', images, np.arange(4), ChannelSet.of('RGB'), 'abcde')
   judged, _ = judge(tiny(5), source, mesh1, [(0, 1, 2)], batch_size=4)
   assert judged[(0, 1, 2)].values['top5'] is None
+
+
+def test_a_batch_on_the_device_is_evaluated_without_another_transfer(network, mesh1):
+  model, variables = network
+  source, _ = source_of(16)
+  options = {'source_index': (0, 1, 2), 'image_size': 12, 'resize': 1.0, 'fill': MEAN, 'has_missing_channels': False}
+  evaluator = Evaluator(model, [(0, 1, 2), (1,)], mesh=mesh1, **options)
+  placed = jax.device_put(variables, devices.replicated(mesh1))
+  batch = next(devices.to_devices(evaluation_batches(source, batch_size=16), mesh1))
+  sums = [evaluator._zeros() for _ in range(2)]
+  for attempt, guard in enumerate(('allow', 'disallow')):  # compiling may send constants
+    with jax.transfer_guard(guard):
+      images, present = evaluator._view({key: batch[key] for key in ('image', 'size', 'present')})
+      _, classes = evaluator._functions[(1,)](
+        placed, None, sums[attempt], images, present, batch['label'], batch['mask']
+      )
+  assert classes.shape == (16,)
