@@ -36,7 +36,7 @@ def define(flags: absl_flags.FlagValues) -> None:
   absl_flags.DEFINE_string('step', 'best', 'best, latest or a number', **values)
   absl_flags.DEFINE_bool(
     'recalibrated',
-    True,
+    False,
     "use the subset's own BatchNorm statistics where flaxnets eval --recalibrate kept some",
     **values,
   )

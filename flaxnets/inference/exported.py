@@ -90,7 +90,7 @@ def load_exported(file: str | os.PathLike[str]) -> ExportedNetwork:
   """Loads a network that `flaxnets export --format=stablehlo` wrote, with FILE.json beside it.
 
   Raises:
-    InputError: for a file that is not there, is damaged or of another format, or that this version of jaxlib no longer
+    InputError: for a file that is not there, is corrupt or of another format, or that this version of jaxlib no longer
       reads.
   """
   path = pathlib.Path(file)
@@ -99,7 +99,7 @@ def load_exported(file: str | os.PathLike[str]) -> ExportedNetwork:
   except OSError as error:
     raise InputError(f'{error.filename} cannot be read: {error.strerror}') from None
   except ValueError:
-    raise InputError(f'{sidecar(path)} is damaged: not JSON; export again') from None
+    raise InputError(f'{sidecar(path)} is corrupt: not JSON; export again') from None
   kind = metadata.get('format') if isinstance(metadata, dict) else None
   if kind != 'flaxnets-stablehlo':
     known = kind in {f'flaxnets-{name}' for name in FORMATS}
@@ -107,7 +107,7 @@ def load_exported(file: str | os.PathLike[str]) -> ExportedNetwork:
   if metadata['format_version'] != 1:
     raise InputError(f'{path} has format version {metadata["format_version"]}; this version of flaxnets reads 1')
   if hashlib.sha256(data).hexdigest() != metadata['sha256']:
-    raise InputError(f'{path} is damaged, or {sidecar(path).name} belongs to another file: export again')
+    raise InputError(f'{path} is corrupt, or {sidecar(path).name} belongs to another file: export again')
   from jax import export as jax_export
 
   try:

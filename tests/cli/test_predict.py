@@ -5,12 +5,13 @@ import itertools
 import json
 import pathlib
 
+import absl.flags
 import numpy as np
 import pytest
 from PIL import Image
 
 import flaxnets
-from flaxnets.cli import evaluate, main
+from flaxnets.cli import evaluate, export, main
 from flaxnets.errors import InputError
 from flaxnets.evaluation.arrays import evaluate_arrays
 from flaxnets.inference.files import FilePredictions, find
@@ -282,3 +283,9 @@ def test_the_latency_is_a_median_after_warm_up(net, monkeypatch):
   monkeypatch.setattr(predictor, 'run', lambda images, sizes: calls.append((images.shape, sizes.tolist())))
   assert predictor.latency(np.zeros((24, 24, 3), np.uint8), (20, 30), repeats=3, warm_up=1) == 2
   assert calls == [((1, 24, 24, 3), [[20, 30]])] * 4
+
+
+def test_export_uses_recalibrated_statistics_only_if_asked_to():
+  flags = absl.flags.FlagValues()
+  export.define(flags)
+  assert flags['recalibrated'].default is False

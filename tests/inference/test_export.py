@@ -240,7 +240,7 @@ def test_a_damaged_or_foreign_file_is_refused(stored, tmp_path, resnet):
   assert flaxnets.load_exported(copies(data, said)).classes
   flipped = bytearray(data)
   flipped[len(data) // 2] ^= 1
-  with pytest.raises(InputError, match='net is damaged, or net.json belongs to another file'):
+  with pytest.raises(InputError, match='net is corrupt, or net.json belongs to another file'):
     flaxnets.load_exported(copies(flipped, said))
   with pytest.raises(InputError, match='not JSON'):
     flaxnets.load_exported(copies(data, said[:100]))
