@@ -196,6 +196,7 @@ def test_two_processes_train_the_same_network_as_one(tmp_path):
     np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_of_two_processes_saves_and_stops_both_at_one_step(tmp_path):
   running = started(tmp_path, processes=2, devices=1, epochs=10_000)
   while not journal_of(tmp_path) and all(process.poll() is None for process in running):

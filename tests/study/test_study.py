@@ -361,6 +361,7 @@ def get_runs():
 """
 
 
+@pytest.mark.slow
 def test_the_command_saves_when_told_to_stop_and_then_goes_on(tmp_path):
   config, out = tmp_path / 'config.py', tmp_path / 'out'
   config.write_text(CONFIG.format(root=str(ROOT)))
