@@ -14,6 +14,9 @@ it. `get_runs()` returns the runs in order, a dict from name to a dict of the fi
 A run with `train.subset` is an expert. Regret on its subset is measured against it, for all runs with the same network
 (model.name, model.width, image_size). `--only` takes names with or without seeds, and patterns such as 'expert-*'.
 
+`--shard=i/n` executes the i-th of n shares of the runs. Several machines, or the jobs of an array, can execute the
+shares of one study at the same time in one folder that they share; each writes the table of what is there so far.
+
 Each run is a separate process with the folder DIR/NAME. Finished runs are skipped, interrupted runs resume, and failed
 runs are listed in the table without stopping the rest. SIGTERM or Ctrl-C saves the current run and stops the study.
 Exit codes: 0 all runs finished, 1 some failed, 75 stopped.
@@ -40,6 +43,12 @@ def define(flags: absl_flags.FlagValues) -> None:
   absl_flags.DEFINE_string(
     'only', '', 'names or patterns of the runs to execute, separated by commas; without this flag all', **values
   )
+  absl_flags.DEFINE_string(
+    'shard',
+    '',
+    'share i of n of the runs, as i/n, for several processes in one folder; without this flag all',
+    **values,
+  )
   absl_flags.DEFINE_string('split', 'test', 'split to evaluate on, as for flaxnets eval', **values)
   absl_flags.DEFINE_string('root', '', "replaces the config's data.root in the evaluation", **values)
   absl_flags.DEFINE_string('subsets', '', 'subsets to evaluate, as for flaxnets eval', **values)
@@ -61,7 +70,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
     raise InputError(f'{flags.config_file} has no get_runs(); see configs/studies/rgb.py for an example of a study')
   study = Study(plan(flags.config, get_runs()), pathlib.Path(flags.out), flags.split, flags.root, flags.subsets)
   if not flags.table:
-    return run_study(study, flags.only, flags.against)
+    return run_study(study, flags.only, flags.against, flags.shard)
   if not study.out.is_dir():
     raise InputError(f'--out={study.out} is not the folder of a study')
   write_table(study, flags.against)

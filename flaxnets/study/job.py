@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flaxnets import config as configs
@@ -20,8 +20,13 @@ from flaxnets.study.folder import RECORD, note, read_json
 from flaxnets.training.preemption import PREEMPTED
 
 
-def launch(job: Mapping[str, Any], log: pathlib.Path, lock: int | None = None) -> tuple[int, str]:
+def launch(job: Mapping[str, Any], log: pathlib.Path, locks: Sequence[int] = ()) -> tuple[int, str]:
   """Does a job in a new process, which starts without the memory and the compiled programs of the one before.
+
+  Args:
+    job: as for `do`.
+    log: the file that its output is added to.
+    locks: descriptors that the process inherits, so that the locks last as long as it does.
 
   Returns:
     The exit code, PREEMPTED where this process was asked to stop meanwhile, and the last line that the job wrote.
@@ -35,7 +40,7 @@ def launch(job: Mapping[str, Any], log: pathlib.Path, lock: int | None = None) -
       stdout=file,
       stderr=file,
       start_new_session=True,
-      pass_fds=() if lock is None else (lock,),
+      pass_fds=tuple(locks),
     )
 
   def stop(*_: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,3 +87,21 @@ def chosen(runs: Sequence[PlannedRun], only: str) -> list[PlannedRun]:
       raise InputError(f'--only={pattern} is not a run; choose from {", ".join(run.name for run in runs)}')
     names |= matching
   return [run for run in runs if run.name in names or not only]
+
+
+def share(runs: Sequence[PlannedRun], shard: str) -> list[PlannedRun]:
+  """The runs of one of n shares, such as a job of a Slurm array: 'i/n', with i from 1; all runs for ''.
+
+  The runs that train are dealt in turn. A run that only evaluates the weights of another belongs to that run's share.
+
+  Raises:
+    InputError: unless shard is '' or two whole numbers i/n with 1 <= i <= n.
+  """
+  if not shard:
+    return list(runs)
+  parts = re.fullmatch(r'([0-9]+)/([0-9]+)', shard)
+  index, count = map(int, parts.groups()) if parts else (0, 0)
+  if not 1 <= index <= count:
+    raise InputError(f'--shard={shard} must be i/n with i from 1 to n, such as 1/4')
+  trained = list(dict.fromkeys(run.weights or run.name for run in runs))
+  return [run for run in runs if trained.index(run.weights or run.name) % count == index - 1]

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
-import pathlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from flaxnets import config as configs
 from flaxnets.analysis.text import counted
-from flaxnets.errors import InputError
 from flaxnets.study.check import check_runs
 from flaxnets.study.folder import RECORD, Study, note, read_json
 from flaxnets.study.job import launch
-from flaxnets.study.plan import PlannedRun, chosen
+from flaxnets.study.locks import run_lock, study_lock
+from flaxnets.study.plan import PlannedRun, chosen, share
 from flaxnets.study.table import reference_of, write_table
 from flaxnets.training.preemption import PREEMPTED
 
 
-def run_study(study: Study, only: str = '', against: str = '') -> int:
+def run_study(study: Study, only: str = '', against: str = '', shard: str = '') -> int:
   """Executes the unfinished runs one after another, writing the table after each; returns the exit code.
 
+  Args:
+    study: the study.
+    only: names or patterns of the runs to execute; '' for all.
+    against: the reference run of the table's differences; see `make_table`.
+    shard: 'i/n' for the i-th of n shares of these runs, which other processes or machines may execute at the same time
+      in the same folder; '' for all of them, alone.
+
   Raises:
-    InputError: for an unknown name, data or subsets that do not exist (before any run trains), a folder that cannot be
-      written, or a study that is already running in the folder.
+    InputError: for an unknown name, an invalid shard, data or subsets that do not exist (before any run trains), a
+      folder that cannot be written, or a study that is already running in the folder.
   """
   # First seeds run first, so that the table has all runs before any second seed starts.
   seed_number = {run.name: sum(other.stem == run.stem for other in study.runs[:i]) for i, run in enumerate(study.runs)}
-  selected = sorted(chosen(study.runs, only), key=lambda run: seed_number[run.name])
+  selected = share(sorted(chosen(study.runs, only), key=lambda run: seed_number[run.name]), shard)
   reference_of(study.runs, against)
   check_runs(study, [run for run in selected if not study.finished(run)])
   waiting = sum(not study.finished(run) for run in selected)
@@ -37,14 +42,18 @@ def run_study(study: Study, only: str = '', against: str = '') -> int:
     f'each is trained and then evaluated on {study.split}',
     flush=True,
   )
-  with _only_study_in(study.out) as lock:
+  with study_lock(study.out, shared=bool(shard)) as held:
     for place, run in enumerate(selected, 1):
       place_and_name = f'{place} of {len(selected)}, {run.name}'
-      if study.finished(run):
-        print(f'{place_and_name}: already finished', flush=True)
-        continue
-      print(f'{place_and_name}: started, logging to {study.folder(run) / "log.txt"}', flush=True)
-      code = do(study, run, lock)
+      with run_lock(study.folder(run)) as lock:
+        if study.finished(run):
+          print(f'{place_and_name}: already finished', flush=True)
+          continue
+        if lock is None:
+          print(f'{place_and_name}: another process is executing it', flush=True)
+          continue
+        print(f'{place_and_name}: started, logging to {study.folder(run) / "log.txt"}', flush=True)
+        code = do(study, run, (held, lock))
       write_table(study, against)
       if code == PREEMPTED:
         print(f'{place_and_name}: stopped; the same command resumes it', file=sys.stderr)
@@ -55,25 +64,7 @@ def run_study(study: Study, only: str = '', against: str = '') -> int:
   return 0 if all(study.finished(run) for run in selected) else 1
 
 
-@contextlib.contextmanager
-def _only_study_in(out: pathlib.Path) -> Iterator[int]:
-  """Locks a folder for as long as this process or a child of it lives."""
-  import fcntl
-
-  try:
-    out.mkdir(parents=True, exist_ok=True)
-    file = (out / '.lock').open('w')
-  except OSError as error:
-    raise InputError(f'--out={out} cannot be written: {error.strerror}') from None
-  with file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise InputError(f'--out={out} is in use by another study, or by a run that it left behind') from None
-    yield file.fileno()
-
-
-def do(study: Study, run: PlannedRun, lock: int | None = None) -> int:
+def do(study: Study, run: PlannedRun, locks: Sequence[int] = ()) -> int:
   """Trains and evaluates one run in a new process, and records the outcome; returns the exit code."""
   folder, began = study.folder(run), time.monotonic()
   folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +79,7 @@ def do(study: Study, run: PlannedRun, lock: int | None = None) -> int:
       **study.judging(run),
     },
     folder / 'log.txt',
-    lock,
+    locks,
   )
   seconds = read_json(folder / RECORD).get('seconds', 0) + time.monotonic() - began
   note(

@@ -14,6 +14,7 @@ from flaxnets.augment import presence
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
 from flaxnets.study.folder import RECORD, Study, read_json
+from flaxnets.study.locks import table_lock
 from flaxnets.study.plan import PlannedRun
 
 # MACs of a training step relative to its forward pass: gradients of weights and of activations cost one more each.
@@ -157,9 +158,10 @@ def _seeds_of(runs: Sequence[PlannedRun], hits_of: Mapping[str, Hits], stem: str
 
 def write_table(study: Study, against: str = '') -> None:
   """Writes table.json and table.md, each atomically."""
-  table = make_table(study, against)
-  for name, text in (('table.json', json.dumps(table, indent=1) + '\n'), ('table.md', markdown(table))):
-    atomic.write_text(study.out / name, text)
+  with table_lock(study.out):
+    table = make_table(study, against)
+    for name, text in (('table.json', json.dumps(table, indent=1) + '\n'), ('table.md', markdown(table))):
+      atomic.write_text(study.out / name, text)
 
 
 def markdown(table: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Several runs, one table: plans, and whole studies on the embedded data."""
 
-import fcntl
+import concurrent.futures
 import functools
 import json
 import os
@@ -9,6 +9,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -26,7 +27,8 @@ from flaxnets.nn.stem import Stem
 from flaxnets.runtime import workdir
 from flaxnets.study import runner, table
 from flaxnets.study.folder import Study
-from flaxnets.study.plan import chosen, plan
+from flaxnets.study.locks import run_lock, study_lock
+from flaxnets.study.plan import chosen, plan, share
 from tests.small import small_config
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -173,7 +175,7 @@ def done(tmp_path, monkeypatch):
   wanted = Study(plan(two_steps(), RUNS), tmp_path)
   codes, jobs = [], []
 
-  def launch(job, log, lock=None):
+  def launch(job, log, locks=()):
     jobs.append(pathlib.Path(job['workdir']).name)
     if len(jobs) == 2:
       return 75, 'stopped'
@@ -275,12 +277,56 @@ def test_a_plain_stem_is_in_training_on_all_channels_what_a_dynamic_one_is():
   np.testing.assert_allclose(*outputs, rtol=1e-5)
 
 
-def test_two_studies_cannot_go_on_in_one_folder(tmp_path):
+def test_the_shares_of_a_study_are_disjoint_and_complete_and_weights_stay_with_their_run():
+  runs = plan(two_steps(), RUNS | {'filled': {'weights': 'whole'}})
+  shares = [share(runs, f'{index}/3') for index in (1, 2, 3)]
+  assert sorted(run.name for part in shares for run in part) == sorted(run.name for run in runs)
+  assert share(runs, '') == runs
+  for part in shares:
+    names = {run.name for run in part}
+    assert all(run.weights in names for run in part if run.weights)
+  assert share(runs, '9/9') == []
+
+
+@pytest.mark.parametrize('text', ['0/4', '5/4', '1', 'a/b', '1/0', '-1/4', '1/4/2'])
+def test_a_shard_that_is_no_share_is_refused(text):
+  with pytest.raises(InputError, match='must be i/n with i from 1 to n'):
+    share(plan(two_steps(), {'a': {}}), text)
+
+
+def test_two_shards_that_run_at_once_do_every_run_once_and_the_last_table_has_all(tmp_path, monkeypatch):
+  wanted = Study(plan(two_steps(), {f'run{number}': {} for number in range(5)}), tmp_path)
+  jobs, both = [], threading.Barrier(2, timeout=60)
+
+  def launch(job, log, locks=()):
+    if len(jobs) < 2:
+      both.wait()  # so that each has begun before either ends
+    jobs.append(pathlib.Path(job['workdir']).name)
+    pretend(job)
+    return 0, ''
+
+  monkeypatch.setattr(runner, 'launch', launch)
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    codes = list(pool.map(lambda shard: runner.run_study(wanted, shard=shard), ('1/2', '2/2')))
+  assert codes == [0, 0]
+  assert sorted(jobs) == [run.name for run in wanted.runs]
+  assert [row['status'] for row in table_of(wanted)['rows']] == ['done'] * 5
+
+
+def test_a_run_that_another_shard_executes_is_left_to_it(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(runner, 'launch', lambda *_: pytest.fail('the run began twice'))
   wanted = Study(plan(two_steps(), {'a': {}}), tmp_path)
-  with (tmp_path / '.lock').open('w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    with pytest.raises(InputError, match='is in use by another study'):
-      runner.run_study(wanted)
+  with run_lock(tmp_path / 'a'):
+    assert runner.run_study(wanted, shard='1/1') == 1
+  assert 'a: another process is executing it' in capsys.readouterr().out
+
+
+def test_a_second_study_in_a_folder_is_refused_unless_both_take_shares(tmp_path):
+  wanted = Study(plan(two_steps(), {'a': {}}), tmp_path)
+  with study_lock(tmp_path, shared=True), pytest.raises(InputError, match='is in use by another study'):
+    runner.run_study(wanted)
+  with study_lock(tmp_path, shared=False), pytest.raises(InputError, match='in use by a study without --shard'):
+    runner.run_study(wanted, shard='1/2')
 
 
 def eleven_bands(tmp_path, **changes):
