@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from benchmarks import input_pipeline, layers, photos, scaling, subsets
+from benchmarks import communication, input_pipeline, layers, many_classes, photos, scaling, subsets
 from benchmarks.children import Child, in_turns, pace
 from flaxnets.errors import InputError
 
@@ -208,3 +208,16 @@ def test_the_peer_draws_boxes_within_the_image_and_tilts_it_inwards():
   # What the output shows at its own corner lies beyond the input's.
   assert c <= 0
   assert f <= 0
+
+
+def test_a_step_sums_each_gradient_once_over_the_devices_and_little_else():
+  (row,) = communication.main(['--models=resnet18', '--devices=2', '--width=8', '--image_size=64'])
+  assert 1 <= row.ratio <= 1.1
+  assert row.details['all-reduce'] == row.value * 1e6  # no other kind of collective
+
+
+def test_many_classes_are_measured_as_a_user_would_judge_them():
+  rows = named(many_classes.main(['--classes=12', '--channels=2', '--images=24']))
+  assert {name.removeprefix('many_classes/12 classes x 3 subsets/') for name in rows} == {
+    f'{command}/{what}' for command in ('eval', 'report') for what in ('peak memory', 'time', 'files')
+  }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from flaxnets.data.source import DataOptions, Source
 from flaxnets.errors import InputError
+from flaxnets.runtime.local import check_local
 
 # Kind: its module, and the function of (options, split, class_names) there that opens it. A module is imported when its
 # kind is used, since OpenCV and TFDS take long to import.
@@ -37,6 +38,7 @@ def open_source(options: DataOptions, split: str, class_names: Sequence[str] | N
     raise InputError(f'unknown data.source {options.kind!r}; choose one of {", ".join(OPENERS)}')
   if not options.root and options.kind != 'synthetic':
     raise InputError(f'data.root is empty; data.source={options.kind} needs it to find the data')
+  check_local(options.root, 'data.root')
   module, opener = OPENERS[options.kind]
   split = split if options.kind == 'lists' else split.removesuffix('.txt')
   return getattr(importlib.import_module(f'flaxnets.data.{module}'), opener)(options, split, class_names)

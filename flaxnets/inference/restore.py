@@ -13,6 +13,7 @@ from flaxnets.errors import InputError
 from flaxnets.inference.metadata import Metadata
 from flaxnets.inference.network import Network
 from flaxnets.runtime.checkpoint import Checkpoints, CorruptCheckpoint, digests, text_digest
+from flaxnets.runtime.local import check_local
 
 
 def load(workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated: bool = False) -> Network:
@@ -28,6 +29,7 @@ def load(workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated
   Raises:
     InputError: where there is no such run or step, or the checkpoint or the stored statistics, are corrupt.
   """
+  check_local(workdir, '--workdir')
   folder = pathlib.Path(workdir)
   if not (folder / 'checkpoints').is_dir():
     raise InputError(f'{folder} holds no trained network; train one with flaxnets train --workdir={folder}')

@@ -18,6 +18,10 @@ from flaxnets.runtime import machine
 # With fewer examples per CPU device, splitting the batch costs more time than the additional cores save.
 MIN_PER_CPU_DEVICE = 8
 
+# Seconds without a sign of life after which the other processes give up a process as dead. JAX's own 100 s keep all
+# hosts of a run waiting longer than they take to restart.
+HEARTBEAT_TIMEOUT = 40
+
 
 def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int = 0, process: int = 0) -> None:
   """Configures JAX for the process. Call it before anything uses a device.
@@ -40,10 +44,13 @@ def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int =
   if not machine.has_accelerator_plugin():  # hosts of GPUs and TPUs keep malloc's defaults
     machine.keep_freed_memory()
   try:
-    if coordinator == 'auto':
-      jax.distributed.initialize()
-    elif coordinator:
-      jax.distributed.initialize(coordinator, num_processes=processes, process_id=process)
+    if coordinator:
+      address = (
+        {}
+        if coordinator == 'auto'
+        else {'coordinator_address': coordinator, 'num_processes': processes, 'process_id': process}
+      )
+      jax.distributed.initialize(**address, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
   except (ValueError, RuntimeError) as error:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     raise InputError(f'--coordinator={coordinator}: the processes could not connect ({reason})') from error

@@ -14,6 +14,7 @@ from absl import logging
 from flaxnets import config as configs
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
+from flaxnets.runtime.local import check_local
 
 
 class WorkdirLock:
@@ -34,6 +35,7 @@ class WorkdirLock:
 
     import jax  # nor this: a study and a report read workdirs without it
 
+    check_local(workdir, '--workdir')
     self._file: IO[str] | None = None
     if jax.process_index() != 0:
       return

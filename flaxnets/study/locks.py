@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from flaxnets.errors import InputError
+from flaxnets.runtime.local import check_local
 
 
 @contextlib.contextmanager
@@ -27,6 +28,7 @@ def study_lock(out: pathlib.Path, *, shared: bool) -> Iterator[int]:
   """
   import fcntl  # not at the top: Windows has none
 
+  check_local(out, '--out')
   try:
     out.mkdir(parents=True, exist_ok=True)
     file = (out / '.lock').open('w')

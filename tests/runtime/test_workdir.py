@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import re
 import socket
 import subprocess
@@ -11,10 +12,14 @@ import sys
 import jax
 import pytest
 
+import flaxnets
 from flaxnets import config as configs
+from flaxnets.data.open import open_source
+from flaxnets.data.source import DataOptions
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
 from flaxnets.runtime.workdir import WorkdirLock, claim_workdir
+from flaxnets.study.locks import study_lock
 
 HOLDER = """
 import sys
@@ -94,3 +99,15 @@ def test_a_file_stays_as_it_was_when_its_replacement_fails(tmp_path):
     temporary.write_text('half')
     raise KeyError
   assert path.read_text() == 'before' and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('address', ['gs://bucket/run', 's3://bucket/run', pathlib.Path('gs://bucket/run')])
+def test_addresses_of_buckets_are_refused_wherever_a_folder_is_expected(address):
+  for name, opened in (
+    ('--workdir', lambda: WorkdirLock(address)),
+    ('--workdir', lambda: flaxnets.load(address)),
+    ('--out', lambda: contextlib.ExitStack().enter_context(study_lock(address, shared=False))),
+    ('data.root', lambda: open_source(DataOptions('folders', str(address)), 'train')),
+  ):
+    with pytest.raises(InputError, match=f'^{name}=.*bucket/run is an address, .* local files only; mount the bucket'):
+      opened()
