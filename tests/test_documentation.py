@@ -55,7 +55,7 @@ def test_pages_of_which_blocks_run_are_those_expected():
   """A page that lost its blocks to a typing error in a marker would pass silently."""
   found = {page_name(path): len(runnable(path)) for path in PAGES if runnable(path)}
   assert set(found) >= {f'docs/tutorials/{name}.md' for name in ('images', 'bands', 'layer', 'experts', 'deploy')}
-  assert all(count >= 2 for count in found.values()), found
+  assert all(count >= 2 for name, count in found.items() if name.startswith('docs/tutorials/')), found
   assert {path.name for path in (ROOT / 'docs' / 'tutorials').glob('*.md')} == {
     pathlib.PurePath(name).name for name in found if name.startswith('docs/tutorials/')
   }
