@@ -19,7 +19,7 @@ $(VENV)/.done: requirements.lock pyproject.toml
 test: setup
 	$(BIN)/python -m pytest -n 2
 
-# What takes longer: the wheel, installed and used; every block of the tutorials.
+# What takes longer: the wheel, installed and used; every block of the documentation; the examples.
 slow: setup
 	$(BIN)/python -m pytest -n 2 -m slow
 

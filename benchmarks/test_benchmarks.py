@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from benchmarks import communication, input_pipeline, layers, many_classes, photos, scaling, subsets
+from benchmarks import communication, input_pipeline, layers, many_classes, photos, predict, scaling, subsets
 from benchmarks.children import Child, in_turns, pace
 from flaxnets.errors import InputError
 
+TORCHVISION = all(importlib.util.find_spec(name) for name in ('torch', 'torchvision'))
 TORCH = importlib.util.find_spec('torch') is not None
 SMALL = ['--repeats=1', '--seconds=0.01', '--width=8', '--image_size=16', '--batch_size=8']
 
@@ -62,6 +63,29 @@ def test_training_from_files_is_measured_beside_its_step_and_memory_over_an_epoc
   assert fed.ratio == pytest.approx(fed.value / alone.value)
   memory = [rows[f'resnet18/train/host memory/{when}'] for when in ('start', 'middle', 'end')]
   assert [row.value for row in memory] == memory[0].details['every_step']
+
+
+def test_the_prediction_command_is_timed_beside_the_peers(tmp_path, capsys):
+  rows = named(
+    predict.main(
+      ['--repeats=1', '--images=8', '--size=20', '--image_size=16', '--width=8', '--batch_size=4']
+      + [f'--json={tmp_path}/rows.json']
+    )
+  )
+  modes = {name.rpartition('/')[2] for name in rows}
+  assert rows.keys() == {f'predict/{what}/{mode}' for what in ('command', 'images') for mode in modes}
+  command, images = rows['predict/command/flaxnets'], rows['predict/images/flaxnets']
+  if TORCHVISION:
+    assert len(modes) == 5
+    peers = [row for name, row in rows.items() if row.name.startswith('predict/command/torch')]
+    assert command.ratio == pytest.approx(min(row.value for row in peers) / command.value)
+    assert images.ratio == pytest.approx(images.value / rows[f'predict/images/{images.peer}'].value)
+  else:
+    assert modes == {'flaxnets'} and command.ratio is None and images.ratio is None
+    assert 'the peer is missing' in capsys.readouterr().out
+  assert [row['name'] for row in json.loads((tmp_path / 'rows.json').read_text())] == list(rows)
+  with pytest.raises(InputError, match='has 0 JPEGs, fewer than --images=1000'):
+    predict.main([f'--root={tmp_path}'])
 
 
 def test_subsets_are_timed_against_their_macs_and_judged_beside_their_forward_passes():

@@ -73,7 +73,7 @@ def test_a_list_of_something_else_is_refused(text):
 
 
 @pytest.mark.parametrize('flag', ['--repeats=0', '--repeats=x', '--json=/no/such/folder/rows.json'])
-def test_what_cannot_be_is_said_before_anything_is_measured(flag, capsys):
+def test_invalid_settings_are_errors_before_anything_is_measured(flag, capsys):
   with pytest.raises(SystemExit):
     measure.parser('nothing', '').parse_args([flag])
   assert re.search(r'error: argument --\w+: (there is no folder|.* is not a whole number)', capsys.readouterr().err)

@@ -140,14 +140,14 @@ def test_a_network_that_computes_something_else_is_not_timed(key, mesh1, monkeyp
 
 
 @needs_torch
-def test_a_step_that_is_another_is_not_timed(mesh1, monkeypatch):
+def test_a_step_with_other_results_is_not_timed(mesh1, monkeypatch):
   monkeypatch.setattr(flax_contenders, '_as_they_are', lambda step, batch: (batch['image'], batch['present']))
   with pytest.raises(InputError, match='their losses are'):
     beside_torch('tiny', mesh1)
 
 
 @needs_torch
-def test_an_optimizer_that_is_another_is_not_timed(mesh1, monkeypatch):
+def test_an_optimizer_with_other_results_is_not_timed(mesh1, monkeypatch):
   monkeypatch.setattr(optim, 'decayed', lambda params: jax.tree.map(lambda leaf: True, params))
   with pytest.raises(InputError, match='their steps are'):
     beside_torch('tiny', mesh1)

@@ -1,7 +1,4 @@
-"""What `import flaxnets` offers, what it costs, and the layer in networks that are not ours.
-
-The Python blocks of tests/front_door.md are the README's first examples, executed here as they stand.
-"""
+"""What `import flaxnets` offers, what it costs, and the layer in networks that are not ours."""
 
 import doctest
 import importlib
@@ -24,8 +21,6 @@ from flax import nnx
 import flaxnets
 
 ROOT = pathlib.Path(__file__).parents[1]
-EXAMPLES = re.findall(r'```python\n(.*?)```', (ROOT / 'tests' / 'front_door.md').read_text(), re.DOTALL)
-LINEN, NNX, MATRIX = EXAMPLES
 PUBLIC = (
   'DynamicConv',
   'Standardize',
@@ -101,45 +96,68 @@ def test_examples_in_docstrings_run(module, lines):
   assert result.failed == 0 and result.attempted >= lines
 
 
-def names(**more):
-  """What the README's reader has at hand: imports, standardised images with correlated bands, a mask and labels."""
-  key = jax.random.key(0)
-  shared = jax.random.normal(key, (8, 12, 12, 1))
-  images = (shared + 0.5 * jax.random.normal(jax.random.key(1), (8, 12, 12, 4))) / 1.25**0.5
-  mask = jax.random.bernoulli(jax.random.key(2), 0.6, (8, 4)).at[:, 0].set(True)
-  return {'flaxnets': flaxnets, 'jax': jax, 'jnp': jnp, 'nn': nn, 'nnx': nnx, 'images': images, 'mask': mask, **more}
+class LinenNet(nn.Module):
+  """A Linen network around the layer, of standardised images (b, h, w, 4)."""
+
+  @nn.compact
+  def __call__(self, images, **channels):
+    x = flaxnets.DynamicConv(32, (3, 3), num_channels=4)(images, **channels)
+    return nn.Dense(10)(nn.relu(x).mean(axis=(1, 2)))
 
 
-def execute(example, given):
-  """The names that an example defines, beside those given."""
-  assert sum(bool(line.strip()) for line in example.splitlines()) <= 10
-  exec(example, given)
-  return given
+class NnxNet(nnx.Module):
+  """The same in NNX, with a BatchNorm."""
+
+  def __init__(self, images, rngs):
+    conv = flaxnets.DynamicConv(32, (3, 3), num_channels=4)
+    self.conv = nnx.bridge.ToNNX(conv, rngs=rngs).lazy_init(images)
+    self.conv.correlation[...] = flaxnets.channel_statistics(images)['correlation']
+    self.norm, self.head = nnx.BatchNorm(32, rngs=rngs), nnx.Linear(32, 10, rngs=rngs)
+
+  def __call__(self, images, **channels):
+    x = nnx.relu(self.norm(self.conv(images, **channels)))
+    return self.head(x.mean(axis=(1, 2)))
 
 
-def test_the_layer_in_a_linen_network():
-  given = execute(LINEN, names())
-  for output in (given['logits'], given['on_two'], given['masked']):
+@pytest.fixture(scope='module')
+def images():
+  """Standardised images (8, 12, 12, 4) with correlated channels."""
+  shared = jax.random.normal(jax.random.key(0), (8, 12, 12, 1))
+  return (shared + 0.5 * jax.random.normal(jax.random.key(1), (8, 12, 12, 4))) / 1.25**0.5
+
+
+@pytest.fixture(scope='module')
+def mask():
+  return jax.random.bernoulli(jax.random.key(2), 0.6, (8, 4)).at[:, 0].set(True)
+
+
+def correlation_of(images):
+  return np.corrcoef(np.asarray(images).reshape(-1, 4).T)
+
+
+def test_the_layer_in_a_linen_network(images, mask):
+  net = LinenNet()
+  variables = net.init(jax.random.key(0), images)
+  variables = flaxnets.put_statistics(variables, flaxnets.channel_statistics(images))
+  on_two = net.apply(variables, images[..., jnp.asarray([0, 2])], subset=(0, 2))
+  for output in (net.apply(variables, images), on_two, net.apply(variables, images, present=mask)):
     assert output.shape == (8, 10) and jnp.isfinite(output).all()
-  stored = given['variables']['channel_stats']['DynamicConv_0']['correlation']
-  np.testing.assert_allclose(stored, np.corrcoef(np.asarray(given['images']).reshape(-1, 4).T), atol=1e-4)
+  stored = variables['channel_stats']['DynamicConv_0']['correlation']
+  np.testing.assert_allclose(stored, correlation_of(images), atol=1e-4)
   only_two = jnp.zeros((8, 4), bool).at[:, jnp.asarray([0, 2])].set(True)
-  by_mask = given['Net']().apply(given['variables'], given['images'], present=only_two)
-  np.testing.assert_allclose(by_mask, given['on_two'], rtol=1e-4, atol=1e-4)
+  by_mask = net.apply(variables, images, present=only_two)
+  np.testing.assert_allclose(by_mask, on_two, rtol=1e-4, atol=1e-4)
 
 
-def test_the_layer_in_an_nnx_network_trains():
-  given = execute(NNX, names())
-  net, labels = given['Net'](given['images'], nnx.Rngs(0)), jnp.arange(8)
+def test_the_layer_in_an_nnx_network_trains(images, mask):
+  net, labels = NnxNet(images, nnx.Rngs(0)), jnp.arange(8)
   assert isinstance(net.norm.mean, nnx.BatchStat) and isinstance(net.conv.correlation, nnx.Variable)
   assert not isinstance(net.conv.correlation, nnx.Param)
-  np.testing.assert_allclose(
-    net.conv.correlation[...], np.corrcoef(np.asarray(given['images']).reshape(-1, 4).T), atol=1e-4
-  )
+  np.testing.assert_allclose(net.conv.correlation[...], correlation_of(images), atol=1e-4)
   optimizer = nnx.Optimizer(net, optax.sgd(0.1), wrt=nnx.Param)
 
   def loss(net):
-    logits = net(given['images'], present=given['mask'])
+    logits = net(images, present=mask)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
   mean, correlation = net.norm.mean[...], net.conv.correlation[...]
@@ -159,13 +177,12 @@ class Normalized(nn.Module):
     return nn.Dense(10)(nn.relu(nn.BatchNorm(not train, name='norm')(x)).mean(axis=(1, 2)))
 
 
-def test_a_linen_network_through_the_nnx_bridge_trains():
-  given, labels = names(), jnp.arange(8)
-  images = 100 + 20 * given['images']
+def test_a_linen_network_through_the_nnx_bridge_trains(images, mask):
+  images, labels = 100 + 20 * images, jnp.arange(8)
   net = nnx.bridge.ToNNX(Normalized(), rngs=nnx.Rngs(0)).lazy_init(images)
   assert isinstance(net.norm['mean'], nnx.BatchStat)
   with pytest.raises(ValueError, match=r'flaxnets\.put_statistics'):
-    net(images, present=given['mask'])
+    net(images, present=mask)
   statistics = flaxnets.channel_statistics(images)
   for name in ('mean', 'std'):
     net.standardize[name][...] = statistics[name]
@@ -173,7 +190,7 @@ def test_a_linen_network_through_the_nnx_bridge_trains():
   optimizer = nnx.Optimizer(net, optax.sgd(0.1), wrt=nnx.Param)
 
   def loss(net):
-    logits = net(images, present=given['mask'], train=True, mutable=['batch_stats'])
+    logits = net(images, present=mask, train=True, mutable=['batch_stats'])
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
   before, gradients = nnx.value_and_grad(loss)(net)
@@ -183,19 +200,19 @@ def test_a_linen_network_through_the_nnx_bridge_trains():
   np.testing.assert_array_equal(net.conv['correlation'][...], statistics['correlation'])
 
 
-def test_the_bare_matrix_serves_a_kernel_of_another_library():
+def test_the_matrix_alone_gives_the_kernel_for_another_library(images):
   bank = jax.random.normal(jax.random.key(3), (3, 3, 4, 8))
-  given = execute(MATRIX, names(bank=bank))
-  layer, images = flaxnets.DynamicConv(8, 3, 4), given['images'][..., jnp.asarray([0, 2])]
-  variables = {'params': {'kernel': bank}, 'channel_stats': {'correlation': jnp.asarray(given['correlation'])}}
-  theirs = jax.lax.conv_general_dilated(
-    images, given['kernel'], (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
-  )
-  np.testing.assert_allclose(theirs, layer.apply(variables, images, subset=(0, 2)), rtol=1e-4, atol=1e-4)
+  correlation = jnp.asarray(flaxnets.channel_statistics(images)['correlation'])
+  kernel = jnp.einsum('hwcf,cs->hwsf', bank, flaxnets.nn.mixing('linear', (0, 2), correlation))
+  two = images[..., jnp.asarray([0, 2])]
+  variables = {'params': {'kernel': bank}, 'channel_stats': {'correlation': correlation}}
+  ours = flaxnets.DynamicConv(8, 3, 4).apply(variables, two, subset=(0, 2))
+  theirs = jax.lax.conv_general_dilated(two, kernel, (1, 1), 'SAME', dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=1e-4)
 
 
-def test_standardising_is_a_layer_that_is_called_alone():
-  images = 100 + 20 * names()['images']
+def test_standardising_is_a_layer_that_is_called_alone(images):
+  images = 100 + 20 * images
   layer = flaxnets.Standardize(num_channels=4)
   variables = layer.init(jax.random.key(0), images)
   np.testing.assert_array_equal(layer.apply(variables, images), images)

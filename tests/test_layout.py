@@ -85,7 +85,7 @@ def test_imports_point_to_lower_floors():
         assert floor_of(target) < floor_of(name), f'{name} imports {target}'
 
 
-def test_commands_are_imported_by_nobody_but_their_program():
+def test_only_the_program_imports_commands():
   for name, targets in graph().items():
     commands = {target for target in targets if target.startswith('cli.') and target not in ('cli.flags', 'cli.main')}
     assert not commands, f'{name} imports {commands}'

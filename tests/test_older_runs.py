@@ -31,7 +31,7 @@ def expected(run):
   return json.loads((run / 'expected.json').read_text())
 
 
-def test_it_loads_and_predicts_what_it_predicted(run):
+def test_a_run_of_an_older_version_predicts_as_it_did(run):
   net, then = flaxnets.load(run), expected(run)
   assert (net.step, list(net.channels.names), list(net.classes)) == (3, then['channels'], then['classes'])
   source = synthetic.source('test[:52]')

@@ -1,8 +1,5 @@
 """The README's Python examples, executed as they stand."""
 
-import pathlib
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,10 +8,12 @@ from PIL import Image
 
 import flaxnets
 from flaxnets.training import loop
+from tests.markdown import ROOT, blocks
 from tests.small import small_config
 
-README = (pathlib.Path(__file__).parents[1] / 'README.md').read_text()
-BLOCKS = re.findall(r'```python\n(.*?)```', README, flags=re.DOTALL)
+BLOCKS = [
+  block.code for block in blocks((ROOT / 'README.md').read_text()) if block.language == 'python' and not block.not_run
+]
 
 
 @pytest.fixture(scope='module')

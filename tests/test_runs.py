@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import absl.flags
 import jax
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ import flaxnets
 from flaxnets.cli import evaluate
 from flaxnets.data import synthetic
 from flaxnets.errors import InputError
+from flaxnets.report import tables
+from flaxnets.report.gather import gather
 from flaxnets.training import loop, setup
 from tests.small import list_config, small_config, train_and_cut, with_step_preceded_by, write_list
 
@@ -106,7 +109,7 @@ def test_a_termination_signal_saves_first_and_says_so(tmp_path):
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_evaluation_judges_every_subset_and_writes_what_the_design_says(run, capsys):
+def test_evaluation_scores_every_subset_and_writes_what_the_design_says(run, capsys):
   assert evaluate.run(run, subsets='all') == 0
   scores = json.loads((run / 'eval' / 'test.json').read_text())
   assert [row['channels'] for row in scores['subsets']] == ['RGB', 'RG', 'RB', 'GB', 'R', 'G', 'B']
@@ -126,6 +129,28 @@ def test_evaluation_judges_every_subset_and_writes_what_the_design_says(run, cap
   assert accuracy == pytest.approx(scores['subsets'][4]['accuracy'])
   printed = capsys.readouterr().out
   assert len([line for line in printed.splitlines() if '%' in line]) == 8
+  stored = flaxnets.load(run).variables['channel_stats']['stem']
+  for name in ('mean', 'std'):
+    np.testing.assert_allclose(scores['channel_stats'][name], stored['standardize'][name], rtol=1e-6)
+  np.testing.assert_allclose(scores['channel_stats']['correlation'], stored['conv']['correlation'], rtol=1e-6)
+
+
+def test_evaluation_measures_latency_if_asked_to(run, capsys):
+  flags = absl.flags.FlagValues()
+  evaluate.define(flags)
+  assert not flags['latency'].value
+  assert evaluate.run(run, subsets='RG;R', split='train[:32]', latency=True) == 0
+  scores = json.loads((run / 'eval' / 'train__32_.json').read_text())
+  assert all(0 < row['latency'] < 10 for row in scores['subsets'])
+  printed = capsys.readouterr().out.splitlines()
+  assert printed[1].endswith('latency, ms')
+  assert float(printed[2].split()[-1]) == pytest.approx(1e3 * scores['subsets'][0]['latency'], abs=0.01)
+  found = gather([str(run)], result='train__32_')['runs'][0]
+  table = tables.of_subsets({'runs': [found]})
+  shown = [row[table.columns.index('latency, ms')].value for row in table.rows]
+  assert shown == [1e3 * row['latency'] for row in scores['subsets']]
+  assert found['channel_stats']['correlation'] == scores['channel_stats']['correlation']
+  assert tables.of_channels(found).caption.endswith('raw pixel units')
 
 
 def test_a_loaded_network_predicts_what_evaluation_saw(run):
@@ -154,12 +179,12 @@ def test_a_loaded_network_predicts_what_evaluation_saw(run):
     (lambda net, x: net.predict(x.astype(np.float32) * 257), 'these images reach 6.554e\\+04'),
   ],
 )
-def test_input_that_cannot_be_meant_is_an_error(run, call, said):
+def test_input_with_wrong_names_shape_or_scale_is_an_error(run, call, said):
   with pytest.raises(InputError, match=said):
     call(flaxnets.load(run), np.full((2, 20, 20, 3), 255, np.uint8))
 
 
-def test_what_cannot_be_loaded_is_said(run, tmp_path):
+def test_loading_errors_name_the_cause(run, tmp_path):
   with pytest.raises(InputError, match='holds no trained network'):
     flaxnets.load(tmp_path)
   with pytest.raises(InputError, match='has no checkpoint of step 1; there are best, latest, 2, 3'):

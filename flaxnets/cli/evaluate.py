@@ -1,6 +1,6 @@
 """Evaluates a trained network on subsets of its channels, prints a table and writes DIR/eval/SPLIT.json.
 
-flaxnets eval --workdir=runs/demo [--subsets='RGB;singles'] [--split=test]
+flaxnets eval --workdir=runs/demo [--subsets='RGB;singles'] [--split=test] [--latency]
 """
 
 from __future__ import annotations
@@ -8,11 +8,15 @@ from __future__ import annotations
 import pathlib
 import shlex
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from absl import flags as absl_flags
 
 from flaxnets.analysis.text import counted
 from flaxnets.cli import flags as cli_flags
+
+if TYPE_CHECKING:
+  from flaxnets.inference.network import Network
 
 ARGUMENTS = ''
 
@@ -53,6 +57,9 @@ def define(flags: absl_flags.FlagValues) -> None:
     lower_bound=1,
     **values,
   )
+  absl_flags.DEFINE_bool(
+    'latency', False, 'measure the median time of one image on one device for each subset as well', **values
+  )
   cli_flags.define_process_flags(flags)
 
 
@@ -85,6 +92,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
     step=flags.step,
     batch_size=flags.batch_size,
     recalibrated=flags.recalibrate,
+    latency=flags.latency,
   )
 
 
@@ -97,6 +105,7 @@ def run(
   step: str = 'best',
   batch_size: int = 0,
   recalibrated: bool = False,
+  latency: bool = False,
 ) -> int:
   """Evaluates a restored network, prints the table and writes the result; returns the exit code."""
   import jax
@@ -116,6 +125,9 @@ def run(
   with incremental.progress(evaluation.steps, f'step {net.step}') as bar:
     scores, arrays = evaluation.evaluate(on_batch=bar.update)
   if jax.process_index() == 0:
+    if latency:
+      incremental.announce(f'measuring one image at a time on {counted(count, "subset")}')
+      add_latencies(net, scores['subsets'])
     print(
       f'{scores["model"]}, step {scores["step"]}, {scores["examples"]:,} examples of {split!r}'
       + (', recalibrated where that helps (*)' if recalibrated else '')
@@ -128,3 +140,11 @@ def run(
       others = [f'{name}={value}' for name, value, default in options if value != default]
       print(f'next: {shlex.join(["flaxnets", "worth", *others, str(workdir)])}')
   return 0
+
+
+def add_latencies(net: Network, rows: Sequence[dict[str, Any]]) -> None:
+  """Adds 'latency' to the rows of a result: the median seconds for one decoded image; see `Predictor.latency`."""
+  from flaxnets.inference.predictor import Predictor
+
+  for row in rows:
+    row['latency'] = Predictor(net, row['channels']).latency()

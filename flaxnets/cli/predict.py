@@ -79,7 +79,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
       count += 1
   seconds = time.perf_counter() - start
   print(
-    f'{count:,} images in {seconds:.1f} s, {count / seconds:,.0f} images/s with compiling'
+    f'{count:,} images in {seconds:.2f} s, {count / seconds:,.0f} images/s with compiling'
     + (f'; not predicted: {run.bad:,} of {len(named):,} files' if run.bad else ''),
     file=sys.stderr,
   )

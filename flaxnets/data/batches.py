@@ -259,7 +259,7 @@ def _start_worker(worker: int, workers: int) -> None:
   import cv2
 
   cv2.setNumThreads(1)
-  # Odd metadata (a palette's, a damaged TIFF tag) does not deserve a line on stderr from every worker.
+  # Odd metadata (a palette's, a corrupt TIFF tag) does not deserve a line on stderr from every worker.
   warnings.filterwarnings('ignore', module=r'PIL\.')
 
 

@@ -23,6 +23,7 @@ from flaxnets.inference.network import Network
 from flaxnets.inference.restore import weights_digest
 from flaxnets.models import cost
 from flaxnets.models.classifier import first_kernel
+from flaxnets.nn.stem import stored_statistics
 from flaxnets.runtime import devices, provenance
 
 
@@ -143,6 +144,7 @@ class SplitEvaluation:
       'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
       'classes': list(net.classes),
       'channels': list(net.channels.names),
+      'channel_stats': stored_statistics(net.variables),
       'subsets': list(rows),
     }
 
@@ -279,9 +281,14 @@ COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
   ('MACs', _count('macs')),
   ('FLOPs (XLA)', _count('flops')),
 )
+LATENCY = ('latency, ms', lambda row: f'{1e3 * row["latency"]:.2f}' if 'latency' in row else '')
 
 
 def table(scores: Mapping[str, Any]) -> str:
-  """The scores of every subset in COLUMNS, in per cent, accuracy with its 95 % interval; * is recalibrated."""
-  header = [name for name, _ in COLUMNS]
-  return columns([header, *([text(row) for _, text in COLUMNS] for row in scores['subsets'])])
+  """The scores of every subset in COLUMNS, in per cent, accuracy with its 95 % interval; * is recalibrated.
+
+  Latencies follow where any was measured.
+  """
+  shown = [*COLUMNS, LATENCY] if any('latency' in row for row in scores['subsets']) else COLUMNS
+  header = [name for name, _ in shown]
+  return columns([header, *([text(row) for _, text in shown] for row in scores['subsets'])])

@@ -101,12 +101,8 @@ class FilePredictions:
         yield from self._of_images(group)
 
   def latency(self) -> float:
-    """Median seconds for one decoded image of the canvas's size, see `Predictor.latency`."""
-    predictor = Predictor(self._net, self._used)
-    size = self._net.canvas or (self._net.config.image_size,) * 2
-    mean = self._net.fill[list(predictor.order)]
-    canvas = np.broadcast_to(mean, (*size, len(mean))).astype(self._net.metadata.dtype)
-    return predictor.latency(canvas, size)
+    """Median seconds for one decoded image, see `Predictor.latency`."""
+    return Predictor(self._net, self._used).latency()
 
   def _usable(self, held: ChannelSet, *, all_known: bool) -> list[str]:
     """The names to use of the channels that a file holds."""

@@ -100,8 +100,14 @@ class Predictor:
     outputs = self.net._compiled(self._variables, canvases, sizes, None, self._subset)
     return tuple(np.asarray(output)[:count] for output in outputs)
 
-  def latency(self, canvas: np.ndarray, size: tuple[int, int], *, repeats: int = 50, warm_up: int = 5) -> float:
-    """Median seconds from one decoded image on the host to its logits on the host, compiled and warmed up before."""
+  def latency(self, *, repeats: int = 50, warm_up: int = 5) -> float:
+    """Median seconds from one decoded image on the host to its logits on the host, compiled and warmed up before.
+
+    The image is of the canvas's size, or of the network's input where there is none, and shows the channels' means.
+    """
+    size = self.net.canvas or (self.net.config.image_size,) * 2
+    mean = self.net.fill[list(self.order)]
+    canvas = np.broadcast_to(mean, (*size, len(mean))).astype(self.net.metadata.dtype)
     seconds = []
     for _ in range(warm_up + repeats):
       start = time.perf_counter()

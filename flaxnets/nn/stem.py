@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from flaxnets.nn import completion as completions
@@ -179,6 +180,20 @@ def put_statistics(variables: Mapping[str, Any], statistics: Mapping[str, Any]) 
 def pixel_statistics(variables: Mapping[str, Any]) -> Mapping[str, jax.Array]:
   """'mean' and 'std' (C,), pixel units, of a network whose Stem is named STEM, from its variables."""
   return variables['channel_stats'][STEM][STANDARDIZE]
+
+
+def stored_statistics(variables: Mapping[str, Any]) -> dict[str, Any]:
+  """The channel statistics of a network whose Stem is named STEM, from its variables, as JSON has them.
+
+  Returns:
+    'mean' and 'std', lists of C numbers in pixel units, and 'correlation', C lists of C numbers. The last is None if
+    the first layer is an ordinary convolution, which has none, or if it was not measured.
+  """
+  statistics = pixel_statistics(variables)
+  found: dict[str, Any] = {name: np.asarray(statistics[name], np.float64).tolist() for name in ('mean', 'std')}
+  measured = variables['channel_stats'][STEM].get(CONV, {}).get('correlation')
+  usable = measured is not None and np.isfinite(measured).all()
+  return found | {'correlation': np.asarray(measured, np.float64).tolist() if usable else None}
 
 
 def bank(variables: Mapping[str, Any]) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Reads the folders of runs and studies: configs, metrics, results. A damaged file is named and skipped."""
+"""Reads the folders of runs and studies: configs, metrics, results. A corrupt file is named and skipped."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Run:
 
   @functools.cached_property
   def arrays(self) -> dict[str, np.ndarray]:
-    """The arrays of the .npz beside the result file; {} where it is missing or damaged."""
+    """The arrays of the .npz beside the result file; {} where it is missing or corrupt."""
     if self.result is None:
       return {}
     path = self.result.with_suffix('.npz')
@@ -129,7 +129,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   """A file's object; {} where the file is missing.
 
   Raises:
-    InputError: if it is damaged.
+    InputError: if it is corrupt.
   """
   try:
     found = json.loads(path.read_text())
@@ -175,16 +175,16 @@ def _metrics(path: pathlib.Path, problems: list[str]) -> list[dict[str, Any]]:
   """The lines of a metrics.jsonl; the last may be half written while the run goes on."""
   if not path.exists():
     return []
-  found, damaged = [], 0
+  found, corrupt = [], 0
   lines = path.read_text(errors='replace').splitlines()
   for number, text in enumerate(lines):
     try:
       line = json.loads(text)
       found.append({**line, 'step': int(line['step']), 'split': str(line['split'])})
     except (ValueError, KeyError, TypeError):
-      damaged += number < len(lines) - 1
-  if damaged:
-    problems.append(f'{path}: {damaged} damaged lines were skipped.')
+      corrupt += number < len(lines) - 1
+  if corrupt:
+    problems.append(f'{path}: {corrupt} corrupt lines were skipped.')
   return found
 
 

@@ -225,8 +225,8 @@ def _examples(run: Run, source: Source | None, reason: str) -> dict[str, Any]:
 
 
 def _channel_stats(run: Run, source: Source | None, reason: str) -> dict[str, Any]:
-  stored = run.scores.get('channel_stats')
-  if stored:
+  stored = run.scores.get('channel_stats') or {}
+  if stored.get('correlation'):  # a network with an ordinary first layer stores none
     return {**stored, 'images': None}
   if source is None:
     return words.absent(f'The channels cannot be measured: {reason}.', words.evaluate_command(run))

@@ -33,7 +33,7 @@ def noisy(classes: int, examples: int, seed: int = 0) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None)
 @given(confusions)
-def test_the_scores_are_scikit_learns_with_classes_nobody_has_too(confusion):
+def test_scores_equal_scikit_learn_for_classes_without_examples_too(confusion):
   truth, predicted = examples_of(confusion)
   labels = range(len(confusion))
   accuracy = sklearn_metrics.accuracy_score(truth, predicted)

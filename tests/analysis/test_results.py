@@ -231,7 +231,7 @@ def test_an_expert_among_longer_names_is_found_by_its_channels(tmp_path):
 
 
 @pytest.mark.parametrize('damage', [b'', b'PK\x03\x04 cut'])
-def test_a_damaged_file_beside_the_scores_is_said_by_name(tmp_path, damage):
+def test_a_corrupt_file_beside_the_scores_is_said_by_name(tmp_path, damage):
   scores_at(tmp_path / 'test.json', ['R'], 'R', np.zeros(100), np.zeros(100))
   (tmp_path / 'test.npz').write_bytes(damage)
   with pytest.raises(InputError, match=r'test\.json or the \.npz beside it cannot be read'):

@@ -47,7 +47,7 @@ def test_ten_channels_that_add_their_own_share_are_worth_it():
   np.testing.assert_allclose(worth.shapley(accuracy, 10), shares)
 
 
-def test_channels_that_tell_the_same_share_what_they_tell():
+def test_redundant_channels_share_their_worth():
   accuracy = {subset: 0.5 if {0, 1} & set(subset) else 0.1 for subset in every_subset(3)}
   np.testing.assert_allclose(worth.shapley(accuracy, 3), [0.2, 0.2, 0], atol=1e-12)
 
@@ -75,7 +75,7 @@ def test_sampled_worths_come_near_the_exact_ones_as_their_errors_say():
   assert 0.8 < standardised.std() < 1.25 and abs(standardised.mean()) < 0.2
 
 
-def test_the_best_subset_of_each_size_is_found_and_greed_can_miss_it():
+def test_the_best_subset_of_each_size_is_found_where_greedy_search_misses_it():
   accuracy = dict.fromkeys(every_subset(3), 0.2) | {(0,): 0.3, (0, 1): 0.4, (1, 2): 0.6, (0, 1, 2): 0.7}
   assert worth.best_subsets(accuracy) == [(0,), (1, 2), (0, 1, 2)]
   asked = []

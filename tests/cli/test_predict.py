@@ -281,8 +281,9 @@ def test_the_latency_is_a_median_after_warm_up(net, monkeypatch):
   clock = iter([0, 100, *(t for n in range(3) for t in (200 + 10 * n, 200 + 10 * n + n + 1))])
   monkeypatch.setattr('time.perf_counter', lambda: next(clock))
   monkeypatch.setattr(predictor, 'run', lambda images, sizes: calls.append((images.shape, sizes.tolist())))
-  assert predictor.latency(np.zeros((24, 24, 3), np.uint8), (20, 30), repeats=3, warm_up=1) == 2
-  assert calls == [((1, 24, 24, 3), [[20, 30]])] * 4
+  assert predictor.latency(repeats=3, warm_up=1) == 2
+  height, width = net.canvas
+  assert calls == [((1, height, width, 3), [[height, width]])] * 4
 
 
 def test_export_uses_recalibrated_statistics_only_if_asked_to():

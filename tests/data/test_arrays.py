@@ -175,7 +175,7 @@ def test_labels_may_be_class_names(tmp_path):
     (np.zeros((6, 1), int), 'shape'),
   ],
 )
-def test_labels_that_cannot_be_are_errors(tmp_path, labels, reason):
+def test_invalid_labels_are_errors(tmp_path, labels, reason):
   with pytest.raises(InputError, match=reason):
     from_arrays(arrays(tmp_path, y_train=labels))
 

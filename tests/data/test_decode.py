@@ -259,11 +259,11 @@ def test_random_damage_raises_nothing_but_bad_image():
   ]
   outcomes = set()
   for data, _ in itertools.product(whole, range(40)):
-    damaged = np.frombuffer(data, np.uint8).copy()
+    corrupt = np.frombuffer(data, np.uint8).copy()
     places = rng.integers(0, len(data), 8)
-    damaged[places] = rng.integers(0, 256, 8)
+    corrupt[places] = rng.integers(0, 256, 8)
     try:
-      decode(damaged.tobytes(), out, name='it')
+      decode(corrupt.tobytes(), out, name='it')
       outcomes.add('read')
     except BadImage as error:
       assert '\n' not in str(error)

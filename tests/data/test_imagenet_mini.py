@@ -73,7 +73,7 @@ def test_a_part_of_a_split_keeps_labels_and_ids_with_their_images(images, tmp_pa
   assert list(both.ids) == ['number 15.jpg', 'number 16.jpg', 'number 0.jpg', 'number 1.jpg']
 
 
-def test_labels_are_kept_beside_the_data_and_made_again_when_lost_or_damaged(images, tmp_path):
+def test_labels_are_kept_beside_the_data_and_made_again_when_lost_or_corrupt(images, tmp_path):
   prepare(str(images), str(tmp_path))
   tables = sorted(tmp_path.rglob('flaxnets_labels_*.npz'))
   assert [table.stem for table in tables] == ['flaxnets_labels_test5', 'flaxnets_labels_train']

@@ -108,7 +108,7 @@ def test_contradicting_pairs_are_made_a_semidefinite_matrix():
   assert correlation[0, 1] > 0.4 and correlation[1, 2] > 0.4 and correlation[0, 2] < -0.4
 
 
-def test_a_channel_constant_where_its_partner_is_present_tells_nothing_of_it():
+def test_a_channel_that_is_constant_where_its_partner_is_present_has_no_correlation_with_it():
   images = np.random.default_rng(4).normal(0.1, 1, (20, 4, 4, 2)).astype(np.float32)
   images[:10, ..., 0] = 0.3
   present = np.ones((20, 2), bool)

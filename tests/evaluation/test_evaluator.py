@@ -86,7 +86,7 @@ def test_every_example_counts_once_on_any_number_of_devices(network, mesh1, mesh
       np.testing.assert_allclose(result.loss, loss, rtol=1e-4)
 
 
-def test_the_scores_are_scikit_learns(network, mesh8):
+def test_scores_equal_scikit_learn(network, mesh8):
   source, _ = source_of(50)
   judged, _ = judge(network, source, mesh8)
   for result in judged.values():
@@ -174,7 +174,7 @@ def test_the_channels_of_a_source_and_their_presence_are_put_in_the_networks_ord
     np.testing.assert_allclose(result.loss, reordered[subset].loss, rtol=1e-6)
 
 
-def test_an_example_is_judged_on_what_it_has_of_a_subset(network, mesh8):
+def test_an_example_is_scored_on_its_present_channels_of_a_subset(network, mesh8):
   present = np.ones((20, 3), bool)
   present[4] = [True, True, False]
   source, images = source_of(20, present)
@@ -242,7 +242,7 @@ def test_a_call_may_ask_for_some_of_the_subsets(network, mesh1):
   assert some[(0, 2)].values == everything[(0, 2)].values
 
 
-def test_top_five_says_nothing_for_five_classes(mesh1):
+def test_top_five_is_left_out_for_five_classes(mesh1):
   images = np.zeros((4, 12, 12, 3), np.uint8)
   source = ArraySource('five', images, np.arange(4), ChannelSet.of('RGB'), 'abcde')
   judged, _ = judge(tiny(5), source, mesh1, [(0, 1, 2)], batch_size=4)

@@ -157,7 +157,7 @@ def test_held_out_images_are_left_and_batches_are_whole(mesh8, examples, images,
   assert (made['images'], made['held_out'], made['batch_size']) == expected
 
 
-def test_settings_that_cannot_be_are_said(mesh8):
+def test_invalid_settings_are_errors(mesh8):
   with pytest.raises(InputError, match='5 training images .* and 2 others .* too few for 8 devices'):
     recalibrate.plan(7, 2048, 256, 'evaluation', mesh8)
   with pytest.raises(InputError, match="no recalibration view 'test'; there are evaluation, training"):
@@ -287,7 +287,7 @@ def test_what_is_stored_for_other_weights_is_not_used(copied, monkeypatch):
   assert recalibrate.restore_recalibrated(copied, net) is None
 
 
-def test_a_damaged_store_is_one_clear_error_and_spares_the_trained_network(copied):
+def test_a_corrupt_store_is_one_clear_error_and_spares_the_trained_network(copied):
   put(copied, kept={'RG'})
   meta = next((copied / 'recalibrated').glob('*/meta/metadata'))
   assert '"after": 0.2' in meta.read_text()

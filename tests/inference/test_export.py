@@ -230,7 +230,7 @@ def test_input_that_does_not_fit_a_loaded_file_is_one_line(stored, call, said):
   assert '\n' not in str(raised.value)
 
 
-def test_a_damaged_or_foreign_file_is_refused(stored, tmp_path, resnet):
+def test_a_corrupt_or_foreign_file_is_refused(stored, tmp_path, resnet):
   def copies(data, said):
     (tmp_path / 'net').write_bytes(data)
     (tmp_path / 'net.json').write_text(said)
@@ -282,12 +282,12 @@ def test_safetensors_holds_every_variable_and_what_it_is(resnet, tmp_path):
     ({'height': 4000}, 'the most is 16'),
   ],
 )
-def test_an_export_that_cannot_be_is_one_line(resnet, tmp_path, arguments, said):
+def test_an_impossible_export_is_a_one_line_error(resnet, tmp_path, arguments, said):
   with pytest.raises(InputError, match=said):
     resnet.export(tmp_path / 'net', **arguments)
   assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_not_there_is_said(resnet, tmp_path):
+def test_a_missing_folder_is_an_error_that_names_it(resnet, tmp_path):
   with pytest.raises(InputError, match=r'none/net cannot be written: No such file'):
     resnet.export(tmp_path / 'none' / 'net', format='safetensors')

@@ -75,7 +75,7 @@ def test_an_example_without_any_channel_completes_to_zeros(completion):
   assert not np.asarray(presence_mixing(completion, jnp.zeros((1, 3), bool), correlation)).any()
 
 
-def test_copies_of_a_channel_do_not_blow_up():
+def test_identical_channels_get_finite_weights():
   correlation = jnp.ones((13, 13))
   matrix = np.asarray(mixing('linear', tuple(range(12)), correlation))
   assert np.abs(matrix).max() <= 1 + 1e-5

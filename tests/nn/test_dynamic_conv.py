@@ -81,7 +81,7 @@ def test_none_is_zero_filling_of_the_standardised_input():
   np.testing.assert_allclose(layer.apply(variables, x[..., [0, 2]], subset=(0, 2)), zero_filled, rtol=1e-5, atol=1e-5)
 
 
-def test_linear_is_guessing_the_absent_channel_first():
+def test_linear_completion_equals_predicting_the_absent_channel_first():
   layer, variables = layer_and_variables(3)
   correlation = np.asarray(variables['channel_stats']['correlation'], np.float64)
   x = jax.random.normal(jax.random.key(1), (2, 9, 9, 3))

@@ -41,7 +41,7 @@ def test_a_run_that_is_going_on_says_how_far_it_is_and_how_to_evaluate_it(tmp_pa
   assert command in run['summary'][1]
   assert all(run[section]['command'] == command for section in ('worth', 'calibration', 'kernels', 'examples'))
   assert run['curves']['validation']['subsets'] == {'RGB': [0.6, 0.6], 'R': [0.4, 0.4]}
-  assert len(run['summary']) == 2  # nothing is said to be damaged
+  assert len(run['summary']) == 2  # nothing is said to be corrupt
 
 
 def test_a_run_without_a_logged_step_can_be_reported(tmp_path):
@@ -58,7 +58,7 @@ def test_a_folder_without_a_run_is_an_error_that_names_it(tmp_path, made):
     gather([str(folder)])
 
 
-def test_a_damaged_result_is_named_and_the_rest_is_shown(tmp_path):
+def test_a_corrupt_result_is_named_and_the_rest_is_shown(tmp_path):
   for name in ('good', 'bad'):
     make_run(tmp_path / 'study' / name)
   (tmp_path / 'study' / 'bad' / 'eval' / 'test.json').write_text('{"model": ')
@@ -67,9 +67,9 @@ def test_a_damaged_result_is_named_and_the_rest_is_shown(tmp_path):
   assert 'test.json cannot be read' in ' '.join(bad['summary'])
 
 
-def test_a_damaged_npz_is_named_and_the_scores_are_shown(tmp_path):
+def test_a_corrupt_npz_is_named_and_the_scores_are_shown(tmp_path):
   make_run(tmp_path / 'run')
-  (tmp_path / 'run' / 'eval' / 'test.npz').write_bytes(b'PK damaged')
+  (tmp_path / 'run' / 'eval' / 'test.npz').write_bytes(b'PK corrupt')
   run = gather([tmp_path / 'run'])['runs'][0]
   assert 'test.npz cannot be read' in ' '.join(run['summary'])
   assert len(run['subsets']) == 7
@@ -259,6 +259,11 @@ def test_stored_channel_statistics_go_before_measured_ones(tmp_path):
   stored = {'mean': [1.0] * 3, 'std': [2.0] * 3, 'correlation': np.eye(3).tolist()}
   make_run(tmp_path / 'run', channel_stats=stored)
   assert gather([tmp_path / 'run'])['runs'][0]['channel_stats'] == {**stored, 'images': None}
+
+
+def test_channels_of_a_network_without_a_stored_correlation_are_measured(tmp_path):
+  make_run(tmp_path / 'run', channel_stats={'mean': [1.0] * 3, 'std': [2.0] * 3, 'correlation': None})
+  assert 'cannot be measured' in gather([tmp_path / 'run'])['runs'][0]['channel_stats']['absent']
 
 
 def test_worths_of_more_than_ten_channels_are_sampled_with_their_errors(tmp_path):
