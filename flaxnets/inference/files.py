@@ -148,9 +148,9 @@ class FilePredictions:
       used = tuple(self._used)
       return path, used, self._predictor(used).read(path)
     try:
-      held = Rasters(path, options, some=True).channels
-      used = tuple(self._usable(held, all_known=False))
-      return path, used, self._predictor(used).read_raster(path, options)
+      rasters = Rasters(path, options, some=True)
+      used = tuple(self._usable(rasters.channels, all_known=False))
+      return path, used, self._predictor(used).read_raster(path, rasters.only(used))
     except BadImage:
       raise
     except InputError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import itertools
 import os
@@ -58,17 +57,15 @@ class Predictor:
     """
     options = raster_options(self.net, [self.net.channels.names[index] for index in self.order])
     if reads_raster(self.net, path, options):
-      return self.read_raster(path, options)
+      return self.read_raster(path, Rasters(path, options))
     try:
       data = pathlib.Path(path).read_bytes()
     except (OSError, ValueError) as error:
       raise BadImage(f'{path}: cannot be read ({getattr(error, "strerror", None) or error})') from None
     return self.decode(data, str(path))
 
-  def read_raster(self, path: str | os.PathLike[str], options: DataOptions) -> Canvas:
-    """The same for a raster, with the options of `raster_options`."""
-    names = [self.net.channels.names[index] for index in self.order]
-    rasters = Rasters(path, dataclasses.replace(options, channels=','.join(names) + ','))
+  def read_raster(self, path: str | os.PathLike[str], rasters: Rasters) -> Canvas:
+    """The same for a raster and the reader of its channels, which are those of `order`."""
     canvas = np.empty((*(self.net.canvas or rasters.size), len(self.order)), rasters.dtype)
     reading = rasters.read(path, canvas)
     if reading.filled:
