@@ -3,14 +3,15 @@
 flaxnets predict runs/mine photos/ 'more/*.jpg' --channels=RG --out=predictions.csv
 flaxnets predict runs/bands scene.tif --out=map.tif --tile=64 --stride=32
 
-With --out=map.tif the one FILE is a scene, such as a GeoTIFF or a VRT of several: it is classified tile by tile. map.tif
-holds the class of each pixel, with a colour table and the names of the classes, and map_probability.tif its probability,
-both on the scene's grid, with its coordinate reference system. Overlapping tiles are averaged. Pixels without data stay
-without a class.
+With --out=map.tif the one FILE is a scene, such as a GeoTIFF or a VRT of several: it is classified tile by tile.
+map.tif holds the class of each pixel, with a colour table and the names of the classes, and map_probability.tif its
+probability, both on the scene's grid, with its coordinate reference system. Overlapping tiles are averaged. Pixels
+without data stay without a class.
 
-Image files are decoded as in evaluation; bands of GeoTIFFs are matched by their names. An array is (n, height, width, channels), or (height, width, channels) for one
-image; of an .npz, the only such array or the one that --key names. A file that cannot be read is named on stderr, the
-others are classified, and the exit code is 1. Memory does not grow with the number of files; an .npz is read at once.
+Image files are decoded as in evaluation; bands of GeoTIFFs are matched by their names. An array is (n, height, width,
+channels), or (height, width, channels) for one image; of an .npz, the only such array or the one that --key names. A
+file that cannot be read is named on stderr, the others are classified, and the exit code is 1. Memory does not grow
+with the number of files; an .npz is read at once.
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ def _map(net: Network, flags: absl_flags.FlagValues, scenes: Sequence[str]) -> i
   from tqdm import tqdm
 
   if len(scenes) != 1:
-    raise InputError(f'a map is of one scene, but {len(scenes)} files are given; write --out={flags.out} for each alone')
+    raise InputError(
+      f'a map is of one scene, but {len(scenes)} files are given; write --out={flags.out} for each alone'
+    )
   start = time.perf_counter()
   with tqdm(unit=' tiles', dynamic_ncols=True, disable=None) as bar:
 
@@ -142,7 +145,9 @@ def _map(net: Network, flags: absl_flags.FlagValues, scenes: Sequence[str]) -> i
     )
   height, width = summary.size
   notes = [f'{summary.empty:,} of them without data'] if summary.empty else []
-  notes += [f'{summary.filled:,} with some pixels without data, filled with the mean of the band'] if summary.filled else []
+  notes += (
+    [f'{summary.filled:,} with some pixels without data, filled with the mean of the band'] if summary.filled else []
+  )
   print(
     f'{height:,} x {width:,} pixels, {summary.tiles:,} tiles{"".join(f", {note}" for note in notes)}, in '
     f'{time.perf_counter() - start:.1f} s; channels {",".join(summary.channels)}',

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from flaxnets.channels import ChannelSet
 
-# Centre wavelengths in nanometres, as the EuroSAT paper lists them (Helber et al., 2019, table 1), which are the nominal
-# ones of ESA's Sentinel-2 User Handbook (2015). The satellites differ from these by up to some nanometres.
+# Centre wavelengths in nanometres, as the EuroSAT paper lists them (Helber et al., 2019, table 1). They are the nominal
+# ones of ESA's Sentinel-2 User Handbook (2015); the satellites differ from these by up to some nanometres.
 SENTINEL2 = {
   'B01': 443.0,
   'B02': 490.0,
@@ -32,7 +32,7 @@ SO2SAT_SENTINEL1 = ('VH_re', 'VH_im', 'VV_re', 'VV_im', 'VH_lee', 'VV_lee', 'cov
 SO2SAT_SENTINEL2 = ('B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B08', 'B8A', 'B11', 'B12')
 
 # Data set and config: the planes of each feature that holds pixels, in the order in which the channels are stacked.
-TFDS_FEATURES = {
+TFDS_FEATURES: dict[str, dict[str, tuple[str, ...]]] = {
   'eurosat/all': {'sentinel2': EUROSAT},
   'so2sat/all': {'sentinel1': SO2SAT_SENTINEL1, 'sentinel2': SO2SAT_SENTINEL2},
 }

@@ -22,14 +22,14 @@ import dataclasses
 import functools
 import math
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Generator, Sequence
 
 import grain
 import numpy as np
 from absl import flags, logging
 
 from flaxnets.data import opencv
+from flaxnets.data.filled import FilledReport
 from flaxnets.data.source import BadImage, Source
 from flaxnets.errors import InputError
 from flaxnets.runtime import machine
@@ -293,7 +293,7 @@ def _batches(results: grain.IterDataset, name: str, copied: bool = False) -> Bat
   with (
     opencv.single_threaded(),
     contextlib.closing(iter(results)) as iterator,
-    contextlib.closing(_FilledReport(name, all_filled)),
+    contextlib.closing(FilledReport(name, all_filled)),
   ):
     for result in iterator:
       if isinstance(result, InputError):
@@ -305,25 +305,6 @@ def _batches(results: grain.IterDataset, name: str, copied: bool = False) -> Bat
       logged |= unreadable.keys()
       # Shared memory is released at exit, with warnings if arrays still use it. A copy costs microseconds per image.
       yield {name: np.array(values) for name, values in batch.items()} if copied else batch
-
-
-class _FilledReport:
-  """Logs, when it is closed, how many pixels of how many examples were filled in; the same line once per process."""
-
-  _said: ClassVar[set[str]] = set()
-
-  def __init__(self, name: str, filled: Mapping[int, int]):
-    self._name, self._filled = name, filled
-
-  def close(self) -> None:
-    if self._filled:
-      line = (
-        f'{self._name}: {sum(self._filled.values()):,} pixels without data in {len(self._filled):,} of the examples '
-        'read were filled with the mean of their band (data.missing_pixels=mean)'
-      )
-      if line not in self._said:
-        self._said.add(line)
-        logging.warning('%s', line)
 
 
 def _skips(on_bad_image: str) -> bool:

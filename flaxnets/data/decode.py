@@ -68,7 +68,8 @@ def decode(data: bytes, out: np.ndarray, *, name: str) -> tuple[int, int]:
 
   Formats are JPEG, PNG, WebP, BMP, GIF (the first frame), TIFF, PPM, JPEG 2000 and AVIF. EXIF orientation is applied.
   Gray, palette and CMYK images become RGB, and transparent pixels are blended with white. 16 bits become 8, with one
-  warning per process (`flaxnets.data.geotiff` keeps them). Shrinking is antialiased. A JPEG at least twice as large as `out` on both axes may first be shrunk while its DCT is decoded.
+  warning per process (`flaxnets.data.geotiff` keeps them). Shrinking is antialiased. A JPEG at least twice as large as
+  `out` on both axes may first be shrunk while its DCT is decoded.
   Decoding releases the GIL, so threads run in parallel.
 
   Args:
@@ -129,7 +130,10 @@ def _other(data: bytes, gray: bool, name: str) -> tuple[np.ndarray, tuple[int, i
       _check_size(image.height, image.width, name)
       if is_deep(data) or image.mode == 'I' or image.mode.startswith('I;16'):
         logging.log_first_n(
-          logging.WARNING, '%s has 16 bits a channel, which are reduced to 8, as for all such files among 8-bit ones', 1, name
+          logging.WARNING,
+          '%s has 16 bits a channel, which are reduced to 8, as for all such files among 8-bit ones',
+          1,
+          name,
         )
       image.load()
       pixels = np.asarray(_eight_bits(image).convert('L' if gray else 'RGB'))

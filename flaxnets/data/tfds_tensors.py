@@ -91,7 +91,9 @@ def tensor_features(info: tfds.core.DatasetInfo, options: DataOptions, name: str
   if not options.features:
     if known := bands.known_features(_full_name(info)):
       return {key: tensors[key] for key in known if key in tensors}
-    prepared = {key: feature for key, feature in tensors.items() if feature.shape[2] == 3 and feature.np_dtype == np.uint8}
+    prepared = {
+      key: feature for key, feature in tensors.items() if feature.shape[2] == 3 and feature.np_dtype == np.uint8
+    }
     return tensors if len(tensors) == 1 and not prepared else {}
   chosen = {}
   for key in (key.strip() for key in options.features.split(',')):
@@ -133,6 +135,7 @@ def _named(
   known: Mapping[str, tuple[str, ...]], shapes: Mapping[str, tuple[int, ...]], options: DataOptions, name: str
 ) -> ChannelSet:
   planes = sum(shape[2] for shape in shapes.values())
+  named: ChannelSet | None
   if options.bands:
     named = ChannelSet.of(options.bands)
   elif all(len(known.get(key, ())) == shape[2] for key, shape in shapes.items()):

@@ -143,7 +143,9 @@ class FilePredictions:
 
   def _read(self, path: str) -> Decoded:
     """A photo, or a raster with those of its bands that are to be used."""
-    options = raster_options(self._net, self._net.channels.names, ','.join(self._held.names) + ',' if self._held else '')
+    options = raster_options(
+      self._net, self._net.channels.names, ','.join(self._held.names) + ',' if self._held else ''
+    )
     if not reads_raster(self._net, path, options):
       used = tuple(self._used)
       return path, used, self._predictor(used).read(path)

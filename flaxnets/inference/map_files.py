@@ -102,7 +102,8 @@ class MapFiles:
     stored = np.where(classes < 0, self._nodata, classes).astype(self._dtype)[np.newaxis]
     try:
       for writer, rows in zip(self._writers, (stored, values), strict=False):
-        writer.append(rows)
+        if rows is not None:
+          writer.append(rows)
     except Exception as error:  # rasterio, GDAL and the disk
       raise self._refused(error) from None
 

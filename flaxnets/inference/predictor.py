@@ -99,7 +99,13 @@ class Predictor:
     return self.decode(buffer.getvalue(), f'a Pillow image of mode {image.mode!r}')
 
   def run(
-    self, canvases: np.ndarray, sizes: np.ndarray, rows: int = 0, present: np.ndarray | None = None, *, check: bool = True
+    self,
+    canvases: np.ndarray,
+    sizes: np.ndarray,
+    rows: int = 0,
+    present: np.ndarray | None = None,
+    *,
+    check: bool = True,
   ) -> Outputs:
     """Logits, features and attention masks.
 
@@ -212,7 +218,9 @@ def _groups(predictor: Predictor, items: Sequence[Any]) -> Iterator[tuple[bool, 
           'a path, a Pillow image or an array (height, width, channels) was expected'
         )
 
-  for (is_array, _, _), group in itertools.groupby(opened(), lambda item: (item[0], item[1][0].shape, item[1][0].dtype)):
+  for (is_array, _, _), group in itertools.groupby(
+    opened(), lambda item: (item[0], item[1][0].shape, item[1][0].dtype)
+  ):
     while part := list(itertools.islice(group, BATCH)):
       yield is_array, [canvas for _, canvas in part]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from flaxnets.data import geotiff
+from flaxnets.data import geotiff, raster_pixels
 from flaxnets.data.decode import squash
 from flaxnets.errors import InputError
 from flaxnets.inference.map_files import PROBABILITIES, MapFiles
@@ -126,7 +126,7 @@ def predict_map(
   if out.exists() and pathlib.Path(scene).exists() and out.samefile(scene):
     raise InputError(f'{out} is the scene itself; write the map to another file')
   rasters = _rasters(net, scene, channels, subset)
-  with geotiff.opened(scene) as dataset, geotiff.cache_for(dataset):
+  with raster_pixels.opened(scene) as dataset, raster_pixels.cache_for(dataset):
     run = _Run(net, rasters, dataset, tile, stride, batch_size)
     run.check_scale(str(scene))
     with MapFiles(net, dataset, out, probabilities, run.description()) as files:
@@ -177,7 +177,7 @@ class _Run:
     for number, (pixels, valid) in enumerate(self._strips()):
       waiting.append(self._classified(pixels, valid))
       first, last = starts[number], (starts + [self.rows_axis.length])[number + 1]
-      has_data = None if valid is None else valid[: last - first].any(axis=2)
+      has_data = None if valid is None else np.asarray(valid[: last - first].any(axis=2))
       covering, weights = self.rows_axis.weights(first, last)
       while len(waiting) > covering.stop - covering.start:
         waiting.popleft()
@@ -190,7 +190,7 @@ class _Run:
 
     def read(start: int) -> tuple[np.ndarray, np.ndarray | None]:
       window = Window(0, start, self.columns_axis.length, self.side[0])
-      return geotiff.read_window(self.dataset, self.indexes, window, nodata=self.rasters.nodata)
+      return raster_pixels.read_window(self.dataset, self.indexes, window, nodata=self.rasters.nodata)
 
     starts = self.rows_axis.starts.tolist()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -228,7 +228,7 @@ class _Run:
     known = None if valid is None or valid[:, columns].all() else valid[:, columns]
     share = 1.0 if known is None else float(known.any(axis=2).mean())
     image = np.ascontiguousarray(image) if known is None else image.copy()
-    present, filled = geotiff.complete(image, known, self.rasters.channels.names, 'mean', '')
+    present, filled = raster_pixels.complete(image, known, self.rasters.channels.names, 'mean', '')
     self.filled += filled > 0
     if self.net.canvas and self.net.canvas != self.side:
       canvas = np.empty((*self.net.canvas, image.shape[2]), image.dtype)
@@ -279,8 +279,8 @@ class _Run:
     for row in rows.tolist():
       for column in columns.tolist():
         window = Window(column, row, self.side[1], self.side[0])
-        pixels, valid = geotiff.read_window(self.dataset, self.indexes, window, nodata=self.rasters.nodata)
-        has, _ = geotiff.complete(pixels, valid, self.rasters.channels.names, 'mean', '')
+        pixels, valid = raster_pixels.read_window(self.dataset, self.indexes, window, nodata=self.rasters.nodata)
+        has, _ = raster_pixels.complete(pixels, valid, self.rasters.channels.names, 'mean', '')
         if has.any():
           images.append(pixels)
           present.append(has)

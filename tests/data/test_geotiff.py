@@ -88,7 +88,7 @@ def test_a_split_of_another_sensor_may_lack_channels(root):
 
 def test_bands_without_names_are_named_by_the_config(tmp_path):
   write(tmp_path / 'train/sea/0.tif', noise(), names=None)
-  with pytest.raises(InputError, match="0.tif.*: its 5 bands have no names; name all, in their order: data.bands="):
+  with pytest.raises(InputError, match='0.tif.*: its 5 bands have no names; name all, in their order: data.bands='):
     opened(tmp_path)
   bands = ','.join(NAMES)
   np.testing.assert_array_equal(read(opened(tmp_path, bands=bands, channels='B11,B02'))[1], noise()[..., [4, 0]])

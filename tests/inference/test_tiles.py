@@ -133,7 +133,12 @@ def test_the_files_lie_where_the_scene_does_and_name_the_classes(tmp_path):
     assert [file.tags(1)[f'class_{place}'] for place in range(3)] == list(CLASSES)
     assert len({file.colormap(1)[place] for place in range(3)}) == 3
     tags = file.tags()
-    assert (tags['scene'], tags['channels'], tags['tile'], tags['stride']) == ('scene.tif', ','.join(NAMES), '16x16', '8')
+    assert (tags['scene'], tags['channels'], tags['tile'], tags['stride']) == (
+      'scene.tif',
+      ','.join(NAMES),
+      '16x16',
+      '8',
+    )
   assert '<Category>wood &amp; field</Category>' in (tmp_path / 'map.tif.aux.xml').read_text()
   with rasterio.open(summary.files[1]) as file:
     assert file.crs.to_epsg() == 32631 and file.transform == TRANSFORM
@@ -221,7 +226,9 @@ def test_bands_are_matched_by_name_and_chosen_by_subset(tmp_path):
 )
 def test_mistakes_are_named_and_leave_nothing_behind(tmp_path, options, reason):
   path = scene(tmp_path)
-  names = {'scene': 'scene.tif', 'out': 'map.tif'} | {key: options.pop(key) for key in ('scene', 'out') & options.keys()}
+  names = {'scene': 'scene.tif', 'out': 'map.tif'} | {
+    key: options.pop(key) for key in ('scene', 'out') & options.keys()
+  }
   with pytest.raises(InputError, match=reason) as caught:
     net().predict_map(tmp_path / names['scene'], tmp_path / names['out'], **options)
   assert '\n' not in str(caught.value)
@@ -230,7 +237,9 @@ def test_mistakes_are_named_and_leave_nothing_behind(tmp_path, options, reason):
 
 def test_another_scale_and_a_scene_without_data_are_refused(tmp_path):
   reflectance = scene(tmp_path, (pixels() / 10_000).astype(np.float32))
-  with pytest.raises(InputError, match=r'scene.tif: these images reach 0\.\d+, but the network was trained on 100 to 2000'):
+  with pytest.raises(
+    InputError, match=r'scene.tif: these images reach 0\.\d+, but the network was trained on 100 to 2000'
+  ):
     mapped(reflectance, tmp_path)
   with pytest.raises(InputError, match='scene.tif: no pixel has data in B02'):
     mapped(scene(tmp_path, pixels() * 0, nodata=0), tmp_path)
