@@ -40,12 +40,16 @@ def default() -> config_dict.ConfigDict:
   data.source = 'lists'  # kind of source: lists | folders | arrays | tfds | synthetic
   data.root = ''  # folder of the splits; arrays: an .npz file, or a folder of .npy or .npz files; tfds: its data_dir
   data.name = 'imagenet_mini'  # tfds: data set as name[/config][:version]
+  data.features = ''  # tfds: features that hold the pixels, such as 'sentinel1,sentinel2'; '' for the data set's own
   # A split is, for lists: a file of `path label` lines; folders: a folder with one folder per class; arrays: the text
   # that replaces {split} in the keys below, or an .npz file in root; tfds and synthetic: text such as train[:90%].
   data.train = 'train.txt'  # split to train on
   data.validation = 'val.txt'  # split to validate on during training
   data.test = 'test.txt'  # split that `flaxnets eval` uses by default
-  data.channels = 'RGB'  # channel names, such as 'RGB' or 'B02,B03,B08'; '' for the names that an .npz file holds
+  data.channels = 'RGB'  # channels to use, such as 'RGB' or 'B02,B03,B08'; '' for all that the files name
+  data.bands = ''  # GeoTIFFs, tfds tensors: names of all bands in their order; '' for those of the file or data set
+  data.nodata = ''  # GeoTIFFs: the value that means no data, such as '0'; '' for what the files declare
+  data.missing_pixels = 'error'  # GeoTIFFs: action on single pixels without data: error | mean (of the image's band)
   data.wavelengths = ()  # centre wavelengths in nanometres, one per channel, stored with the weights; () if unknown
   data.classes = ''  # file of class names, one per line, in the order of labels; '' for the names that the source has
   data.image_key = 'X_{split}'  # arrays: name of the images in the .npz file

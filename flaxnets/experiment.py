@@ -45,6 +45,10 @@ def open_source(
     for name in (
       'name',
       'channels',
+      'bands',
+      'features',
+      'nodata',
+      'missing_pixels',
       'classes',
       'image_key',
       'label_key',

@@ -46,6 +46,8 @@ def run(program: str, command: ModuleType, arguments: Sequence[str]) -> int:
   logging.set_verbosity(logging.WARNING)
   # Pillow warns about odd metadata (a palette, a corrupt TIFF tag) of images that it reads correctly.
   warnings.filterwarnings('ignore', module=r'PIL\.')
+  # Rasterio warns about rasters without coordinates, which are as good to train on.
+  warnings.filterwarnings('ignore', message='Dataset has no geotransform')
   # Grain passes absl's global flags to its worker processes, so they must be parsed. Ours are not among them.
   absl.flags.FLAGS([program])
   if {'--help', '-help', '-h'} & set(arguments):

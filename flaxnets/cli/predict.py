@@ -1,10 +1,17 @@
 """Classifies images with a trained network: files, folders, globs in quotes, and arrays in .npy or .npz files.
 
 flaxnets predict runs/mine photos/ 'more/*.jpg' --channels=RG --out=predictions.csv
+flaxnets predict runs/bands scene.tif --out=map.tif --tile=64 --stride=32
 
-Image files are decoded as in evaluation. An array is (n, height, width, channels), or (height, width, channels) for one
-image; of an .npz, the only such array or the one that --key names. A file that cannot be read is named on stderr, the
-others are classified, and the exit code is 1. Memory does not grow with the number of files; an .npz is read at once.
+With --out=map.tif the one FILE is a scene, such as a GeoTIFF or a VRT of several: it is classified tile by tile.
+map.tif holds the class of each pixel, with a colour table and the names of the classes, and map_probability.tif its
+probability, both on the scene's grid, with its coordinate reference system. Overlapping tiles are averaged. Pixels
+without data stay without a class.
+
+Image files are decoded as in evaluation; bands of GeoTIFFs are matched by their names. An array is (n, height, width,
+channels), or (height, width, channels) for one image; of an .npz, the only such array or the one that --key names. A
+file that cannot be read is named on stderr, the others are classified, and the exit code is 1. Memory does not grow
+with the number of files; an .npz is read at once.
 """
 
 from __future__ import annotations
@@ -16,15 +23,19 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 from absl import flags as absl_flags
 
 from flaxnets.errors import InputError
 
+if TYPE_CHECKING:
+  from flaxnets.inference.network import Network
+
 ARGUMENTS = 'DIR FILE [FILE...]'
 ENDINGS = ('.csv', '.jsonl')
+MAPS = ('.tif', '.tiff')
 TOP = 5
 
 Write = Callable[[str, int, np.ndarray], None]  # of path, index and probabilities (K,)
@@ -36,12 +47,28 @@ def define(flags: absl_flags.FlagValues) -> None:
     'channels',
     '',
     "what the files hold, in order: 'RG' or 'B02,B03'. Of image files these are taken; left out, all of the network's, "
-    'and of an .npz those that it names',
+    'and of an .npz or a GeoTIFF those that it names',
     **values,
   )
   absl_flags.DEFINE_string('subset', '', 'use only these of them', **values)
   absl_flags.DEFINE_string(
-    'out', '', 'a file to write, .csv or .jsonl (one JSON object a line); CSV to stdout if left out', **values
+    'out',
+    '',
+    'a file to write, .csv or .jsonl (one JSON object a line), or .tif for a map; CSV to stdout if left out',
+    **values,
+  )
+  absl_flags.DEFINE_integer(
+    'tile', 0, "map: side of a tile, pixels of the scene; 0 for the network's input size", lower_bound=0, **values
+  )
+  absl_flags.DEFINE_integer(
+    'stride', 0, 'map: pixels from tile to tile, up to --tile; 0 for half a tile', lower_bound=0, **values
+  )
+  absl_flags.DEFINE_enum(
+    'probabilities',
+    'top',
+    ['top', 'all', 'none'],
+    "map: what MAP_probability.tif holds: the probability of each pixel's class, a band for each class, or no file",
+    **values,
   )
   absl_flags.DEFINE_string('key', '', 'the array in .npz files', **values)
   absl_flags.DEFINE_string('step', 'best', 'best, latest or a number', **values)
@@ -57,8 +84,10 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   from flaxnets.inference import files
   from flaxnets.inference.restore import load
 
+  if flags.out.lower().endswith(MAPS):
+    return _map(load(arguments[0], flags.step), flags, arguments[1:])
   if flags.out and not flags.out.endswith(ENDINGS):
-    raise InputError(f'--out={flags.out} ends in none of {", ".join(ENDINGS)}')
+    raise InputError(f'--out={flags.out} ends in none of {", ".join((*ENDINGS, MAPS[0]))}')
   net = load(arguments[0], flags.step)
   named = files.find(arguments[1:])
   run = files.FilePredictions(
@@ -86,6 +115,50 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   if flags.latency:
     print(f'one image takes {1e3 * run.latency():.2f} ms (median of 50, decoded, batch of 1)', file=sys.stderr)
   return 1 if run.bad else 0
+
+
+def _map(net: Network, flags: absl_flags.FlagValues, scenes: Sequence[str]) -> int:
+  """Writes a map of the one scene and says on stderr what it holds."""
+  from tqdm import tqdm
+
+  if len(scenes) != 1:
+    raise InputError(
+      f'a map is of one scene, but {len(scenes)} files are given; write --out={flags.out} for each alone'
+    )
+  start = time.perf_counter()
+  with tqdm(unit=' tiles', dynamic_ncols=True, disable=None) as bar:
+
+    def progress(done: int, total: int) -> None:
+      bar.total = total
+      bar.update(done - bar.n)
+
+    summary = net.predict_map(
+      scenes[0],
+      flags.out,
+      channels=flags.channels,
+      subset=flags.subset,
+      tile=flags.tile,
+      stride=flags.stride,
+      probabilities=flags.probabilities,
+      batch_size=flags.batch_size,
+      progress=progress,
+    )
+  height, width = summary.size
+  notes = [f'{summary.empty:,} of them without data'] if summary.empty else []
+  notes += (
+    [f'{summary.filled:,} with some pixels without data, filled with the mean of the band'] if summary.filled else []
+  )
+  print(
+    f'{height:,} x {width:,} pixels, {summary.tiles:,} tiles{"".join(f", {note}" for note in notes)}, in '
+    f'{time.perf_counter() - start:.1f} s; channels {",".join(summary.channels)}',
+    file=sys.stderr,
+  )
+  total = max(sum(summary.pixels.values()), 1)
+  for name, count in sorted(summary.pixels.items(), key=lambda item: -item[1]):
+    if count:
+      print(f'{count / total:7.1%}  {name}', file=sys.stderr)
+  print(f'wrote {" and ".join(summary.files)}', file=sys.stderr)
+  return 0
 
 
 def csv_rows(file: TextIO, classes: Sequence[str]) -> Write:

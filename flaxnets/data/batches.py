@@ -29,13 +29,15 @@ import numpy as np
 from absl import flags, logging
 
 from flaxnets.data import opencv
+from flaxnets.data.filled import FilledReport
 from flaxnets.data.source import BadImage, Source
 from flaxnets.errors import InputError
 from flaxnets.runtime import machine
 
 Batch = dict[str, np.ndarray]
 Batches = Generator[Batch, None, None]  # close() stops reading ahead, and so does garbage collection
-Result = tuple[Batch, dict[int, str]]  # a batch, and the reason for each unreadable example by index
+# A batch; by index the reason for each unreadable example, and the pixels without data that were filled in.
+Result = tuple[Batch, dict[int, str], dict[int, int]]
 
 _ENDLESS = 2**40  # steps
 _SHARED = 2**16  # bytes: larger arrays come from a worker through shared memory, smaller ones through a pipe
@@ -83,7 +85,7 @@ def train_batches(
     raise InputError(f'start is {start} and seed is {seed}; both must be 0 or more')
   share = _Share(batch_size, host, hosts)
   read = functools.partial(_train_batch, source=source, share=share, seed=seed, skip=_skips(on_bad_image))
-  return _deliver(grain.MapDataset.range(start, _ENDLESS), read, threads, workers, prefetch)
+  return _deliver(grain.MapDataset.range(start, _ENDLESS), read, source.name, threads, workers, prefetch)
 
 
 def evaluation_batches(
@@ -115,7 +117,7 @@ def evaluation_batches(
   skip = _skips(on_bad_image)
   read = functools.partial(_evaluation_batch, source=source, share=share, order=order, skip=skip)
   steps = math.ceil(len(order) / batch_size)
-  return _deliver(grain.MapDataset.range(steps), read, threads, workers, prefetch)
+  return _deliver(grain.MapDataset.range(steps), read, source.name, threads, workers, prefetch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,11 +149,12 @@ def _train_batch(step: int, *, source: Source, share: _Share, seed: int, skip: b
   due = _shuffled(share.positions(step), len(source), seed)
   batch = _empty(source, len(due))
   unreadable: dict[int, str] = {}
+  filled: dict[int, int] = {}
   for row, index in enumerate(due.tolist()):
-    batch['index'][row] = _read_next(source, index, batch, row, unreadable, skip)
+    batch['index'][row] = _read_next(source, index, batch, row, unreadable, filled, skip)
   batch['label'] = source.labels[batch['index']]
   batch['skipped'] = batch['index'] != due
-  return batch, unreadable
+  return batch, unreadable, filled
 
 
 def _evaluation_batch(step: int, *, source: Source, share: _Share, order: np.ndarray, skip: bool) -> Result:
@@ -159,20 +162,21 @@ def _evaluation_batch(step: int, *, source: Source, share: _Share, order: np.nda
   real = positions < len(order)
   batch = _empty(source, len(positions))
   unreadable: dict[int, str] = {}
+  filled: dict[int, int] = {}
   batch['index'][real] = order[positions[real]]
   batch['label'] = np.where(real, source.labels[batch['index']], 0).astype(np.int32)
   batch['mask'] = real
   for row, index in enumerate(batch['index'].tolist()):
     try:
       if index >= 0:
-        _read(source, index, batch, row)
+        _read(source, index, batch, row, filled)
     except BadImage as error:
       if not skip:
         raise
       unreadable[index] = str(error)
       batch['mask'][row] = False
   batch['image'][~batch['mask']] = 0
-  return batch, unreadable
+  return batch, unreadable, filled
 
 
 def _empty(source: Source, rows: int) -> Batch:
@@ -184,19 +188,29 @@ def _empty(source: Source, rows: int) -> Batch:
   }
 
 
-def _read(source: Source, index: int, batch: Batch, row: int) -> None:
-  size, present = source.read(index, batch['image'][row])
-  batch['size'][row] = size
-  if present is not None:
-    batch['present'][row] = present
+def _read(source: Source, index: int, batch: Batch, row: int, filled: dict[int, int]) -> None:
+  reading = source.read(index, batch['image'][row])
+  batch['size'][row] = reading.size
+  if reading.present is not None:
+    batch['present'][row] = reading.present
+  if reading.filled:
+    filled[index] = reading.filled
 
 
-def _read_next(source: Source, index: int, batch: Batch, row: int, unreadable: dict[int, str], skip: bool) -> int:
+def _read_next(
+  source: Source,
+  index: int,
+  batch: Batch,
+  row: int,
+  unreadable: dict[int, str],
+  filled: dict[int, int],
+  skip: bool,
+) -> int:
   """Reads the first readable example from `index` on into a row, and returns its index."""
   for candidate in range(index, index + len(source)):
     candidate %= len(source)
     try:
-      _read(source, candidate, batch, row)
+      _read(source, candidate, batch, row, filled)
       return candidate
     except BadImage as error:
       if not skip:
@@ -224,21 +238,21 @@ def _permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def _deliver(
-  steps: grain.MapDataset, read: Callable[[int], Result], threads: int, workers: int, prefetch: int
+  steps: grain.MapDataset, read: Callable[[int], Result], name: str, threads: int, workers: int, prefetch: int
 ) -> Batches:
   if min(threads, workers, prefetch) < 0:
     raise InputError(f'threads is {threads}, workers is {workers}, prefetch is {prefetch}; none can be negative')
   results = steps.map(functools.partial(_caught, read))
   if not workers:
     threads = threads or machine.cores()
-    return _batches(results.to_iter_dataset(grain.ReadOptions(threads, threads + prefetch)))
+    return _batches(results.to_iter_dataset(grain.ReadOptions(threads, threads + prefetch)), name)
   _make_grain_flags_readable()
   in_turn = results.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
   options = grain.experimental.DatasetOptions(min_shm_size=_SHARED)
   shared = grain.experimental.WithOptionsIterDataset(in_turn, options)
   waiting = max(1, math.ceil(prefetch / workers))
   options = grain.MultiprocessingOptions(workers, waiting)
-  return _batches(shared.mp_prefetch(options, worker_init_fn=_start_worker), copied=True)
+  return _batches(shared.mp_prefetch(options, worker_init_fn=_start_worker), name, copied=True)
 
 
 def _make_grain_flags_readable() -> None:
@@ -261,6 +275,7 @@ def _start_worker(worker: int, workers: int) -> None:
   cv2.setNumThreads(1)
   # Odd metadata (a palette's, a corrupt TIFF tag) does not deserve a line on stderr from every worker.
   warnings.filterwarnings('ignore', module=r'PIL\.')
+  warnings.filterwarnings('ignore', message='Dataset has no geotransform')
 
 
 def _caught(read: Callable[[int], Result], step: int) -> Result | InputError:
@@ -271,14 +286,20 @@ def _caught(read: Callable[[int], Result], step: int) -> Result | InputError:
     return error
 
 
-def _batches(results: grain.IterDataset, copied: bool = False) -> Batches:
+def _batches(results: grain.IterDataset, name: str, copied: bool = False) -> Batches:
   """The batches. Each unreadable example is logged once, whichever thread or process met it."""
   logged: set[int] = set()
-  with opencv.single_threaded(), contextlib.closing(iter(results)) as iterator:
+  all_filled: dict[int, int] = {}
+  with (
+    opencv.single_threaded(),
+    contextlib.closing(iter(results)) as iterator,
+    contextlib.closing(FilledReport(name, all_filled)),
+  ):
     for result in iterator:
       if isinstance(result, InputError):
         raise result
-      batch, unreadable = result
+      batch, unreadable, filled = result
+      all_filled |= filled
       for index in sorted(unreadable.keys() - logged):
         logging.warning('unreadable, skipped: %s', unreadable[index])
       logged |= unreadable.keys()

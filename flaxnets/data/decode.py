@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import simplejpeg
+from absl import logging
 from PIL import Image
 
 from flaxnets.channels import ChannelSet
@@ -47,7 +48,7 @@ def image_planes(channels: ChannelSet) -> tuple[int, ...]:
   if set(names) & set('RGB') or len(names) not in (1, 3) or misspelt:
     raise InputError(
       f"image files hold R, G and B (or one gray channel, 'L'), not {', '.join(names)}; "
-      'other channels come from data.source=arrays'
+      'other channels come from GeoTIFFs or data.source=arrays'
     )
   return (0, 1, 2) if len(names) == 3 else ()
 
@@ -66,8 +67,9 @@ def decode(data: bytes, out: np.ndarray, *, name: str) -> tuple[int, int]:
   """Decodes an image and resizes it to the height and width of `out`.
 
   Formats are JPEG, PNG, WebP, BMP, GIF (the first frame), TIFF, PPM, JPEG 2000 and AVIF. EXIF orientation is applied.
-  Gray, palette and CMYK images become RGB, 16 bits become 8, and transparent pixels are blended with white. Shrinking
-  is antialiased. A JPEG at least twice as large as `out` on both axes may first be shrunk while its DCT is decoded.
+  Gray, palette and CMYK images become RGB, and transparent pixels are blended with white. 16 bits become 8, with one
+  warning per process (`flaxnets.data.geotiff` keeps them). Shrinking is antialiased. A JPEG at least twice as large as
+  `out` on both axes may first be shrunk while its DCT is decoded.
   Decoding releases the GIL, so threads run in parallel.
 
   Args:
@@ -126,6 +128,13 @@ def _other(data: bytes, gray: bool, name: str) -> tuple[np.ndarray, tuple[int, i
   try:
     with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
       _check_size(image.height, image.width, name)
+      if is_deep(data) or image.mode == 'I' or image.mode.startswith('I;16'):
+        logging.log_first_n(
+          logging.WARNING,
+          '%s has 16 bits a channel, which are reduced to 8, as for all such files among 8-bit ones',
+          1,
+          name,
+        )
       image.load()
       pixels = np.asarray(_eight_bits(image).convert('L' if gray else 'RGB'))
       exif = image.info.get('exif', b'')  # none for a TIFF, which Pillow turned upright
@@ -138,6 +147,11 @@ def _other(data: bytes, gray: bool, name: str) -> tuple[np.ndarray, tuple[int, i
   except Exception as error:  # Pillow has no common exception for corrupt files
     raise BadImage(f'{name}: cannot be decoded ({_one_line(error)})') from None
   return np.atleast_3d(pixels), pixels.shape[:2], _orientation(exif.removeprefix(b'Exif\0\0'))
+
+
+def is_deep(start: bytes) -> bool:
+  """Whether a file is a PNG of 16 bits a channel, by its first 25 bytes."""
+  return start[:8] == b'\x89PNG\r\n\x1a\n' and start[24:25] == b'\x10'
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -185,6 +199,9 @@ def _blur(shrink: float) -> np.ndarray:
 
 def _resize(pixels: np.ndarray, size: tuple[int, int], how: int, out: np.ndarray) -> np.ndarray:
   direct = size == out.shape[:2] and out.flags.c_contiguous
+  if pixels.ndim == 3 and pixels.shape[2] > 4 and how == cv2.INTER_AREA:  # OpenCV averages areas of four planes at most
+    groups = [pixels[:, :, start : start + 4] for start in range(0, pixels.shape[2], 4)]
+    return np.concatenate([_resize(np.ascontiguousarray(group), size, how, group) for group in groups], axis=2)
   resized = cv2.resize(pixels, size[::-1], dst=out if direct else None, interpolation=how)
   return out if direct else resized.reshape(*size, -1)
 

@@ -1,4 +1,4 @@
-"""Image files: split files of `path label` lines, or one folder per class."""
+"""Image files, photos or rasters: split files of `path label` lines, or one folder per class."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from flaxnets.data.classes import (
   read_text,
 )
 from flaxnets.data.decode import decode_planes, image_planes
+from flaxnets.data.geotiff import Rasters, is_raster
 from flaxnets.data.source import BadImage, DataOptions, Reading
 from flaxnets.errors import InputError
 
@@ -52,10 +53,13 @@ class ImageFiles:
     root: folder that the paths are relative to.
     paths: paths of the files, with '/'.
     labels: one label per path.
-    channels: see `decode.image_planes`.
     classes: class names.
-    canvas: side in pixels of the square that images are resized to.
+    options: `channels`, `canvas` and so on.
     lines: the line of each path in the split file; None without a split file.
+    some: whether the files may lack some of the channels, as those of other splits than that of training may.
+
+  The first file that exists decides for all: photos are decoded to 8 bits (`decode.decode`), rasters keep their number
+  type and their bands (`geotiff.Rasters`).
   """
 
   def __init__(
@@ -64,25 +68,44 @@ class ImageFiles:
     root: str,
     paths: Sequence[str],
     labels: Sequence[int],
-    channels: ChannelSet,
     classes: Sequence[str],
-    canvas: int,
+    options: DataOptions,
     lines: Sequence[int] | None = None,
+    some: bool = False,
   ):
+    canvas = options.canvas
     if canvas < 1:
       raise InputError(f'canvas is {canvas}; it must be at least 1 pixel (data.canvas, or 1.5 x image_size)')
-    self.name, self.channels, self.classes = name, channels, tuple(classes)
+    self.name, self.classes = name, tuple(classes)
     self.labels = np.array(labels, np.int32)
     self.canvas, self.dtype, self.has_missing_channels = (canvas, canvas), np.dtype(np.uint8), False
     self.ids = _unique(paths)
     self.root = root
-    self._paths, self._lines, self._planes = paths, lines, image_planes(channels)
+    self._paths, self._lines = paths, lines
+    self._rasters = self._opened_rasters(options, some)
+    if self._rasters is None:
+      self.channels = ChannelSet.of(options.channels or 'RGB', options.wavelengths)
+      self._planes = image_planes(self.channels)
+    else:
+      self.channels, self.dtype = self._rasters.channels, self._rasters.dtype
+      self.has_missing_channels = self._rasters.has_missing_channels
 
   def __len__(self) -> int:
     return len(self._paths)
 
   def read(self, index: int, out: np.ndarray) -> Reading:
+    if self._rasters is not None:
+      return self._rasters.read(os.path.join(self.root, self._paths[index]), out, self.where(index))
     return Reading(decode_planes(self.encoded(index), out, self._planes, name=self.where(index)))
+
+  def _opened_rasters(self, options: DataOptions, some: bool) -> Rasters | None:
+    """The reader of rasters, if the first file that exists is one."""
+    whole = (os.path.join(self.root, path) for path in self._paths)
+    first = next((index for index, path in enumerate(whole) if os.path.isfile(path)), None)
+    if first is None:
+      return None
+    path = os.path.join(self.root, self._paths[first])
+    return Rasters(path, options, some, self.where(first)) if is_raster(path, options) else None
 
   def where(self, index: int) -> str:
     """The file and its line in the list, for messages."""
@@ -130,9 +153,8 @@ def open_list(options: DataOptions, split: str, class_names: Sequence[str] | Non
   text = read_text(home / split, 'the split file')
   lines, paths, labels = _parse(name, text, len(names) if names else None)
   _check_paths(name, root, lines, paths, options.on_bad_image != 'skip')
-  channels = ChannelSet.of(options.channels or 'RGB', options.wavelengths)
   classes = names or _classes_from_folders(name, paths, labels)
-  return ImageFiles(name, root, paths, labels, channels, classes, options.canvas, lines)
+  return ImageFiles(name, root, paths, labels, classes, options, lines, some=class_names is not None)
 
 
 def _parse(name: str, text: str, classes: int | None) -> tuple[list[int], list[str], list[int]]:
@@ -241,8 +263,7 @@ def open_folders(options: DataOptions, split: str, class_names: Sequence[str] | 
     labels += [by_name[folder]] * len(found)
   if not paths:
     raise InputError(f'{top} has no images in its folders; files end in {", ".join(SUFFIXES)}')
-  channels = ChannelSet.of(options.channels or 'RGB', options.wavelengths)
-  return ImageFiles(str(top), str(top), paths, labels, channels, names, options.canvas)
+  return ImageFiles(str(top), str(top), paths, labels, names, options, some=class_names is not None)
 
 
 def _images_below(top: str, folder: str) -> list[str]:

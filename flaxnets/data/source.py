@@ -22,8 +22,13 @@ class DataOptions:
     kind: one of `flaxnets.data.open.OPENERS`.
     root: folder that all paths are relative to; arrays: an .npz, or a folder of .npy or .npz files; tfds: data_dir.
     name: tfds: name[/config][:version].
-    channels: 'RGB' or 'B02,B03', see `ChannelSet.of`. Arrays: the channels to read, in order; '' for all. Image files:
-      see `decode.image_planes`.
+    channels: 'RGB' or 'B02,B03', see `ChannelSet.of`. Arrays, GeoTIFFs and tensors of tfds: the channels to read, in
+      order; '' for all. Other image files: see `decode.image_planes`.
+    bands: names of all bands of a GeoTIFF or planes of a tfds tensor, in their order; '' for the names that the file or
+      the data set gives.
+    features: tfds: names of the features that hold the pixels, with commas; '' for the only ones.
+    nodata: GeoTIFFs: a value that means no data, such as '0', in place of what the files declare; '' for theirs.
+    missing_pixels: GeoTIFFs: 'error', or 'mean': single pixels without data get the mean of their band in the image.
     wavelengths: centre wavelengths in nanometres, one per channel, or empty.
     classes: a file of class names relative to `root` (see `classes.class_file`); '' for the class names of the source.
     image_key, label_key, channels_key, classes_key, present_key: names of the arrays in the file; {split} stands for
@@ -36,6 +41,10 @@ class DataOptions:
   root: str = ''
   name: str = ''
   channels: str = 'RGB'
+  bands: str = ''
+  features: str = ''
+  nodata: str = ''
+  missing_pixels: str = 'error'
   wavelengths: tuple[float | None, ...] = ()
   classes: str = ''
   image_key: str = 'X_{split}'
@@ -57,10 +66,12 @@ class Reading(NamedTuple):
   Attributes:
     size: height and width of the original, pixels, after the rotation that its metadata ask for.
     present: (C,) bool, the channels that the example has; None for all.
+    filled: pixels without data that got the mean of their band.
   """
 
   size: tuple[int, int]
   present: np.ndarray | None = None
+  filled: int = 0
 
 
 class Source(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import cv2
@@ -17,7 +17,8 @@ from tqdm import tqdm
 from flaxnets.channels import ChannelSet
 from flaxnets.data.classes import check_labels_mean_the_same, chosen_classes
 from flaxnets.data.decode import decode_planes, image_planes
-from flaxnets.data.source import BadImage, DataOptions, Reading, checked_labels
+from flaxnets.data.source import BadImage, DataOptions, Reading, Source, checked_labels
+from flaxnets.data.tfds_tensors import TfdsTensors, tensor_channels, tensor_features
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
 
@@ -80,11 +81,11 @@ class TfdsImages:
       out[:, :, 0] = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
 
 
-def open_tfds(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> TfdsImages:
-  """One split of a prepared data set whose examples have an image and a label.
+def open_tfds(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> Source:
+  """One split of a prepared data set whose examples have a label, and an image or tensors.
 
   The first call reads the labels of all records and, if the folder is writable, stores them there in
-  `flaxnets_labels_<split>.npz`. Raw pixels (prepared with a canvas) keep their size.
+  `flaxnets_labels_<split>.npz`. Raw pixels (prepared with a canvas) and tensors keep their size and number type.
 
   Args:
     options, split, class_names: see `flaxnets.data.open.open_source`. If `options.name` has no version, the newest is
@@ -111,17 +112,22 @@ def open_tfds(options: DataOptions, split: str, class_names: Sequence[str] | Non
     raise InputError(
       f'no split {split!r} in {name}, which has {", ".join(builder.info.splits)} ({_one_line(error).split(". ")[0]})'
     ) from None
-  image_key, label_key = _keys(builder.info, name)
-  image = builder.info.features[image_key]
-  raw = not isinstance(image, tfds.features.Image)
+  tensors = tensor_features(builder.info, options, name)
+  image_key, label_key = _keys(builder.info, name, tensors)
   own = tuple(builder.info.features[label_key].names)
   check_labels_mean_the_same(own, class_names, where)
   names = chosen_classes(Path(root), options.classes, class_names) or own
   labels, ids = _labels(builder, label_key, instructions)
   labels = checked_labels(where, labels, len(ids), len(names))
+  records = _records(builder, split)
+  if tensors:
+    channels, places = tensor_channels(builder.info, tensors, options, name, some=class_names is not None)
+    return TfdsTensors(where, records, tensors, channels, places, labels, ids, names)
+  image = builder.info.features[image_key]
+  raw = not isinstance(image, tfds.features.Image)
   return TfdsImages(
     where,
-    _records(builder, split),
+    records,
     image_key,
     image.shape if raw else None,
     labels,
@@ -167,9 +173,14 @@ def _command(name: str, root: str) -> str:
   return f"pip install 'flaxnets[prepare]' && tfds build {name} --data_dir={root} --file_format=array_record"
 
 
-def _keys(info: tfds.core.DatasetInfo, name: str) -> tuple[str, str]:
-  """The features that hold the image and the label."""
+def _keys(info: tfds.core.DatasetInfo, name: str, tensors: Container[str] = ()) -> tuple[str, str]:
+  """The features that hold the image, '' if tensors do, and the label."""
   features = dict(info.features)
+  if tensors:
+    classes = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
+    if len(classes) != 1:
+      raise InputError(f'{name} has {len(classes)} features that are classes, and one is needed')
+    return '', classes[0]
   images = [
     key
     for key, feature in features.items()
@@ -181,7 +192,8 @@ def _keys(info: tfds.core.DatasetInfo, name: str) -> tuple[str, str]:
   chosen = info.supervised_keys or (images[:1] + labels[:1])
   if len(chosen) != 2 or chosen[0] not in images or chosen[1] not in labels:
     raise InputError(
-      f'{name} does not have one 8-bit image and one class per example; its features are {", ".join(features)}'
+      f'{name} does not have one 8-bit image and one class per example; its features are {", ".join(features)} '
+      '(data.features names those that hold the pixels)'
     )
   return chosen[0], chosen[1]
 
@@ -209,7 +221,7 @@ def _labels(builder: tfds.core.DatasetBuilder, label_key: str, instructions) -> 
 
 
 def label_table(builder: tfds.core.DatasetBuilder, label_key: str, split: str) -> tuple[np.ndarray, np.ndarray | None]:
-  """Labels of a complete split, and the `path` of each example as bytes, or None if examples have no path.
+  """Labels of a complete split, and the `path` or `filename` of each example as bytes, or None if examples have none.
 
   The first call reads every record and stores the table beside the data.
   """
@@ -227,8 +239,8 @@ def label_table(builder: tfds.core.DatasetBuilder, label_key: str, split: str) -
     for index in tqdm(range(len(records)), f'labels of {split}', disable=len(records) < 10_000, leave=False):
       features = tf_example_pb2.Example.FromString(records[index]).features.feature
       labels[index] = features[label_key].int64_list.value[0]
-      if 'path' in features:
-        paths.append(features['path'].bytes_list.value[0])
+      if key := next((key for key in ('path', 'filename') if key in features), None):
+        paths.append(features[key].bytes_list.value[0])
   except Exception as error:  # array_record and protobuf have no common exception for corrupt files
     raise InputError(f'cannot read the labels of {split} in {builder.data_path}: {_one_line(error)}') from None
   paths = np.array(paths) if len(paths) == len(labels) else None

@@ -15,13 +15,15 @@ import numpy as np
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data.files import SUFFIXES
+from flaxnets.data.geotiff import Rasters
 from flaxnets.data.source import BadImage
 from flaxnets.errors import InputError
-from flaxnets.inference.predictor import Predictor, softmax
+from flaxnets.inference.predictor import Canvas, Predictor, raster_options, reads_raster, softmax, stacked
 from flaxnets.runtime import machine
 
 ARRAYS = ('.npy', '.npz')
 
+Decoded = tuple[str, tuple[str, ...], Canvas]  # path, names of the channels that are used, and the image
 Row = tuple[str, int, np.ndarray]  # path, index in an array file (0 for an image), probabilities (K,)
 
 
@@ -60,8 +62,9 @@ class FilePredictions:
 
   Args:
     net: a `flaxnets.Network`.
-    channels: names of the planes that files hold, in order; '' for those that an .npz names, else the network's.
-    subset: those of them to use; '' for all, or all that the network knows of those that an .npz names.
+    channels: names of the planes that files hold, in order; '' for those that an .npz or a raster names, else the
+      network's.
+    subset: those of them to use; '' for all, or all that the network knows of those that a file names.
     batch_size: images at a time.
     threads: that decode; 0 for one a core.
     key: the array in .npz files; '' for the only one with images.
@@ -89,7 +92,7 @@ class FilePredictions:
     self._batch_size, self._threads = batch_size, threads or machine.cores()
     self._held = _named(channels, net.channels) if channels else None
     self._used = self._usable(self._held or net.channels, all_known=self._held is not None)
-    self._images: Predictor | None = None
+    self._predictors: dict[tuple[str, ...], Predictor] = {}
     self.bad = 0
 
   def __call__(self, paths: Iterable[str]) -> Iterator[Row]:
@@ -120,33 +123,52 @@ class FilePredictions:
     return used
 
   def _of_images(self, paths: Iterable[str]) -> Iterator[Row]:
-    if self._images is None:
-      self._images = Predictor(self._net, self._used)
-    for batch in _batches(self._decoded(paths, self._images.read), self._batch_size):
-      names, canvases, sizes = zip(*batch, strict=True)
-      logits = self._images.run(np.stack(canvases), np.asarray(sizes), self._batch_size)[0]
-      for name, row in zip(names, softmax(logits), strict=True):
+    for used, batch in _batches(self._decoded(paths), self._batch_size):
+      canvases, sizes, present = stacked([canvas for _, _, canvas in batch])
+      try:
+        logits = self._predictor(used).run(canvases, sizes, self._batch_size, present)[0]
+      except InputError as error:
+        raise InputError(f'{batch[0][0]}{" and so on" if len(batch) > 1 else ""}: {error}') from None
+      for (name, _, _), row in zip(batch, softmax(logits), strict=True):
         yield name, 0, row
 
-  def _decoded(
-    self, paths: Iterable[str], read: Callable[[str], tuple[np.ndarray, tuple[int, int]]]
-  ) -> Iterator[tuple[str, np.ndarray, tuple[int, int]]]:
+  def _predictor(self, used: tuple[str, ...]) -> Predictor:
+    if used not in self._predictors:
+      self._predictors[used] = Predictor(self._net, used)
+    return self._predictors[used]
+
+  def _read(self, path: str) -> Decoded:
+    """A photo, or a raster with those of its bands that are to be used."""
+    options = raster_options(
+      self._net, self._net.channels.names, ','.join(self._held.names) + ',' if self._held else ''
+    )
+    if not reads_raster(self._net, path, options):
+      used = tuple(self._used)
+      return path, used, self._predictor(used).read(path)
+    try:
+      rasters = Rasters(path, options, some=True)
+      used = tuple(self._usable(rasters.channels, all_known=False))
+      return path, used, self._predictor(used).read_raster(path, rasters.only(used))
+    except BadImage:
+      raise
+    except InputError as error:
+      raise BadImage(f'{path}: {error}') from None
+
+  def _decoded(self, paths: Iterable[str]) -> Iterator[Decoded]:
     """Decoded images in order; threads are up to two batches ahead."""
     paths = iter(paths)
     with concurrent.futures.ThreadPoolExecutor(self._threads) as pool:
       waiting: collections.deque[tuple[str, concurrent.futures.Future]] = collections.deque()
       while True:
         for path in itertools.islice(paths, 2 * self._batch_size - len(waiting)):
-          waiting.append((path, pool.submit(read, path)))
+          waiting.append((path, pool.submit(self._read, path)))
         if not waiting:
           return
         path, future = waiting.popleft()
         try:
-          canvas, size = future.result()
+          yield future.result()
         except BadImage as error:
           self._count_bad(str(error))
-          continue
-        yield path, canvas, size
 
   def _of_array(self, path: str) -> Iterator[Row]:
     try:
@@ -180,13 +202,11 @@ def _named(text: str, channels: ChannelSet) -> ChannelSet:
   return ChannelSet((text,)) if text in channels.names else ChannelSet.of(text)
 
 
-def _batches(
-  decoded: Iterable[tuple[str, np.ndarray, tuple[int, int]]], size: int
-) -> Iterator[list[tuple[str, np.ndarray, tuple[int, int]]]]:
-  """Neighbours of one shape, up to `size` of them."""
-  for _, group in itertools.groupby(decoded, lambda item: item[1].shape):
+def _batches(decoded: Iterable[Decoded], size: int) -> Iterator[tuple[tuple[str, ...], list[Decoded]]]:
+  """Neighbours of the same channels, shape and number type, up to `size` of them."""
+  for (used, _, _), group in itertools.groupby(decoded, lambda item: (item[1], item[2][0].shape, item[2][0].dtype)):
     while batch := list(itertools.islice(group, size)):
-      yield batch
+      yield used, batch
 
 
 def _open_array(path: str, key: str, channels_key: str) -> tuple[np.ndarray, ChannelSet | None]:

@@ -6,7 +6,7 @@ import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,9 @@ from flaxnets.inference import predictor
 from flaxnets.inference.metadata import Metadata
 from flaxnets.models.classifier import Classifier, first_kernel, num_features, outputs
 from flaxnets.nn.stem import pixel_statistics
+
+if TYPE_CHECKING:
+  from flaxnets.inference.tiles import MapSummary
 
 BATCH = 256
 # Images whose values are this many times below or above the training data's are on another scale: 0..1 for 0..255, say,
@@ -242,6 +245,12 @@ class Network:
         'model.mask=spatial or self_attention has'
       )
     return self._apply(images, channels)[2]
+
+  def predict_map(self, scene: str | os.PathLike[str], out: str | os.PathLike[str], **options) -> MapSummary:
+    """Writes a class map of a georeferenced scene; see `flaxnets.inference.tiles.predict_map` for the options."""
+    from flaxnets.inference.tiles import predict_map  # not for everybody either
+
+    return predict_map(self, scene, out, **options)
 
   def export(self, file: str | os.PathLike[str], subset: str = '', *, format: str = 'stablehlo', **options) -> dict:
     """Writes the network to a file for use without its run; see `flaxnets.inference.export.export`."""

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data.decode import decode_planes, image_planes
-from flaxnets.data.source import BadImage
+from flaxnets.data.geotiff import SUFFIXES, Rasters, is_raster
+from flaxnets.data.source import BadImage, DataOptions
 from flaxnets.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 BATCH = 256  # images at a time, at most
 
+# An image's canvas (H, W, m), the height and width of its original in pixels, and the channels that it has, (m,) bool,
+# None for all.
+Canvas = tuple[np.ndarray, tuple[int, int], np.ndarray | None]
 Outputs = tuple[np.ndarray, ...]  # logits, features and the attention mask, as `Network._apply` returns them
 
 
@@ -44,19 +49,30 @@ class Predictor:
     self._subset = tuple(sorted(self.order))
     self._variables = jax.device_put(net.variables_of(self._subset))
 
-  def read(self, path: str | os.PathLike[str]) -> tuple[np.ndarray, tuple[int, int]]:
-    """Decodes an image file; threads may do so side by side. See `decode` for what is returned.
+  def read(self, path: str | os.PathLike[str]) -> Canvas:
+    """Reads an image file, a photo or a raster (see `raster_options`); threads may do so side by side.
 
     Raises:
       BadImage: if it cannot be read.
     """
+    options = raster_options(self.net, [self.net.channels.names[index] for index in self.order])
+    if reads_raster(self.net, path, options):
+      return self.read_raster(path, Rasters(path, options))
     try:
       data = pathlib.Path(path).read_bytes()
     except (OSError, ValueError) as error:
       raise BadImage(f'{path}: cannot be read ({getattr(error, "strerror", None) or error})') from None
     return self.decode(data, str(path))
 
-  def decode(self, data: bytes, name: str) -> tuple[np.ndarray, tuple[int, int]]:
+  def read_raster(self, path: str | os.PathLike[str], rasters: Rasters) -> Canvas:
+    """The same for a raster and the reader of its channels, which are those of `order`."""
+    canvas = np.empty((*(self.net.canvas or rasters.size), len(self.order)), rasters.dtype)
+    reading = rasters.read(path, canvas)
+    if reading.filled:
+      logging.warning('%s: %d pixels without data were filled with the mean of their band', path, reading.filled)
+    return canvas, reading.size, reading.present
+
+  def decode(self, data: bytes, name: str) -> Canvas:
     """An encoded image's canvas and its original height and width, pixels.
 
     The canvas (H, W, m) is the one that evaluation hands over for a network that was trained on image files, and else
@@ -69,9 +85,9 @@ class Predictor:
     else:  # a single pixel tells the size without much work
       height, width = decode_planes(data, np.empty((1, 1, depth), np.uint8), planes, name=name)
     canvas = np.empty((height, width, depth), np.uint8)
-    return canvas, decode_planes(data, canvas, planes, name=name)
+    return canvas, decode_planes(data, canvas, planes, name=name), None
 
-  def from_pillow(self, image: Image.Image) -> tuple[np.ndarray, tuple[int, int]]:
+  def from_pillow(self, image: Image.Image) -> Canvas:
     """The same for a Pillow image, by the same rules for its mode (palettes, transparency, 16 bits)."""
     from PIL import ImageOps
 
@@ -82,22 +98,36 @@ class Predictor:
       raise InputError(f'this Pillow image of mode {image.mode!r} cannot be read: {error}') from None
     return self.decode(buffer.getvalue(), f'a Pillow image of mode {image.mode!r}')
 
-  def run(self, canvases: np.ndarray, sizes: np.ndarray, rows: int = 0) -> Outputs:
+  def run(
+    self,
+    canvases: np.ndarray,
+    sizes: np.ndarray,
+    rows: int = 0,
+    present: np.ndarray | None = None,
+    *,
+    check: bool = True,
+  ) -> Outputs:
     """Logits, features and attention masks.
 
     Args:
       canvases: (n, H, W, m), the channels in the order of `order`.
       sizes: (n, 2) original heights and widths, pixels.
       rows: what n is padded to, so that a last, smaller batch compiles nothing; a power of two where 0.
+      present: (n, m) bool, the channels that each image has, in the order of `order`; None for all.
+      check: whether to refuse pixels on another scale, see `Network.check_scale`.
     """
     count = len(canvases)
     if self._subset != self.order:
       canvases = canvases[..., np.argsort(self.order)]
-    self.net.check_scale(canvases, self._subset)
+      present = None if present is None else present[:, np.argsort(self.order)]
+    if check:
+      self.net.check_scale(canvases, self._subset, present)
     padding = (0, max(rows or 1 << max(count - 1, 0).bit_length(), count) - count)
     canvases = np.pad(canvases, [padding] + [(0, 0)] * 3)
     sizes = np.pad(np.asarray(sizes), [padding, (0, 0)], constant_values=1)
-    outputs = self.net._compiled(self._variables, canvases, sizes, None, self._subset)
+    if present is not None:
+      present = np.pad(present, [padding, (0, 0)], constant_values=True)
+    outputs = self.net._compiled(self._variables, canvases, sizes, present, self._subset)
     return tuple(np.asarray(output)[:count] for output in outputs)
 
   def latency(self, *, repeats: int = 50, warm_up: int = 5) -> float:
@@ -114,6 +144,31 @@ class Predictor:
       self.run(canvas[np.newaxis], np.asarray([size]))
       seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[warm_up:])
+
+
+def raster_options(net: Any, channels: Sequence[str], held: str = '') -> DataOptions:
+  """How rasters are read for a network: as its training files were, as far as its config says.
+
+  Args:
+    net: the network.
+    channels: names of those to read.
+    held: names of all bands in a file, in order, in place of those in the config and in the file; '' for those.
+  """
+  data = net.config.data
+  return DataOptions(
+    'folders',
+    channels=','.join(channels) + ',',
+    bands=held or data.bands,
+    nodata=data.nodata,
+    missing_pixels=data.missing_pixels,
+  )
+
+
+def reads_raster(net: Any, path: str | os.PathLike[str], options: DataOptions) -> bool:
+  """Whether a file is read as a raster: a PNG of 16 bits becomes 8, as in training, if the network knows 8 bits."""
+  if net.metadata.dtype == 'uint8' and not str(path).lower().endswith(SUFFIXES):
+    return False
+  return is_raster(path, options)
 
 
 def planes_of(channels: ChannelSet, order: Sequence[int]) -> tuple[int, ...]:
@@ -137,37 +192,43 @@ def apply_each(net: Any, images: Any, channels: str | Sequence[str] | None) -> O
   predictor = Predictor(net, channels)
   parts = []
   for is_array, group in _groups(predictor, items):
-    pixels = np.stack([canvas for canvas, _ in group])
-    parts.append(
-      net._apply(pixels, channels) if is_array else predictor.run(pixels, np.stack([size for _, size in group]))
-    )
+    pixels, sizes, present = stacked(group)
+    parts.append(net._apply(pixels, channels) if is_array else predictor.run(pixels, sizes, present=present))
   if not parts:
     return net._apply(np.zeros((0, 1, 1, len(predictor.order)), np.uint8), channels)
   return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
 
 
-def _groups(
-  predictor: Predictor, items: Sequence[Any]
-) -> Iterator[tuple[bool, list[tuple[np.ndarray, tuple[int, int]]]]]:
-  """Neighbours of one kind and shape, up to BATCH: whether they are arrays, and each one's pixels and size."""
+def stacked(canvases: Sequence[Canvas]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+  """Canvases of one shape as arrays: pixels (n, H, W, m), sizes (n, 2), and present channels (n, m) or None for all."""
+  pixels = np.stack([canvas for canvas, _, _ in canvases])
+  rows = [np.ones(pixels.shape[3], bool) if present is None else present for _, _, present in canvases]
+  complete = all(present is None for _, _, present in canvases)
+  return pixels, np.asarray([size for _, size, _ in canvases]), None if complete else np.stack(rows)
 
-  def opened() -> Iterator[tuple[bool, np.ndarray, tuple[int, int]]]:
+
+def _groups(predictor: Predictor, items: Sequence[Any]) -> Iterator[tuple[bool, list[Canvas]]]:
+  """Neighbours of one kind and shape, up to BATCH: whether they are arrays, and each one's canvas."""
+
+  def opened() -> Iterator[tuple[bool, Canvas]]:
     for number, item in enumerate(items):
       if isinstance(item, str | os.PathLike):
-        yield False, *predictor.read(item)
+        yield False, predictor.read(item)
       elif hasattr(item, 'getbands'):
-        yield False, *predictor.from_pillow(item)
+        yield False, predictor.from_pillow(item)
       elif np.ndim(item) == 3:
-        yield True, np.asarray(item), np.shape(item)[:2]
+        yield True, (np.asarray(item), np.shape(item)[:2], None)
       else:
         raise InputError(
           f'image {number} is a {type(item).__name__} of shape {np.shape(item)}; '
           'a path, a Pillow image or an array (height, width, channels) was expected'
         )
 
-  for (is_array, _, _), group in itertools.groupby(opened(), lambda item: (item[0], item[1].shape, item[1].dtype)):
+  for (is_array, _, _), group in itertools.groupby(
+    opened(), lambda item: (item[0], item[1][0].shape, item[1][0].dtype)
+  ):
     while part := list(itertools.islice(group, BATCH)):
-      yield is_array, [(pixels, size) for _, pixels, size in part]
+      yield is_array, [canvas for _, canvas in part]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -20,7 +20,20 @@ EACH = 2  # images for a pair of subsets and a direction
 SAMPLED = 64  # images that channel statistics are measured on where the result file has none
 _CHANNELS = 16  # pictures of one image
 _COMPOSITES = (('R', 'G', 'B'), ('B04', 'B03', 'B02'), ('red', 'green', 'blue'))
-_FIELDS = ('name', 'channels', 'classes', 'image_key', 'label_key', 'channels_key', 'classes_key', 'present_key')
+_FIELDS = (
+  'name',
+  'channels',
+  'bands',
+  'features',
+  'nodata',
+  'missing_pixels',
+  'classes',
+  'image_key',
+  'label_key',
+  'channels_key',
+  'classes_key',
+  'present_key',
+)
 
 
 def open_images(run: Run, root: str = '') -> Source:

@@ -1,0 +1,98 @@
+"""Peak memory of a class map: a scene of 10,000 x 10,000 pixels and 13 bands of 16 bits, 2.6 GB, by a tiny network.
+
+    python -m benchmarks.map_memory --side=10000 --json=docs/results/benchmarks/map_memory.json
+
+The scene is a sparse GeoTIFF with noise in every tenth block; blocks that were never written read as zeros, which count
+as data. The network is untrained, since its size and not its quality matters. The peak is that of this whole process,
+Python, JAX and GDAL included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import itertools
+import json
+import pathlib
+import resource
+import tempfile
+import time
+
+import jax
+import numpy as np
+import rasterio
+from rasterio.windows import Window
+
+from benchmarks import measure
+from flaxnets import experiment
+from flaxnets.channels import ChannelSet
+from flaxnets.config import named
+from flaxnets.data.bands import EUROSAT
+from flaxnets.inference.metadata import Metadata
+from flaxnets.inference.network import Network
+from flaxnets.runtime import provenance
+
+CLASSES = tuple(f'class {index}' for index in range(10))
+LAYOUTS = {'tiled': {'tiled': True, 'blockxsize': 512, 'blockysize': 512}, 'striped': {'blockysize': 1}}
+
+
+def network() -> Network:
+  """An untrained network of 13 bands and ten classes at 16 pixels."""
+  config = named('demo')
+  config.model.name, config.model.width, config.image_size = 'resattention', 8, 16
+  channels = ChannelSet(EUROSAT)
+  model = experiment.build_network(config, channels, len(CLASSES))
+  variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 16, 16, 13), np.float32))
+  metadata = Metadata(channels, CLASSES, 'uint16', (0.0,) * 13, (10_000.0,) * 13, (16, 16))
+  return Network(config, metadata, jax.device_get(variables), step=0, ema=False)
+
+
+def write_scene(path: pathlib.Path, side: int, layout: str) -> None:
+  """A sparse GeoTIFF, compressed where its blocks are square."""
+  profile = {'driver': 'GTiff', 'width': side, 'height': side, 'count': 13, 'dtype': 'uint16', 'crs': 'EPSG:32631'}
+  profile |= {'transform': rasterio.Affine(10, 0, 6e5, 0, -10, 5.4e6), 'SPARSE_OK': True, 'BIGTIFF': 'YES'}
+  profile |= {'interleave': 'pixel', **LAYOUTS[layout]} | ({'compress': 'deflate'} if layout == 'tiled' else {})
+  noise = np.random.default_rng(0).integers(0, 3000, (13, 512, 512), np.uint16)
+  with rasterio.open(path, 'w', **profile) as file:
+    for index, name in enumerate(EUROSAT, 1):
+      file.set_band_description(index, name)
+    for number, (row, column) in enumerate(itertools.product(range(0, side, 512), repeat=2)):
+      if number % 10 == 0:
+        height, width = min(512, side - row), min(512, side - column)
+        file.write(noise[:, :height, :width], window=Window(column, row, width, height))
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser('benchmarks.map_memory', description=__doc__.split('\n')[0])
+  parser.add_argument('--side', type=int, default=10_000)
+  parser.add_argument('--tile', type=int, default=64)
+  parser.add_argument('--stride', type=int, default=32)
+  parser.add_argument('--layout', choices=LAYOUTS, default='tiled')
+  parser.add_argument('--probabilities', choices=('top', 'all', 'none'), default='top')
+  parser.add_argument('--json', default='')
+  args = parser.parse_args()
+  with tempfile.TemporaryDirectory() as folder:
+    scene = pathlib.Path(folder, 'scene.tif')
+    write_scene(scene, args.side, args.layout)
+    net, start = network(), time.perf_counter()
+    options = {'tile': args.tile, 'stride': args.stride, 'probabilities': args.probabilities, 'batch_size': 512}
+    summary = net.predict_map(scene, pathlib.Path(folder, 'map.tif'), **options)
+    row = {
+      **vars(args),
+      'tiles': summary.tiles,
+      'seconds': round(time.perf_counter() - start, 1),
+      'peak_rss_mib': round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+      'scene_mib': round(args.side**2 * 13 * 2 / 2**20),
+      'date': datetime.date.today().isoformat(),
+      'commit': provenance.commit(),
+      'versions': provenance.versions((*provenance.PACKAGES, 'rasterio')),
+      'machine': measure.machine(),
+    }
+  row.pop('json')
+  print(json.dumps(row, indent=1))
+  if args.json:
+    pathlib.Path(args.json).write_text(json.dumps(row, indent=1) + '\n')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,222 @@
+"""Rasters with any bands, such as GeoTIFFs: bands by name, their wavelengths, pixels without data. Read by rasterio.
+
+The values are those of the file: the scale and offset that a file may declare are not applied, because a network takes
+raw pixels and measures its own statistics.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flaxnets.channels import ChannelSet
+from flaxnets.data.decode import is_deep, squash
+from flaxnets.data.raster_pixels import complete, opened, read_window
+from flaxnets.data.source import DTYPES, BadImage, DataOptions, Reading
+from flaxnets.errors import InputError
+
+SUFFIXES = ('.tif', '.tiff')
+MISSING = ('error', 'mean')
+
+_COLOURS = {'red': 'R', 'green': 'G', 'blue': 'B', 'gray': 'L'}
+_PHOTOS = ({'gray'}, {'palette'}, {'red', 'green', 'blue'}, {'cyan', 'magenta', 'yellow', 'black'})
+
+
+@dataclasses.dataclass(frozen=True)
+class Header:
+  """What a raster says before its pixels are read.
+
+  Attributes:
+    indexes: numbers of the bands that hold data, from 1; an alpha band is a mask and not among them.
+    names: their names: the descriptions, or else R, G, B or L by colour; empty if the file names none.
+    dtype: number type that the pixels are read as.
+    size: height and width, pixels.
+    masked: whether the file says which pixels have no data, or its floats may be NaN.
+    photo: whether it is an 8-bit image of one, three or four colours and without names, as any program writes it.
+  """
+
+  indexes: tuple[int, ...]
+  names: tuple[str, ...]
+  dtype: np.dtype
+  size: tuple[int, int]
+  masked: bool
+  photo: bool
+
+
+def header(dataset: Any) -> Header:
+  """The header of a rasterio dataset.
+
+  Raises:
+    BadImage: for complex numbers, or bands of different number types.
+  """
+  colours = [colour.name for colour in dataset.colorinterp]
+  indexes = [index for index, colour in zip(dataset.indexes, colours, strict=True) if colour != 'alpha']
+  kinds = {dataset.dtypes[index - 1] for index in indexes}
+  if len(kinds) != 1 or np.dtype(next(iter(kinds))).kind not in 'iuf':
+    raise BadImage(
+      f'{dataset.name}: its bands are {", ".join(sorted(kinds)) or "none"}; all must be one type of number'
+    )
+  stored = np.dtype(kinds.pop())
+  described = [dataset.descriptions[index - 1] for index in indexes]
+  coloured = [_COLOURS.get(colours[index - 1]) for index in indexes]
+  names = described if all(described) else coloured
+  masks = dataset.mask_flag_enums
+  flags = {flag.name for index in indexes for flag in masks[index - 1]}
+  return Header(
+    tuple(indexes),
+    tuple(re.sub(r'[\s,;]+', '_', (name or '').strip()) for name in names) if all(names) else (),
+    stored if stored in DTYPES else np.dtype(np.float32),
+    (dataset.height, dataset.width),
+    flags != {'all_valid'} or stored.kind == 'f',
+    stored == np.uint8 and not any(described) and 'nodata' not in flags and set(colours) - {'alpha'} in _PHOTOS,
+  )
+
+
+def _wavelength(dataset: Any, index: int) -> float | None:
+  """Nanometres, from the places where GDAL's drivers put the centre wavelength of a band."""
+  tags = {key.lower(): value for key, value in dataset.tags(index).items()}
+  unit = tags.get('wavelength_unit', tags.get('wavelength_units', '')).lower()
+  value = dataset.tags(index, ns='IMAGERY').get('CENTRAL_WAVELENGTH_UM')
+  value, scale = (value, 1000) if value else (tags.get('wavelength'), 1000 if unit.startswith(('um', 'micro')) else 1)
+  try:
+    return float(value) * scale if value else None
+  except ValueError:
+    return None
+
+
+def is_raster(path: str | os.PathLike[str], options: DataOptions) -> bool:
+  """Whether a file has more to it than a photo of 8 bits: other bands, 16 bits or floats, names, or no data.
+
+  A TIFF that is no more than a photo is decoded like other photos, unless the options ask for bands. So is every TIFF
+  if rasterio is not installed. A file that cannot be opened is none.
+  """
+  text = str(path).lower()
+  if text.endswith('.png'):
+    with contextlib.suppress(OSError), open(path, 'rb') as file:
+      return is_deep(file.read(25))
+  if not text.endswith(SUFFIXES) or not os.path.isfile(path):
+    return False
+  if options.bands or options.nodata or not options.channels:
+    return True
+  try:
+    with opened(path) as dataset:
+      return not header(dataset).photo
+  except InputError:
+    return False
+
+
+def band_names(head: Header, options: DataOptions, name: str) -> ChannelSet:
+  """The names of a file's bands: `options.bands`, or those that the file has, or `options.channels` if it names all.
+
+  Raises:
+    BadImage: if there are no names, or not one for each band.
+  """
+  count = len(head.indexes)
+  try:
+    if options.bands:
+      named = ChannelSet.of(options.bands)
+      if len(named) != count:
+        raise InputError(f'{len(named)} names ({", ".join(named.names)}) for {count} bands')
+      return named
+    wanted = ChannelSet.of(options.channels).names if options.channels else ()
+    by_colour = set(head.names) <= set(_COLOURS.values()) and not set(wanted) <= set(head.names)
+    if len(wanted) == count and (not head.names or by_colour):
+      return ChannelSet(wanted)
+    if not head.names:
+      raise InputError(
+        f'its {count} bands have no names; name all, in their order: '
+        "data.bands='B02,B03,B08', or --channels for flaxnets predict"
+      )
+    return ChannelSet(head.names)
+  except InputError as error:
+    raise BadImage(f'{name}: {error}') from None
+
+
+class Rasters:
+  """Reads files with the bands of a first one; see `flaxnets.data.source.Source` for the attributes.
+
+  Args:
+    path: the first file. Others must have its number type, and bands with its names, in any order.
+    options: `channels` to read, '' for all; `bands`, `nodata`, `missing_pixels`, `canvas`, `wavelengths`.
+    some: whether the file may lack some of the channels, as other splits than that of training may.
+    name: the file in messages; '' for its path.
+
+  Raises:
+    InputError: for a channel that the file does not have, or an option out of its range.
+    BadImage: if the file cannot be read, or does not name its bands.
+  """
+
+  def __init__(self, path: str | os.PathLike[str], options: DataOptions, some: bool = False, name: str = ''):
+    if options.missing_pixels not in MISSING:
+      raise InputError(f'data.missing_pixels is {options.missing_pixels!r}; choose one of {", ".join(MISSING)}')
+    self.nodata = _number(options.nodata)
+    with opened(path, name) as dataset:
+      head = header(dataset)
+      lengths = tuple(_wavelength(dataset, index) for index in head.indexes)
+    held = band_names(head, options, name or str(path))
+    wanted = ChannelSet(held.names_in(options.channels)).names if options.channels else held.names
+    taken = tuple(channel for channel in wanted if channel in held.names)
+    if len(taken) < len(wanted) and not (some and taken):
+      absent = next(channel for channel in wanted if channel not in taken)
+      raise InputError(
+        f"no channel {absent!r} in {name or path}; it has {', '.join(held.names)} (data.channels='' takes all)"
+      )
+    places = [held.names.index(channel) for channel in taken]
+    own = tuple(lengths[place] for place in places) if any(lengths) else ()
+    self.channels = ChannelSet(taken, options.wavelengths or own)
+    self.dtype, self.canvas, self.size = head.dtype, (options.canvas, options.canvas), head.size
+    self.has_missing_channels = head.masked or self.nodata is not None
+    self.options = options
+
+  def only(self, names: Sequence[str]) -> Rasters:
+    """The same for some of the channels."""
+    fewer = copy.copy(self)
+    fewer.channels = ChannelSet(tuple(names))
+    return fewer
+
+  def read(self, path: str | os.PathLike[str], out: np.ndarray, name: str = '') -> Reading:
+    """Reads a file into `out`, (H, W, C) of `dtype`, resized; see `flaxnets.data.source.Source.read`."""
+    name = name or str(path)
+    with opened(path, name) as dataset:
+      indexes = self.indexes(dataset, name)
+      pixels, valid = read_window(dataset, indexes, nodata=self.nodata)
+    size = pixels.shape[0], pixels.shape[1]
+    present, filled = complete(pixels, valid, self.channels.names, self.options.missing_pixels, name)
+    if not present.any():
+      raise BadImage(f'{name}: none of its pixels has data in {", ".join(self.channels.names)}')
+    if not (present.all() or self.has_missing_channels):
+      raise BadImage(
+        f'{name}: no pixel of channel {self.channels.names[int((~present).argmax())]} has data, but the first file '
+        'declares no value for that; give the value, as in data.nodata=0'
+      )
+    squash(pixels, out)
+    return Reading(size, None if present.all() else present, filled)
+
+  def indexes(self, dataset: Any, name: str = '') -> list[int]:
+    """The numbers of the channels' bands in an open file.
+
+    Raises:
+      BadImage: if it has other bands, another number type, or more pixels than are decoded at once.
+    """
+    name, head = name or dataset.name, header(dataset)
+    if head.dtype != self.dtype:
+      raise BadImage(f'{name}: its pixels are {head.dtype}, but those of the first file are {self.dtype}')
+    held = band_names(head, self.options, name)
+    for channel in self.channels.names:
+      if channel not in held.names:
+        raise BadImage(f'{name}: it has no channel {channel!r}, only {", ".join(held.names)}')
+    return [head.indexes[held.names.index(channel)] for channel in self.channels.names]
+
+
+def _number(text: str) -> float | None:
+  try:
+    return float(text) if text else None
+  except ValueError:
+    raise InputError(f"data.nodata is {text!r}; it must be a number, such as '0', or 'nan'") from None

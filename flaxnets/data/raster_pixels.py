@@ -1,0 +1,124 @@
+"""Pixels of rasters and windows of them, read by rasterio, and what becomes of pixels without data."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from flaxnets.data.decode import MAX_PIXELS
+from flaxnets.data.source import DTYPES, BadImage
+from flaxnets.errors import InputError
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
+  """A rasterio dataset.
+
+  Args:
+    path: whatever GDAL reads: a GeoTIFF, a VRT, a JPEG 2000.
+    name: the file in messages; '' for its path.
+
+  Raises:
+    InputError: if rasterio is not installed.
+    BadImage: if the file cannot be opened, or while it is read.
+  """
+  try:
+    import rasterio
+  except ImportError:
+    raise InputError(f"{name or path}: rasterio reads such files; pip install 'flaxnets[geo]'") from None
+  try:
+    with rasterio.open(path) as dataset:
+      yield dataset
+  except rasterio.errors.RasterioError as error:
+    reason = ' '.join(str(error.__cause__ or error).split())
+    raise BadImage(f'{name or path}: cannot be read ({reason.replace(f"{path}: ", "")})') from None
+
+
+@contextlib.contextmanager
+def cache_for(dataset: Any) -> Iterator[None]:
+  """Bounds GDAL's cache of blocks while a raster is read in strips: two rows of its blocks, 64 MiB to 512 MiB.
+
+  By default the cache takes 5 % of the machine's memory.
+  """
+  import rasterio
+
+  height = max(shape[0] for shape in dataset.block_shapes)
+  row = height * dataset.width * sum(np.dtype(kind).itemsize for kind in dataset.dtypes)
+  with rasterio.Env(GDAL_CACHEMAX=min(max(2 * row, 2**26), 2**29)):
+    yield
+
+
+def read_window(
+  dataset: Any, indexes: Sequence[int], window: Any = None, *, nodata: float | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+  """Some bands of a raster, or of a window of it.
+
+  Args:
+    dataset: from `opened`.
+    indexes: numbers of the bands, from 1.
+    window: a rasterio window; None for the whole raster.
+    nodata: a value that means no data, in place of the file's masks; None for those.
+
+  Returns:
+    Pixels (h, w, m) of uint8, uint16 or float32, and which of them have data, (h, w, m) bool, None for all. Pixels
+    without data may be anything.
+
+  Raises:
+    BadImage: for more than 178,956,970 pixels.
+  """
+  height, width = (dataset.height, dataset.width) if window is None else (window.height, window.width)
+  if height * width > MAX_PIXELS:
+    raise BadImage(f'{dataset.name}: {height} x {width} pixels; the most that is read at once is {MAX_PIXELS:,}')
+  stored = dataset.read(list(indexes), window=window)
+  valid = None
+  if nodata is not None:
+    valid = ~np.isnan(stored) if np.isnan(nodata) else stored != nodata
+  elif any(flag.name != 'all_valid' for flags in dataset.mask_flag_enums for flag in flags):
+    valid = dataset.read_masks(list(indexes), window=window) > 0
+  with np.errstate(over='ignore'):  # float64 too large for float32: infinite, which counts as no data
+    pixels = stored if stored.dtype in DTYPES else stored.astype(np.float32)
+  if pixels.dtype.kind == 'f' and not (finite := np.isfinite(pixels)).all():
+    valid = finite if valid is None else valid & finite
+  if valid is not None:
+    valid = None if valid.all() else np.ascontiguousarray(np.moveaxis(valid, 0, 2))
+  return np.ascontiguousarray(np.moveaxis(pixels, 0, 2)), valid
+
+
+def complete(
+  pixels: np.ndarray, valid: np.ndarray | None, names: Sequence[str], how: str, where: str
+) -> tuple[np.ndarray, int]:
+  """Settles pixels without data, in place: zeros for an absent channel; the mean of the band for single pixels.
+
+  Args:
+    pixels: (h, w, m).
+    valid: (h, w, m) bool, the pixels with data; None for all.
+    names: of the m channels.
+    how: 'mean', or 'error' if single pixels without data are an error.
+    where: the image in messages.
+
+  Returns:
+    The channels that are present, (m,) bool, and how many pixels were filled.
+
+  Raises:
+    BadImage: naming the first channel with single pixels without data, for 'error'.
+  """
+  if valid is None:
+    return np.ones(pixels.shape[2], bool), 0
+  counts = valid.sum(axis=(0, 1))
+  total, present, filled = valid[..., 0].size, counts > 0, 0
+  for place in np.flatnonzero(present & (counts < total)).tolist():
+    if how == 'error':
+      raise BadImage(
+        f'{where}: {total - counts[place]:,} of {total:,} pixels of channel {names[place]} have no data; '
+        'data.missing_pixels=mean fills them with the mean of the others'
+      )
+    with_data = valid[..., place]
+    mean = pixels[..., place][with_data].mean(dtype=np.float64)
+    pixels[~with_data, place] = mean if pixels.dtype.kind == 'f' else round(mean)
+    filled += int(total - counts[place])
+  pixels[..., ~present] = 0
+  return present, filled

@@ -1,0 +1,300 @@
+"""Folders and lists of GeoTIFFs: number types, bands by name, wavelengths, and pixels without data."""
+
+import numpy as np
+import pytest
+from absl import logging
+from PIL import Image
+
+rasterio = pytest.importorskip('rasterio', reason='rasterio (the extra geo) is not installed')
+
+from flaxnets.channels import ChannelSet  # noqa: E402
+from flaxnets.data import geotiff  # noqa: E402
+from flaxnets.data.batches import evaluation_batches, train_batches  # noqa: E402
+from flaxnets.data.decode import decode, squash  # noqa: E402
+from flaxnets.data.open import open_source  # noqa: E402
+from flaxnets.data.source import BadImage, DataOptions  # noqa: E402
+from flaxnets.data.statistics import measure  # noqa: E402
+from flaxnets.errors import InputError  # noqa: E402
+
+NAMES = ('B02', 'B03', 'B04', 'B08', 'B11')
+TRANSFORM = rasterio.Affine(10, 0, 600_000, 0, -10, 5_400_000)
+
+
+def write(path, pixels, names=NAMES, nodata=None, tags=None, **profile):
+  """A GeoTIFF of pixels (h, w, m)."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  height, width, count = pixels.shape
+  shape = {'height': height, 'width': width, 'count': count, 'dtype': pixels.dtype, 'nodata': nodata}
+  with rasterio.open(path, 'w', driver='GTiff', crs='EPSG:32631', transform=TRANSFORM, **shape, **profile) as file:
+    file.write(np.moveaxis(pixels, 2, 0))
+    for index, name in enumerate(names or (), 1):
+      file.set_band_description(index, name)
+    for index, values in (tags or {}).items():
+      file.update_tags(index, **values)
+  return path
+
+
+def noise(seed=0, size=(20, 20), count=5, dtype=np.uint16):
+  return np.random.default_rng(seed).integers(1, 200, (*size, count)).astype(dtype)
+
+
+@pytest.fixture
+def root(tmp_path):
+  """Two classes of two files each, the bands of one in another order."""
+  for number in range(4):
+    pixels, names = noise(number), NAMES
+    if number == 3:
+      pixels, names = pixels[..., ::-1], NAMES[::-1]
+    write(tmp_path / 'train' / ('sea', 'wood')[number % 2] / f'{number}.tif', pixels, names)
+  return tmp_path
+
+
+def opened(root, split='train', class_names=None, **options):
+  options = {'channels': '', 'canvas': 20} | options
+  return open_source(DataOptions('folders', str(root), **options), split, class_names)
+
+
+def read(source, index=0):
+  out = np.full((*source.canvas, len(source.channels)), 7, source.dtype)
+  return source.read(index, out), out
+
+
+def test_all_bands_are_read_by_name_with_their_number_type(root):
+  source = opened(root)
+  assert source.channels == ChannelSet(NAMES) and source.dtype == np.uint16 and not source.has_missing_channels
+  assert list(source.ids) == ['sea/0.tif', 'sea/2.tif', 'wood/1.tif', 'wood/3.tif']
+  for index, seed in enumerate((0, 2, 1, 3)):
+    reading, out = read(source, index)
+    assert reading.size == (20, 20) and reading.present is None
+    np.testing.assert_array_equal(out, noise(seed))
+
+
+def test_channels_choose_bands_in_their_order_in_lists_too(root):
+  (root / 'all.txt').write_text('train/sea/0.tif 0\ntrain/wood/3.tif 1\n')
+  options = DataOptions('lists', str(root), channels='B08,B03', canvas=20)
+  source = open_source(options, 'all.txt')
+  assert source.channels.names == ('B08', 'B03')
+  np.testing.assert_array_equal(read(source, 1)[1], noise(3)[..., [3, 1]])
+  with pytest.raises(InputError, match="no channel 'B12' in .*0.tif.*it has B02, B03, B04, B08, B11"):
+    opened(root, channels='B02,B12')
+
+
+def test_a_split_of_another_sensor_may_lack_channels(root):
+  write(root / 'test/sea/0.tif', noise(5)[..., [1, 3]], ('B03', 'B08'))
+  source = opened(root, 'test', ('sea', 'wood'), channels='B02,B08,B03')
+  assert source.channels.names == ('B08', 'B03')
+  np.testing.assert_array_equal(read(source)[1], noise(5)[..., [3, 1]])
+
+
+def test_bands_without_names_are_named_by_the_config(tmp_path):
+  write(tmp_path / 'train/sea/0.tif', noise(), names=None)
+  with pytest.raises(InputError, match='0.tif.*: its 5 bands have no names; name all, in their order: data.bands='):
+    opened(tmp_path)
+  bands = ','.join(NAMES)
+  np.testing.assert_array_equal(read(opened(tmp_path, bands=bands, channels='B11,B02'))[1], noise()[..., [4, 0]])
+  assert opened(tmp_path, channels=bands).channels.names == NAMES  # as many channels as bands: those are their names
+  with pytest.raises(InputError, match=r'2 names \(B02, B03\) for 5 bands'):
+    opened(tmp_path, bands='B02,B03')
+
+
+def test_descriptions_with_spaces_become_names_and_repeated_ones_are_refused(tmp_path):
+  write(tmp_path / 'train/sea/0.tif', noise(count=2), ('B2 (blue)', 'near infrared, 842 nm'))
+  assert opened(tmp_path).channels.names == ('B2_(blue)', 'near_infrared_842_nm')
+  write(tmp_path / 'again/sea/0.tif', noise(count=2), ('reflectance', 'reflectance'))
+  with pytest.raises(InputError, match="0.tif.*: channel 'reflectance' is repeated"):
+    opened(tmp_path, 'again')
+  assert opened(tmp_path, 'again', bands='B02,B03').channels.names == ('B02', 'B03')
+
+
+def test_wavelengths_come_from_the_file_or_the_config(tmp_path):
+  tags = {
+    1: {'ns': 'IMAGERY', 'CENTRAL_WAVELENGTH_UM': '0.49'},
+    2: {'wavelength': '560', 'wavelength_units': 'Nanometers'},
+    3: {'WAVELENGTH': '0.665', 'WAVELENGTH_UNIT': 'um'},
+  }
+  write(tmp_path / 'train/sea/0.tif', noise(count=4), NAMES[:4], tags=tags)
+  assert opened(tmp_path).channels.wavelengths == pytest.approx((490, 560, 665, None))
+  assert opened(tmp_path, channels='B04,B02').channels.wavelengths == pytest.approx((665, 490))
+  assert opened(tmp_path, channels='B04', wavelengths=(664.6,)).channels.wavelengths == (664.6,)
+
+
+@pytest.mark.parametrize(
+  ('stored', 'expected'),
+  [('uint8', 'uint8'), ('uint16', 'uint16'), ('int16', 'float32'), ('float32', 'float32'), ('float64', 'float32')],
+)
+def test_number_types_are_kept_or_become_float32(tmp_path, stored, expected):
+  pixels = noise(dtype=stored) - (50 if stored in ('int16', 'float32') else 0)
+  write(tmp_path / 'train/sea/0.tif', pixels.astype(stored))
+  source = opened(tmp_path)
+  assert source.dtype == expected
+  np.testing.assert_array_equal(read(source)[1], pixels)
+
+
+def test_complex_numbers_are_refused(tmp_path):
+  write(tmp_path / 'train/sea/0.tif', noise(dtype=np.complex64))
+  with pytest.raises(InputError, match='complex64; all must be one type of number'):
+    opened(tmp_path)
+
+
+def test_a_file_of_another_type_or_without_a_band_is_bad_and_named(root):
+  write(root / 'train/sea/1.tif', noise(dtype=np.float32))
+  write(root / 'train/sea/3.tif', noise(count=4), NAMES[:4])
+  source = opened(root)
+  with pytest.raises(BadImage, match=r'sea/1.tif: its pixels are float32, but those of the first file are uint16'):
+    read(source, 1)
+  with pytest.raises(BadImage, match=r"sea/3.tif: it has no channel 'B11', only B02, B03"):
+    read(source, 3)
+
+
+def test_what_is_no_raster_is_bad_and_named(root):
+  (root / 'train/sea/1.tif').write_bytes(b'II*\0' + bytes(50))
+  source = opened(root)
+  with pytest.raises(BadImage, match=r'sea/1.tif: cannot be read \(.+\)') as caught:
+    read(source, 1)
+  assert '\n' not in str(caught.value)
+  batches = list(evaluation_batches(source, batch_size=5, on_bad_image='skip'))
+  assert batches[0]['mask'].tolist() == [True, False, True, True, True]
+
+
+def test_a_plane_without_data_is_an_absent_channel(tmp_path):
+  pixels = noise()
+  pixels[..., 1] = 0
+  write(tmp_path / 'train/sea/0.tif', pixels, nodata=0)
+  source = opened(tmp_path)
+  reading, out = read(source)
+  assert source.has_missing_channels and reading.present.tolist() == [True, False, True, True, True]
+  np.testing.assert_array_equal(out, pixels)
+
+
+def test_single_pixels_without_data_are_an_error_or_the_mean_of_their_band(tmp_path):
+  pixels = noise(dtype=np.float32)
+  pixels[3, 4, 2] = pixels[5, 6, 2] = np.nan
+  write(tmp_path / 'train/sea/0.tif', pixels)
+  with pytest.raises(BadImage, match=r'0.tif: 2 of 400 pixels of channel B04 have no data; data.missing_pixels=mean'):
+    read(opened(tmp_path))
+  reading, out = read(opened(tmp_path, missing_pixels='mean'))
+  assert reading.filled == 2 and reading.present is None
+  expected = np.where(np.isnan(pixels), np.nanmean(pixels[..., 2]), pixels)
+  np.testing.assert_allclose(out, expected, rtol=1e-6)
+  with pytest.raises(InputError, match="data.missing_pixels is 'zero'; choose one of error, mean"):
+    opened(tmp_path, missing_pixels='zero')
+
+
+def test_filled_pixels_are_counted_once_in_a_warning(tmp_path, monkeypatch):
+  said = []
+  monkeypatch.setattr(logging, 'warning', lambda text, *values: said.append(text % values))
+  for number in range(3):
+    pixels = noise(number)
+    pixels[0, :number, 0] = 0
+    write(tmp_path / f'train/sea/{number}.tif', pixels, nodata=0)
+  source = opened(tmp_path, missing_pixels='mean')
+  measure(source)
+  assert [line.split(': ')[1][:60] for line in said] == ['3 pixels without data in 2 of the examples read were filled ']
+  batches = train_batches(source, batch_size=3, seed=0)
+  next(batches)
+  batches.close()
+  assert len(said) == 1
+
+
+def test_a_value_that_the_files_do_not_declare_can_be_given(tmp_path):
+  pixels = noise()
+  write(tmp_path / 'train/sea/0.tif', pixels)
+  lacking = pixels.copy()
+  lacking[..., 4] = 0
+  write(tmp_path / 'train/sea/1.tif', lacking)
+  assert read(opened(tmp_path), 1)[0].present is None
+  given = opened(tmp_path, nodata='0')
+  assert given.has_missing_channels and read(given, 0)[0].present is None
+  assert read(given, 1)[0].present.tolist() == [True] * 4 + [False]
+  with pytest.raises(InputError, match="data.nodata is 'zero'"):
+    opened(tmp_path, nodata='zero')
+
+
+def test_a_later_file_that_declares_nodata_asks_for_the_value(tmp_path):
+  pixels = noise()
+  write(tmp_path / 'train/sea/0.tif', pixels)
+  pixels[..., 4] = 0
+  write(tmp_path / 'train/sea/1.tif', pixels, nodata=0)
+  with pytest.raises(BadImage, match=r'1.tif: no pixel of channel B11 has data, but the first file .*data.nodata=0'):
+    read(opened(tmp_path), 1)
+
+
+def test_a_file_without_any_data_is_bad(tmp_path):
+  write(tmp_path / 'train/sea/0.tif', noise() * 0, nodata=0)
+  with pytest.raises(BadImage, match='0.tif: none of its pixels has data in B02, B03'):
+    read(opened(tmp_path))
+
+
+def test_an_alpha_band_is_a_mask_and_no_channel(tmp_path):
+  pixels = noise(count=3)
+  alpha = np.full((20, 20, 1), 65535, np.uint16)
+  alpha[0, 0] = 0
+  path = write(tmp_path / 'train/sea/0.tif', np.concatenate([pixels, alpha], 2), None, photometric='RGB', alpha='YES')
+  with rasterio.open(path) as dataset:
+    assert geotiff.header(dataset).names == ('R', 'G', 'B')
+  reading, out = read(opened(tmp_path, missing_pixels='mean', channels='BR'))
+  assert reading.filled == 2
+  np.testing.assert_array_equal(out[1:], pixels[1:, :, [2, 0]])
+
+
+def test_large_and_odd_sizes_are_squashed_to_the_canvas(tmp_path):
+  pixels = noise(size=(90, 51), count=13)
+  write(tmp_path / 'train/sea/0.tif', pixels, [f'B{n}' for n in range(13)])
+  source = opened(tmp_path)
+  reading, out = read(source)
+  assert reading.size == (90, 51)
+  for plane in range(13):
+    expected = np.empty((20, 20, 1), np.uint16)
+    squash(np.ascontiguousarray(pixels[..., plane : plane + 1]), expected)
+    np.testing.assert_allclose(out[..., plane], expected[..., 0], atol=1)
+
+
+def test_statistics_and_batches_are_those_of_the_pixels(root):
+  source = opened(root)
+  found = measure(source)
+  everything = np.stack([noise(seed) for seed in range(4)]).astype(float)
+  np.testing.assert_allclose(found['mean'], everything.mean((0, 1, 2)), rtol=1e-5)
+  for workers in (0, 1):
+    batch = next(evaluation_batches(source, batch_size=4, workers=workers))
+    assert batch['image'].dtype == np.uint16 and batch['present'].all()
+    np.testing.assert_array_equal(batch['image'][2], noise(1))
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+def test_an_ordinary_tiff_stays_a_photo_of_eight_bits(tmp_path):
+  (tmp_path / 'train/sea').mkdir(parents=True)
+  pixels = noise(count=3, dtype=np.uint8)
+  Image.fromarray(pixels).save(tmp_path / 'train/sea/0.tif')
+  source = opened(tmp_path, channels='BR')
+  assert source.dtype == np.uint8
+  np.testing.assert_array_equal(read(source)[1], pixels[..., [2, 0]])
+  Image.fromarray(pixels).quantize(16).save(tmp_path / 'train/sea/0.tif')
+  assert opened(tmp_path, channels='RGB').channels.names == ('R', 'G', 'B')
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+def test_a_png_of_sixteen_bits_keeps_them(tmp_path):
+  (tmp_path / 'train/sea').mkdir(parents=True)
+  ramp = np.arange(400, dtype=np.uint16).reshape(20, 20) * 100
+  Image.fromarray(ramp).save(tmp_path / 'train/sea/0.png')
+  source = opened(tmp_path, channels='L')
+  assert source.dtype == np.uint16
+  np.testing.assert_array_equal(read(source)[1][..., 0], ramp)
+  with pytest.raises(InputError, match=r"no channel 'R' in .*0.png.*it has L"):
+    opened(tmp_path, channels='RGB')
+
+
+def test_sixteen_bits_among_photos_become_eight_with_a_warning(tmp_path, monkeypatch):
+  said = []
+  monkeypatch.setattr(logging, 'log_first_n', lambda level, text, n, *values: said.append(text % values))
+  path = tmp_path / 'deep.png'
+  Image.fromarray(np.full((4, 4), 65535, np.uint16)).save(path)
+  out = np.zeros((4, 4, 3), np.uint8)
+  decode(path.read_bytes(), out, name='deep.png')
+  assert (out == 255).all() and said and said[0].startswith('deep.png has 16 bits a channel')
+
+
+def test_without_rasterio_the_extra_is_named(root, monkeypatch):
+  monkeypatch.setitem(__import__('sys').modules, 'rasterio', None)
+  with pytest.raises(InputError, match=r"0.tif.*: rasterio reads such files; pip install 'flaxnets\[geo\]'"):
+    opened(root)
