@@ -13,6 +13,7 @@ from absl import flags as absl_flags
 
 from flaxnets.analysis.text import counted
 from flaxnets.cli import flags as cli_flags
+from flaxnets.errors import InputError
 
 ARGUMENTS = ''
 
@@ -53,6 +54,9 @@ def define(flags: absl_flags.FlagValues) -> None:
     lower_bound=1,
     **values,
   )
+  absl_flags.DEFINE_string(
+    'completion', '', "how absent channels are treated, such as unit; left out: the run's model.completion", **values
+  )
   cli_flags.define_process_flags(flags)
 
 
@@ -68,6 +72,8 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   )
   from flaxnets.evaluation import recalibrate
 
+  if flags.recalibrate and flags.completion:
+    raise InputError("--recalibrate is for the run's own completion; leave out --completion")
   if flags.recalibrate:
     recalibrate.run(
       flags.workdir,
@@ -85,6 +91,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
     step=flags.step,
     batch_size=flags.batch_size,
     recalibrated=flags.recalibrate,
+    completion=flags.completion,
   )
 
 
@@ -97,6 +104,7 @@ def run(
   step: str = 'best',
   batch_size: int = 0,
   recalibrated: bool = False,
+  completion: str = '',
 ) -> int:
   """Evaluates a restored network, prints the table and writes the result; returns the exit code."""
   import jax
@@ -105,7 +113,7 @@ def run(
   from flaxnets.evaluation.judge import SplitEvaluation, table
   from flaxnets.inference.restore import load, restore_recalibrated
 
-  net = load(workdir, step, recalibrated=recalibrated)
+  net = load(workdir, step, recalibrated=recalibrated, completion=completion)
   evaluation = SplitEvaluation(net, subsets=subsets, split=split, root=root, batch_size=batch_size)
   if recalibrated:
     stored = restore_recalibrated(pathlib.Path(workdir), net)
@@ -118,12 +126,13 @@ def run(
   if jax.process_index() == 0:
     print(
       f'{scores["model"]}, step {scores["step"]}, {scores["examples"]:,} examples of {split!r}'
+      + (f', completion {net.switched}' if net.switched else '')
       + (', recalibrated where that helps (*)' if recalibrated else '')
       + (f', {counted(scores["unreadable"], "unreadable example")} skipped' if scores['unreadable'] else '')
     )
     print(table(scores))
     print(f'written to {incremental.write(scores, arrays, workdir)}')
-    if len(net.channels) > 1 and not net.config.train.subset and not recalibrated:
+    if len(net.channels) > 1 and not net.config.train.subset and not recalibrated and not net.switched:
       options = [('--split', split, 'test'), ('--root', root, ''), ('--step', step, 'best')]
       others = [f'{name}={value}' for name, value, default in options if value != default]
       print(f'next: {shlex.join(["flaxnets", "worth", *others, str(workdir)])}')
