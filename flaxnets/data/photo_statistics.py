@@ -12,8 +12,8 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 # Measured with `flaxnets.data.statistics.measure` over all pixels of 18,000 photos of 84 x 84 pixels: 360 training
-# images of each of 50 classes of ImageNet, as miniImageNet has them. On 1,500 photos of ten other classes (Imagenette's)
-# at 224 x 224 pixels, the correlations are 0.917 (RG), 0.805 (RB) and 0.915 (GB).
+# images of each of 50 classes of ImageNet, as miniImageNet has them. On 1,500 photos of the ten classes of
+# Imagenette at 224 x 224 pixels, the correlations are 0.917 (RG), 0.805 (RB) and 0.915 (GB).
 CORRELATION = (
   (1.0, 0.8882, 0.7348),
   (0.8882, 1.0, 0.8781),

@@ -29,7 +29,8 @@ def load(
     completion: how absent channels are treated, in place of the run's own model.completion; '' for that.
 
   Raises:
-    InputError: where there is no such run, step or completion, the checkpoint or the stored statistics are corrupt, or recalibrated statistics are asked for with another completion than they were measured with.
+    InputError: where there is no such run, step or completion, the checkpoint or the stored statistics are corrupt, or
+      recalibrated statistics are asked for with another completion than they were measured with.
   """
   folder = pathlib.Path(workdir)
   if not (folder / 'checkpoints').is_dir():

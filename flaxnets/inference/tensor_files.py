@@ -78,7 +78,7 @@ def _safetensors(data: bytes, path: pathlib.Path) -> tuple[dict[str, np.ndarray]
 
 def _state_dict(held: Any, path: pathlib.Path) -> dict[str, np.ndarray]:
   """The tensors of a state dict, or of the one that a training script saved among other things."""
-  candidates = [held, *(held[name] for name in _STATE_DICTS if name in held)] if isinstance(held, Mapping) else []
+  candidates = [*(held[name] for name in _STATE_DICTS if name in held), held] if isinstance(held, Mapping) else []
   for candidate in candidates:
     if isinstance(candidate, Mapping) and any(isinstance(value, np.ndarray) for value in candidate.values()):
       return {str(name): value for name, value in candidate.items() if isinstance(value, np.ndarray)}
