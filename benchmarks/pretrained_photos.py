@@ -3,15 +3,15 @@
 python -m benchmarks.pretrained_photos --weights=resnet18.safetensors --root=IMAGENETTE --out=docs/results/pretrained
 
 IMAGENETTE is a folder in ImageNet-mini's layout (test.txt, train.txt, classes.txt, images/) whose images are 224 x 224
-pixels, of the ImageNet classes in --keep. A prediction is the likeliest of these classes. Every rule is a first layer for
-the channels that are present, so that each runs as an ordinary network of one, two or three channels:
+pixels, of the ImageNet classes in --keep. A prediction is the likeliest of these classes. Every rule is a first layer
+for the channels that are present, so that each runs as an ordinary network of one, two or three channels:
 
 none, scale, linear, unit: the completions of flaxnets, with the correlation that flaxnets convert stores.
 gray: absent channels are the mean of the present ones, standardised.
 timm: timm's rule for pretrained weights. One channel: the kernels of R, G and B are added. Two: the present channels
   take the kernels of the first two channels, whatever they are, times 3/2.
 
-With recalibration, BatchNorm statistics are re-estimated for each rule and subset on --recalibrate training images.
+With recalibration, BatchNorm statistics are re-estimated for a rule and subset on --recalibrate training images.
 """
 
 from __future__ import annotations
@@ -42,57 +42,59 @@ from flaxnets.runtime import devices, provenance
 
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
 RULES = ('linear', 'unit', 'none', 'scale', 'gray', 'timm')
+PRESENT = 'all present'
 REFERENCE = 'unit'  # what the others are compared with, image by image
 SIDE, BATCH = 224, 50
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-  """Judges every rule on every subset, and writes OUT/photos.json."""
+  """Judges every rule on every subset, then the chosen ones again recalibrated, and writes OUT/photos.json."""
   args = _parser().parse_args(argv)
   devices.start([1])
-  started = time.time()
   config = configs.named('pretrained')
   config.data.root, config.data.canvas, config.data.classes = args.root, SIDE, 'classes.txt'
   config.augment.evaluation_resize = 1.0
   net, origin = read_network(args.weights, args.model, config, keep=args.keep)
-  test, train = (read(config, split, net.classes, count) for split, count in (('test', 0), ('train', args.recalibrate)))
-  judge = Judge(net, *test, train[0])
-  rows = []
-  for subset in net.channels.subsets('all'):
-    for rule in RULES if len(subset) < 3 else ['all present']:
-      plain, recalibrated = judge(rule, subset)
-      rows.append({'rule': rule, 'channels': net.channels.label(subset), 'plain': plain, 'recalibrated': recalibrated})
-      print(
-        f'{rule} {rows[-1]["channels"]} {np.mean(plain == judge.labels):.2%} {np.mean(recalibrated == judge.labels):.2%}',
-        flush=True,
-      )
-  result = {
+  training = read(config, 'train', args.recalibrate)[0] if args.recalibrate else None
+  judge = Judge(net, *read(config, 'test'), training)
+  pairs = [(rule, subset) for subset in net.channels.subsets('all') for rule in rules_of(subset)]
+  rows = [{'rule': rule, 'channels': net.channels.label(subset)} for rule, subset in pairs]
+  result: dict[str, Any] = {
     'weights': origin,
-    'images': len(test[1]),
-    'recalibration_images': len(train[1]),
+    'images': len(judge.labels),
+    'recalibration_images': args.recalibrate,
     'correlation': np.asarray(correlation(net.variables)).tolist(),
     'commit': provenance.commit(),
     'versions': provenance.versions(),
     'date': time.strftime('%Y-%m-%d'),
-    'seconds': round(time.time() - started),
     'labels': digits(judge.labels),
-    'rows': [summary(row, rows, judge.labels) for row in rows],
   }
-  out = Path(args.out)
-  out.mkdir(parents=True, exist_ok=True)
-  (out / 'photos.json').write_text(json.dumps(result, indent=1) + '\n')
+  for kind in ('plain', 'recalibrated') if args.recalibrate else ('plain',):
+    for row, (rule, subset) in zip(rows, pairs, strict=True):
+      if kind == 'plain' or rule in (*args.recalibrate_rules, PRESENT):
+        row[kind] = judge.predictions(rule, subset, recalibrated=kind == 'recalibrated')
+        print(f'{kind} {rule} {row["channels"]} {np.mean(row[kind] == judge.labels):.2%}', flush=True)
+    result['rows'] = [summary(row, rows, judge.labels) for row in rows]
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / 'photos.json').write_text(json.dumps(result, indent=1) + '\n')
   print(table(result))
   return result
 
 
-def read(config: Any, split: str, classes: Sequence[str], count: int) -> tuple[np.ndarray, np.ndarray]:
+def rules_of(subset: Subset) -> tuple[str, ...]:
+  """The rules for a subset; where all three channels are present there is nothing to make up for."""
+  return RULES if len(subset) < 3 else (PRESENT,)
+
+
+def read(config: Any, split: str, count: int = 0) -> tuple[np.ndarray, np.ndarray]:
   """Images (n, 224, 224, 3) uint8 and labels of a split, or of `count` of its examples, evenly spaced."""
   source = experiment.open_source(config, split)
   chosen = np.unique(np.linspace(0, len(source) - 1, count).round().astype(int)) if count else np.arange(len(source))
   batches = evaluation_batches(source, batch_size=BATCH, examples=chosen)
   found = [(batch['image'][batch['mask']], batch['label'][batch['mask']]) for batch in batches]
   images, labels = (np.concatenate(parts) for parts in zip(*found, strict=True))
-  assert images.shape[1:] == (SIDE, SIDE, 3) and len(classes) >= labels.max()
+  assert images.shape[1:] == (SIDE, SIDE, 3)
   return images, labels
 
 
@@ -114,19 +116,20 @@ def kernel(rule: str, subset: Subset, kernels: np.ndarray, correlated: np.ndarra
 class Judge:
   """Runs a network with another first layer; rules that give the same first layer are run once."""
 
-  def __init__(self, net: Network, images: np.ndarray, labels: np.ndarray, training: np.ndarray):
+  def __init__(self, net: Network, images: np.ndarray, labels: np.ndarray, training: np.ndarray | None):
     self.net, self.images, self.labels, self.training = net, images, labels, training
-    self._done: dict[tuple[Subset, bytes], tuple[np.ndarray, np.ndarray]] = {}
+    self._done: dict[Any, np.ndarray] = {}
 
-  def __call__(self, rule: str, subset: Subset) -> tuple[np.ndarray, np.ndarray]:
-    """The predictions (n,) without and with recalibration."""
+  def predictions(self, rule: str, subset: Subset, *, recalibrated: bool) -> np.ndarray:
+    """The predictions (n,), without or with recalibration."""
     variables = self.net.variables
     made = kernel(rule, subset, np.asarray(bank(variables)), np.asarray(correlation(variables)))
-    key = (subset, np.round(made, 5).tobytes())
+    key = (subset, recalibrated, np.round(made, 5).tobytes())
     if key not in self._done:
       changed = self._variables(made, subset)
-      plain = self._predict(changed, subset)
-      self._done[key] = plain, self._predict({**changed, 'batch_stats': self._estimate(changed, subset)}, subset)
+      if recalibrated:
+        changed['batch_stats'] = self._estimate(changed, subset)
+      self._done[key] = self._predict(changed, subset)
     return self._done[key]
 
   def _variables(self, made: np.ndarray, subset: Subset) -> dict[str, Any]:
@@ -147,6 +150,7 @@ class Judge:
   def _estimate(self, variables: Any, subset: Subset) -> Any:
     statistics_of = _functions(self.net.config.model.name, len(subset), len(self.net.classes))[1]
     pooled = jax.tree.map(jnp.zeros_like, variables['batch_stats'])
+    assert self.training is not None
     images = self.training[..., list(subset)]
     for number, start in enumerate(range(0, len(images) // BATCH * BATCH, BATCH)):
       found = statistics_of(variables, images[start : start + BATCH])
@@ -175,7 +179,7 @@ def summary(row: dict[str, Any], rows: Sequence[dict[str, Any]], labels: np.ndar
   """Accuracies with their intervals, and differences in hits from the reference rule, from the network as it was."""
   reference = next((r for r in rows if r['channels'] == row['channels'] and r['rule'] == REFERENCE), row)
   result: dict[str, Any] = {'rule': row['rule'], 'channels': row['channels']}
-  for name in ('plain', 'recalibrated'):
+  for name in [name for name in ('plain', 'recalibrated') if name in row]:
     hits = row[name] == labels
     differences = hits.astype(float) - (reference[name] == labels)
     result[name] = {
@@ -185,8 +189,10 @@ def summary(row: dict[str, Any], rows: Sequence[dict[str, Any]], labels: np.ndar
       'difference_interval': difference_interval(differences),
       'predictions': digits(row[name]),
     }
-  gain = (row['recalibrated'] == labels).astype(float) - (row['plain'] == labels)
-  return result | {'recalibration_gain': float(gain.mean()), 'gain_interval': difference_interval(gain)}
+  if 'recalibrated' in row:
+    gain = (row['recalibrated'] == labels).astype(float) - (row['plain'] == labels)
+    result |= {'recalibration_gain': float(gain.mean()), 'gain_interval': difference_interval(gain)}
+  return result
 
 
 def digits(classes: np.ndarray) -> str:
@@ -204,10 +210,13 @@ def table(result: dict[str, Any]) -> str:
     for rule in RULES:
       texts = []
       for label in labels:
-        found = cells.get((rule, label), cells.get(('all present', label)))[kind]
+        found = cells.get((rule, label), cells.get((PRESENT, label))).get(kind)
+        if found is None:
+          texts.append('')
+          continue
         low, high = (100 * end for end in found['difference_interval'])
         text = f'{100 * found["accuracy"]:.1f}'
-        same = rule == REFERENCE or ('all present', label) in cells
+        same = rule == REFERENCE or (PRESENT, label) in cells
         texts.append(text if same else f'{text} ({low:+.1f} to {high:+.1f})')
       lines.append(f'| {rule} | ' + ' | '.join(texts) + ' |')
   return '\n'.join(lines)
@@ -219,7 +228,8 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--model', default='resnet18')
   parser.add_argument('--root', required=True, help='folder with test.txt, train.txt, classes.txt and images')
   parser.add_argument('--keep', type=lambda text: tuple(map(int, text.split(','))), default=IMAGENETTE)
-  parser.add_argument('--recalibrate', type=int, default=500, help='training images for the statistics')
+  parser.add_argument('--recalibrate', type=int, default=0, help='training images for the statistics; 0 for none')
+  parser.add_argument('--recalibrate_rules', type=lambda text: text.split(','), default=['unit', 'linear', 'none'])
   parser.add_argument('--out', default='docs/results/pretrained')
   return parser
 

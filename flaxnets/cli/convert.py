@@ -58,10 +58,8 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
     keep=_numbers('keep', flags.keep, int),
   )
   run_folder.write(net, flags.out, {**origin, 'commit': provenance.commit(), 'versions': provenance.versions()})
-  print(
-    f'{origin["model"]} from {origin["file"]}: {counted(origin["tensors"], "tensor")} of {origin["dtype"]}, all used; '
-    f'head {origin["head"]}'
-  )
+  tensors = f'{counted(origin["tensors"], "tensor")} of {origin["dtype"]}'
+  print(f'{origin["model"]} from {origin["file"]}: {tensors}, each accounted for; head {origin["head"]}')
   print(
     f'{counted(len(net.channels), "channel")} {net.channels.label(net.channels.full)}, '
     f'completion {net.config.model.completion}, {net.config.image_size} pixels, {len(net.classes):,} classes'

@@ -20,6 +20,7 @@ from flaxnets.inference import tensor_files, torch_names
 from flaxnets.inference.export_torch import FORMAT as EXPORTED
 from flaxnets.inference.metadata import Metadata
 from flaxnets.inference.network import Network
+from flaxnets.nn.blocks import Head
 from flaxnets.nn.stem import put_statistics
 from flaxnets.runtime.workdir import differences
 
@@ -79,7 +80,7 @@ def read_network(
   images = np.zeros((1, config.image_size, config.image_size, len(metadata.channels)), np.float32)
   shapes = jax.eval_shape(network.init, jax.random.key(config.seed), images)
   if num_classes:
-    tensors.update(_new_head(network, config.seed, images))
+    tensors.update(_new_head(shapes['params']['head']['dense']['kernel'].shape, config.seed))
   variables = {**torch_names.from_torch(tensors, shapes, where), 'channel_stats': shapes['channel_stats']}
   variables = jax.device_get(put_statistics(variables, statistics))
   return Network(config, metadata, variables, step=0, ema=False), {**origin, 'model': model, 'head': kind}
@@ -157,8 +158,8 @@ def _numbers(count: int) -> tuple[str, ...]:
   return tuple(map(str, range(count)))
 
 
-def _new_head(network: Any, seed: int, images: np.ndarray) -> dict[str, np.ndarray]:
-  """A head as a new network would have it, under PyTorch's names."""
-  variables = jax.device_get(jax.jit(network.init)(jax.random.key(seed), images))
-  state = torch_names.to_torch(variables)
-  return {name: state[name] for name in torch_names.HEAD}
+def _new_head(shape: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
+  """A head (features, classes) as a new network has it, under PyTorch's names."""
+  variables = Head(shape[1]).init(jax.random.key(seed), np.zeros((1, 1, 1, shape[0]), np.float32))
+  dense = jax.device_get(variables['params']['dense'])
+  return dict(zip(torch_names.HEAD, (dense['kernel'].T, dense['bias']), strict=True))

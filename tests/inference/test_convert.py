@@ -57,8 +57,6 @@ def test_a_converted_network_predicts_on_every_subset_at_once(net, tmp_path):
   net, images = flaxnets.load(tmp_path / 'run'), make.images(32)
   assert net.classes == ('0', '1', '2', '3', '4') and net.step == 0 and net.config.model.completion == 'unit'
   assert net.predict(images[..., 1:2], channels='G').shape == (2,)
-  by_name = net.logits(images[..., [2, 0]], channels='BR')
-  np.testing.assert_array_equal(by_name, net.logits(images[..., [0, 2]], channels='RB'))
   # With one channel, `unit` gives the absent ones the standardised values of the one that is there.
   statistics = photo_statistics()
   standardised = (images[..., 1:2] - statistics['mean'][1]) / statistics['std'][1]
@@ -68,11 +66,13 @@ def test_a_converted_network_predicts_on_every_subset_at_once(net, tmp_path):
   )
 
 
-def test_the_correlation_can_be_used_by_another_completion_at_load(net, tmp_path):
+def test_another_completion_can_be_chosen_when_a_run_is_loaded(net, tmp_path):
   run_folder.write(net, tmp_path / 'run', {})
-  image = make.images(32)[..., :1]
-  by_unit, by_none = (flaxnets.load(tmp_path / 'run', completion=name).logits(image, 'R') for name in ('', 'none'))
-  assert np.abs(by_unit - by_none).max() > 1e-3
+  own, none = (flaxnets.load(tmp_path / 'run', completion=name) for name in ('', 'none'))
+  kernel = net.variables['params']['stem']['conv']['kernel']
+  np.testing.assert_array_equal(none.kernels('R')[:, :, 0], kernel[:, :, 0])
+  np.testing.assert_allclose(own.kernels('R')[:, :, 0], kernel.sum(axis=2), rtol=1e-4, atol=1e-5)
+  assert (own.switched, none.switched) == ('', 'none')
   with pytest.raises(InputError, match="no completion 'cubic'"):
     flaxnets.load(tmp_path / 'run', completion='cubic')
   with pytest.raises(InputError, match="recalibrated statistics are for the completion of the run, 'unit'"):
@@ -180,15 +180,15 @@ def test_arguments_that_do_not_fit_are_refused(weights, options, said):
     read_network(weights, 'resnet18', tiny_config(), **options)
 
 
-def test_a_file_that_takes_blue_first_gives_the_same_logits_on_the_same_photo(weights, net, tmp_path):
+def test_a_file_that_takes_blue_first_has_the_same_kernels_by_name(weights, net, tmp_path):
   tensors = make.tensors('resnet18')
   tensors['conv1.weight'] = np.ascontiguousarray(tensors['conv1.weight'][:, ::-1])
   path = write(tmp_path / 'bgr.safetensors', tensors)
   bgr, _ = read_network(path, 'resnet18', tiny_config(), channels='BGR')
-  images = make.images(32)
-  np.testing.assert_allclose(bgr.logits(images, 'RGB'), net.logits(images), rtol=1e-4, atol=1e-4)
-  red = images[..., :1]
-  np.testing.assert_allclose(bgr.logits(red, 'R'), net.logits(red, 'R'), rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(bgr.fill, net.fill[::-1])
+  np.testing.assert_array_equal(bgr.kernels()[:, :, ::-1], net.kernels())
+  np.testing.assert_allclose(bgr.kernels('R'), net.kernels('R'), rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(bgr.kernels('BR')[:, :, ::-1], net.kernels('RB'), rtol=1e-4, atol=1e-5)
 
 
 def test_another_mean_and_deviation_are_stored_in_pixels(weights):

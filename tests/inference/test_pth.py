@@ -72,7 +72,9 @@ def test_a_pickle_that_would_run_something_is_refused_and_does_not(form, attack,
   assert mark.exists()  # read by pickle, it runs
   mark.unlink()
   path = form(tmp_path / 'bad.pth', attacked)
-  with pytest.raises(InputError, match=r'bad\.pth is refused: it asks for .* to be loaded, which is no tensor') as error:
+  with pytest.raises(
+    InputError, match=r'bad\.pth is refused: it asks for .* to be loaded, which is no tensor'
+  ) as error:
     tensor_files.read(path)
   assert not mark.exists() and '\n' not in str(error.value)
 
