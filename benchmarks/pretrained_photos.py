@@ -8,6 +8,7 @@ for the channels that are present, so that each runs as an ordinary network of o
 
 none, scale, linear, unit: the completions of flaxnets, with the correlation that flaxnets convert stores.
 gray: absent channels are the mean of the present ones, standardised.
+pixels: absent channels are the mean of the present ones' raw pixels, as in a gray photo. (The input is filled.)
 timm: timm's rule for pretrained weights. One channel: the kernels of R, G and B are added. Two: the present channels
   take the kernels of the first two channels, whatever they are, times 3/2.
 
@@ -41,7 +42,7 @@ from flaxnets.nn.stem import bank, correlation, pixel_statistics
 from flaxnets.runtime import devices, provenance
 
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
-RULES = ('linear', 'unit', 'none', 'scale', 'gray', 'timm')
+RULES = ('unit', 'linear', 'none', 'scale', 'gray', 'pixels', 'timm')
 PRESENT = 'all present'
 REFERENCE = 'unit'  # what the others are compared with, image by image
 SIDE, BATCH = 224, 50
@@ -69,17 +70,35 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     'date': time.strftime('%Y-%m-%d'),
     'labels': digits(judge.labels),
   }
+  path = Path(args.out, 'photos.json')
+  path.parent.mkdir(parents=True, exist_ok=True)
+  known = earlier(path, result)
   for kind in ('plain', 'recalibrated') if args.recalibrate else ('plain',):
     for row, (rule, subset) in zip(rows, pairs, strict=True):
       if kind == 'plain' or rule in (*args.recalibrate_rules, PRESENT):
-        row[kind] = judge.predictions(rule, subset, recalibrated=kind == 'recalibrated')
+        row[kind] = known.get((kind, rule, row['channels']))
+        if row[kind] is None:
+          row[kind] = judge.predictions(rule, subset, recalibrated=kind == 'recalibrated')
         print(f'{kind} {rule} {row["channels"]} {np.mean(row[kind] == judge.labels):.2%}', flush=True)
-    result['rows'] = [summary(row, rows, judge.labels) for row in rows]
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / 'photos.json').write_text(json.dumps(result, indent=1) + '\n')
+        result['rows'] = [summary(row, rows, judge.labels) for row in rows if 'plain' in row]
+        path.write_text(json.dumps(result, indent=1) + '\n')
   print(table(result))
   return result
+
+
+def earlier(path: Path, result: dict[str, Any]) -> dict[tuple[str, str, str], np.ndarray]:
+  """The predictions in a file of the same weights, images and correlation, by kind, rule and channels."""
+  if not path.exists():
+    return {}
+  found = json.loads(path.read_text())
+  if any(found[name] != result[name] for name in ('weights', 'labels', 'correlation', 'recalibration_images')):
+    return {}
+  return {
+    (kind, row['rule'], row['channels']): np.asarray([int(digit) for digit in row[kind]['predictions']])
+    for row in found['rows']
+    for kind in ('plain', 'recalibrated')
+    if kind in row
+  }
 
 
 def rules_of(subset: Subset) -> tuple[str, ...]:
@@ -122,6 +141,9 @@ class Judge:
 
   def predictions(self, rule: str, subset: Subset, *, recalibrated: bool) -> np.ndarray:
     """The predictions (n,), without or with recalibration."""
+    if rule == 'pixels':
+      assert not recalibrated, 'not for a filled input'
+      return self._of_filled(subset)
     variables = self.net.variables
     made = kernel(rule, subset, np.asarray(bank(variables)), np.asarray(correlation(variables)))
     key = (subset, recalibrated, np.round(made, 5).tobytes())
@@ -131,6 +153,13 @@ class Judge:
         changed['batch_stats'] = self._estimate(changed, subset)
       self._done[key] = self._predict(changed, subset)
     return self._done[key]
+
+  def _of_filled(self, subset: Subset) -> np.ndarray:
+    filled = self.images.astype(np.float32)
+    absent = [channel for channel in range(3) if channel not in subset]
+    filled[..., absent] = filled[..., list(subset)].mean(axis=-1, keepdims=True)
+    full = self.net.channels.full
+    return self._predict(self._variables(np.asarray(bank(self.net.variables)), full), full, filled)
 
   def _variables(self, made: np.ndarray, subset: Subset) -> dict[str, Any]:
     params = {**self.net.variables['params']}
@@ -142,9 +171,10 @@ class Judge:
       'channel_stats': {'stem': {'standardize': pixels}},
     })  # fmt: skip
 
-  def _predict(self, variables: Any, subset: Subset) -> np.ndarray:
+  def _predict(self, variables: Any, subset: Subset, images: np.ndarray | None = None) -> np.ndarray:
     predict = _functions(self.net.config.model.name, len(subset), len(self.net.classes))[0]
-    parts = np.array_split(self.images[..., list(subset)], len(self.images) // BATCH)
+    images = self.images[..., list(subset)] if images is None else images
+    parts = np.array_split(images, len(images) // BATCH)
     return np.concatenate([np.asarray(predict(variables, part)) for part in parts])
 
   def _estimate(self, variables: Any, subset: Subset) -> Any:
@@ -177,7 +207,8 @@ def _functions(model: str, channels: int, classes: int) -> tuple[Callable[..., A
 
 def summary(row: dict[str, Any], rows: Sequence[dict[str, Any]], labels: np.ndarray) -> dict[str, Any]:
   """Accuracies with their intervals, and differences in hits from the reference rule, from the network as it was."""
-  reference = next((r for r in rows if r['channels'] == row['channels'] and r['rule'] == REFERENCE), row)
+  same = [other for other in rows if other['channels'] == row['channels'] and other['rule'] == REFERENCE]
+  reference = same[0] if same and set(row) <= set(same[0]) else row
   result: dict[str, Any] = {'rule': row['rule'], 'channels': row['channels']}
   for name in [name for name in ('plain', 'recalibrated') if name in row]:
     hits = row[name] == labels

@@ -37,6 +37,7 @@ def convert(weights, out, *flags):
   return main.run('convert', [weights, '--model=resnet18', f'--out={out}', *SMALL, *flags])
 
 
+@pytest.mark.slow
 def test_a_converted_network_is_judged_used_exported_and_trained_from(weights, tmp_path, capsys):
   for split in ('train', 'val', 'test'):
     write_list(tmp_path / 'data', split, 8)

@@ -43,7 +43,10 @@ def net(weights):
   return read_network(weights, 'resnet18', tiny_config())[0]
 
 
-@pytest.mark.parametrize(('model', 'size'), make.CASES)
+@pytest.mark.parametrize(
+  ('model', 'size'),
+  [pytest.param(*case, marks=[pytest.mark.slow] if case[0] != 'resnet18' else []) for case in make.CASES],
+)
 def test_logits_are_those_that_pytorch_gave(model, size, tmp_path):
   path = write(tmp_path / 'x.safetensors', make.tensors(model))
   net, _ = read_network(path, model, tiny_config(image_size=size))
