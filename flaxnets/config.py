@@ -27,7 +27,7 @@ def default() -> config_dict.ConfigDict:
   model.name = 'resnet18'  # architecture: resnet18 | resnet34 | resnet50 | resattention
   model.stem = 'dynamic'  # first layer: dynamic (DynamicConv) | conv (ordinary convolution, absent channels filled in)
   model.completion = (
-    'linear'  # how absent channels are treated; dynamic: none | scale | linear; conv: mean | black | gray
+    'linear'  # how absent channels are treated; dynamic: none | scale | linear | unit; conv: mean | black | gray
   )
   model.width = 64  # features of the first convolution, a multiple of 8; all other widths are multiples of it
   model.small_images = False  # whether the stem is 3 x 3, stride 1, without pooling; for inputs below about 48 pixels

@@ -1,6 +1,7 @@
 """The result files of a run, DIR/eval/*.json and the .npz beside each. The only file that knows their format.
 
-A file is named after what was evaluated, <split>[-<root's last part>][-recalibrated].json, and never takes the place of
+A file is named after what was evaluated, <split>[-<root's last part>][-recalibrated][-<completion>].json (a completion
+that was chosen in place of the run's), and never takes the place of
 another evaluation's file. A file of another split or root with the same name stays, and the new one gets a number. A
 file of the same split and root, but of another step, other weights, another version of flaxnets or other examples, is
 renamed after its step. A file of the very same evaluation keeps its subsets, and the new ones join them.
@@ -27,7 +28,7 @@ from flaxnets.runtime import atomic
 
 MAX_CLASSES_OF_MATRIX = 100  # the JSON holds confusion matrices of up to this many classes; `confusion` gives all
 # The fields that say what was evaluated. Files that agree in them, and in their examples, are one evaluation.
-IDENTITY = ('split', 'root', 'step', 'recalibrated', 'recalibration', 'weights', 'commit', 'versions')
+IDENTITY = ('split', 'root', 'step', 'recalibrated', 'recalibration', 'completion', 'weights', 'commit', 'versions')
 
 _UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile)
 
@@ -64,7 +65,7 @@ def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: p
   Returns:
     The JSON's path.
   """
-  path = result_path(folder, scores['split'], scores.get('root', ''), bool(scores.get('recalibrated')))
+  path = path_of(folder, scores)
   path.parent.mkdir(exist_ok=True)
   earlier = _read_json(path)
   if earlier:
@@ -79,7 +80,20 @@ def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: p
   return path
 
 
-def result_path(folder: str | pathlib.Path, split: str, root: str = '', recalibrated: bool = False) -> pathlib.Path:
+def path_of(folder: str | pathlib.Path, identity: Mapping[str, Any]) -> pathlib.Path:
+  """Where the result of an evaluation with these fields IDENTITY is, or will be written; see `result_path`."""
+  return result_path(
+    folder,
+    identity['split'],
+    identity.get('root', ''),
+    bool(identity.get('recalibrated')),
+    identity.get('completion') or '',
+  )
+
+
+def result_path(
+  folder: str | pathlib.Path, split: str, root: str = '', recalibrated: bool = False, completion: str = ''
+) -> pathlib.Path:
   """Where a run's result for a split is, or will be written.
 
   Args:
@@ -87,12 +101,14 @@ def result_path(folder: str | pathlib.Path, split: str, root: str = '', recalibr
     split: as in the result file.
     root: folder or file of the split; '' for that of the run's config.
     recalibrated: whether recalibrated statistics were used.
+    completion: what was used in place of the run's own completion; '' for that.
   """
   folder = pathlib.Path(folder)
   default = str(_read_json(folder / 'config.json').get('data', {}).get('root', ''))
   other_root = bool(root) and not _same_root(root, default)
   parts = [split, *([pathlib.PurePath(root).name] if other_root else [])]
   stem = '-'.join(map(file_stem, parts)) + ('-recalibrated' if recalibrated else '')
+  stem += f'-{completion}' if completion else ''
   for number in itertools.count(1):
     path = folder / 'eval' / (f'{stem}-{number}.json' if number > 1 else f'{stem}.json')
     scores = _read_json(path)  # empty for a file that does not exist or is corrupt, which may be replaced
@@ -112,7 +128,7 @@ def labels_done(folder: str | pathlib.Path, identity: Mapping[str, Any]) -> set[
     folder: of the run.
     identity: the fields IDENTITY of the evaluation.
   """
-  path = result_path(folder, identity['split'], identity['root'], identity['recalibrated'])
+  path = path_of(folder, identity)
   scores = _read_json(path)
   if not scores or not _same_evaluation(scores, identity):
     return set()

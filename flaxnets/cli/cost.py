@@ -24,7 +24,8 @@ def define(flags: absl_flags.FlagValues) -> None:
   absl_flags.DEFINE_string(
     'completion',
     '',
-    'how absent channels are treated; dynamic: none, scale or linear (default); conv: mean (default), black or gray',
+    'how absent channels are treated; dynamic: none, scale, linear (default) or unit; '
+    'conv: mean (default), black or gray',
     **values,
   )
   absl_flags.DEFINE_string(

@@ -14,6 +14,7 @@ from absl import flags as absl_flags
 
 from flaxnets.analysis.text import counted
 from flaxnets.cli import flags as cli_flags
+from flaxnets.errors import InputError
 
 if TYPE_CHECKING:
   from flaxnets.inference.network import Network
@@ -60,6 +61,9 @@ def define(flags: absl_flags.FlagValues) -> None:
   absl_flags.DEFINE_bool(
     'latency', False, 'measure the median time of one image on one device for each subset as well', **values
   )
+  absl_flags.DEFINE_string(
+    'completion', '', "how absent channels are treated, such as unit; left out: the run's model.completion", **values
+  )
   cli_flags.define_process_flags(flags)
 
 
@@ -75,6 +79,8 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   )
   from flaxnets.evaluation import recalibrate
 
+  if flags.recalibrate and flags.completion:
+    raise InputError("--recalibrate is for the run's own completion; leave out --completion")
   if flags.recalibrate:
     recalibrate.run(
       flags.workdir,
@@ -93,6 +99,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
     batch_size=flags.batch_size,
     recalibrated=flags.recalibrate,
     latency=flags.latency,
+    completion=flags.completion,
   )
 
 
@@ -106,6 +113,7 @@ def run(
   batch_size: int = 0,
   recalibrated: bool = False,
   latency: bool = False,
+  completion: str = '',
 ) -> int:
   """Evaluates a restored network, prints the table and writes the result; returns the exit code."""
   import jax
@@ -114,7 +122,7 @@ def run(
   from flaxnets.evaluation.judge import SplitEvaluation, table
   from flaxnets.inference.restore import load, restore_recalibrated
 
-  net = load(workdir, step, recalibrated=recalibrated)
+  net = load(workdir, step, recalibrated=recalibrated, completion=completion)
   evaluation = SplitEvaluation(net, subsets=subsets, split=split, root=root, batch_size=batch_size)
   if recalibrated:
     stored = restore_recalibrated(pathlib.Path(workdir), net)
@@ -130,12 +138,13 @@ def run(
       add_latencies(net, scores['subsets'])
     print(
       f'{scores["model"]}, step {scores["step"]}, {scores["examples"]:,} examples of {split!r}'
+      + (f', completion {net.switched}' if net.switched else '')
       + (', recalibrated where that helps (*)' if recalibrated else '')
       + (f', {counted(scores["unreadable"], "unreadable example")} skipped' if scores['unreadable'] else '')
     )
     print(table(scores))
     print(f'written to {incremental.write(scores, arrays, workdir)}')
-    if len(net.channels) > 1 and not net.config.train.subset and not recalibrated:
+    if len(net.channels) > 1 and not net.config.train.subset and not recalibrated and not net.switched:
       options = [('--split', split, 'test'), ('--root', root, ''), ('--step', step, 'best')]
       others = [f'{name}={value}' for name, value, default in options if value != default]
       print(f'next: {shlex.join(["flaxnets", "worth", *others, str(workdir)])}')

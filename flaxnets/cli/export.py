@@ -7,6 +7,8 @@ versions of jaxlib load it for six months.
 onnx: for onnxruntime and others. The converter has to be installed beside flaxnets by
   pip install --no-deps jax2onnx==0.17.1 onnx-ir==1.1.0 onnx==1.23.2 onnxruntime==1.32.0 sympy==1.14.0 mpmath==1.3.0
 safetensors: all weights, of every channel, under dotted names; what they are is in the file's header.
+torch: a ResNet as a state dict in torchvision's naming, in a safetensors file; with --subset its first layer is the one
+for that subset. The input is to be standardised before, by the mean and std in the file's header.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ ARGUMENTS = 'DIR'
 def define(flags: absl_flags.FlagValues) -> None:
   values = {'flag_values': flags}
   absl_flags.DEFINE_string('out', None, 'the file to write', **values)
-  absl_flags.DEFINE_enum('format', 'stablehlo', ['stablehlo', 'onnx', 'safetensors'], 'what to write', **values)
+  absl_flags.DEFINE_enum(
+    'format', 'stablehlo', ['stablehlo', 'onnx', 'safetensors', 'torch'], 'what to write', **values
+  )
   absl_flags.DEFINE_string(
     'subset', '', "channels of the input in their order, 'RG' or 'B08,B02'; all if left out", **values
   )

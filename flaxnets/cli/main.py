@@ -17,6 +17,7 @@ COMMANDS = {
   'train': ('train', 'train a network, or resume a run'),
   'eval': ('evaluate', 'evaluate a trained network on subsets of its channels'),
   'predict': ('predict', 'classify image files and arrays into a table, or a scene into a map'),
+  'convert': ('convert', 'make a network from a pretrained PyTorch ResNet, for every subset of RGB'),
   'export': ('export', 'write a network as StableHLO, ONNX or safetensors'),
   'study': ('study', 'train and evaluate several networks, and compare them in one table'),
   'cost': ('cost', 'print parameters, MACs and FLOPs of a network for each subset'),

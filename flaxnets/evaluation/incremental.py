@@ -50,8 +50,7 @@ def evaluate_missing(
       scores, arrays = evaluation.evaluate(chunk, on_batch=bar.update)
       if jax.process_index() == 0:
         write(scores, arrays, folder)
-  identity = evaluation.identity
-  return results.result_path(folder, identity['split'], identity['root'], identity['recalibrated'])
+  return results.path_of(folder, evaluation.identity)
 
 
 def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: str | os.PathLike[str]) -> pathlib.Path:

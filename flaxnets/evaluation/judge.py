@@ -78,6 +78,8 @@ class SplitEvaluation:
       'commit': provenance.commit(),
       'versions': provenance.versions(),
     }
+    if net.switched:
+      self.identity['completion'] = net.switched
 
   def evaluate(
     self, subsets: Sequence[Subset] | None = None, on_batch: Callable[[], Any] = lambda: None

@@ -1,7 +1,7 @@
 """A trained network as one file for use elsewhere: StableHLO or ONNX for one subset of channels, safetensors for all.
 
 StableHLO and ONNX hold the function from raw pixels (b, height, width, m) to logits (b, K), with the batch size left
-open; safetensors holds the weights.
+open; safetensors holds the weights, and torch those of a ResNet as a state dict for PyTorch.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from flax import traverse_util
 
 from flaxnets import config as configs
 from flaxnets.errors import InputError
+from flaxnets.inference import export_torch
 from flaxnets.inference.description import ONNX_OPSET, PLATFORMS, describe, origin
 from flaxnets.inference.subset_function import subset_function
 from flaxnets.runtime import atomic
 
-FORMATS = ('stablehlo', 'onnx', 'safetensors')
+FORMATS = ('stablehlo', 'onnx', 'safetensors', 'torch')
 
 # jax2onnx asks for an Orbax older than the one that checkpoints need, so that pip finds no versions that suit both.
 # What --no-deps leaves out are libraries that its examples use.
@@ -55,12 +56,13 @@ def export(
     net: a `flaxnets.Network`.
     file: the path to write; an existing file is replaced.
     subset: the channels of the input, in the order in which they will stand in it ('RG', 'B08,B02'); '' for all.
-    format: 'stablehlo', 'onnx' or 'safetensors' (all weights, of every channel).
+    format: 'stablehlo', 'onnx', 'safetensors' (all weights, of every channel) or 'torch' (a ResNet's state dict in
+      torchvision's naming, see `flaxnets.inference.export_torch`).
     height, width: of the raw images that the file will take, pixels; 0 for those of the canvas of a run on image files,
       and else for the network's own input.
 
   Returns:
-    The description, as in FILE.json; for safetensors as in the file's own header.
+    The description, as in FILE.json; for safetensors and torch as in the file's own header.
 
   Raises:
     InputError: for channels that there are not, an unknown format, a library that is not installed, sizes that do not
@@ -72,6 +74,9 @@ def export(
     if subset not in ('', 'full'):
       raise InputError(f'safetensors holds the weights of every channel; leave out the subset {subset!r}')
     return _write_safetensors(net, pathlib.Path(file))
+  if format == 'torch':
+    arrays, description = export_torch.state_dict(net, subset)
+    return _save_safetensors(arrays, {**description, **origin(net)}, pathlib.Path(file))
   _check_installed(format)
   order = net.channels.full if subset in ('', 'full') else net.channels.order(subset)
   default = net.canvas or (net.config.image_size,) * 2
@@ -186,10 +191,6 @@ def _run_onnx(data: bytes, images: np.ndarray) -> np.ndarray:
 
 def _write_safetensors(net: Any, path: pathlib.Path) -> dict[str, Any]:
   """All variables under dotted names; recalibrated statistics as recalibrated.<subset>.<name>."""
-  if importlib.util.find_spec('safetensors') is None:
-    raise InputError('--format=safetensors needs safetensors; install with: pip install safetensors')
-  from safetensors.numpy import save
-
   tree = {**net.variables}
   if net.recalibrated:
     tree['recalibrated'] = {net.channels.label(subset): values for subset, values in net.recalibrated.items()}
@@ -204,6 +205,12 @@ def _write_safetensors(net: Any, path: pathlib.Path) -> dict[str, Any]:
     'metadata': net.metadata.to_json(),
     'config': configs.to_json(net.config),
   }
+  return _save_safetensors(arrays, description, path)
+
+
+def _save_safetensors(arrays: dict[str, np.ndarray], description: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
+  from safetensors.numpy import save
+
   texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()}
   _write(path, lambda beside: beside.write_bytes(save(arrays, metadata=texts)))
   return description

@@ -45,6 +45,7 @@ class Network:
     ema: whether the variables are running averages.
     recalibrated: 'batch_stats' for the subsets that have recalibrated ones, used in place of those in `variables`; see
       `flaxnets.evaluation.recalibrate`.
+    switched: the completion that was chosen in place of the run's own; '' for its own.
     model: the Linen module.
   """
 
@@ -56,9 +57,11 @@ class Network:
     step: int,
     ema: bool,
     recalibrated: Mapping[Subset, Any] | None = None,
+    switched: str = '',
   ):
     self.config, self.metadata, self.variables, self.step, self.ema = config, metadata, variables, step, ema
     self.recalibrated: dict[Subset, Any] = dict(recalibrated or {})
+    self.switched = switched
     self.channels: ChannelSet = metadata.channels
     self.classes: tuple[str, ...] = metadata.classes
     self.model: Classifier = experiment.build_network(config, self.channels, len(self.classes))

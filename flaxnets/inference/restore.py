@@ -16,7 +16,9 @@ from flaxnets.runtime.checkpoint import Checkpoints, CorruptCheckpoint, digests,
 from flaxnets.runtime.local import check_local
 
 
-def load(workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated: bool = False) -> Network:
+def load(
+  workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated: bool = False, completion: str = ''
+) -> Network:
   """Restores a trained network from a run's folder, on any number of devices.
 
   Args:
@@ -25,9 +27,11 @@ def load(workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated
       that is still kept.
     recalibrated: whether to use the statistics that `flaxnets eval --recalibrate` stored for this step, for the subsets
       whose accuracy they raised. By default the network is as it was trained, as in `flaxnets eval` without the flag.
+    completion: how absent channels are treated, in place of the run's own model.completion; '' for that.
 
   Raises:
-    InputError: where there is no such run or step, or the checkpoint or the stored statistics, are corrupt.
+    InputError: where there is no such run, step or completion, the checkpoint or the stored statistics are corrupt, or
+      recalibrated statistics are asked for with another completion than they were measured with.
   """
   check_local(workdir, '--workdir')
   folder = pathlib.Path(workdir)
@@ -49,13 +53,15 @@ def load(workdir: str | os.PathLike[str], step: int | str = 'best', recalibrated
     'batch_stats': weights['batch_stats'],
     'channel_stats': state['channel_stats'],
   }
-  net = Network(
-    configs.from_json(meta['config']),
-    Metadata.from_saved(meta),
-    variables,
-    int(wanted),
-    averaged,
-  )
+  config = configs.from_json(meta['config'])
+  switched = completion if completion != config.model.completion else ''
+  if switched and recalibrated:
+    raise InputError(
+      f'recalibrated statistics are for the completion of the run, {config.model.completion!r}, and not for '
+      f'{completion!r}; leave out one of them'
+    )
+  config.model.completion = completion or config.model.completion
+  net = Network(config, Metadata.from_saved(meta), variables, int(wanted), averaged, switched=switched)
   if recalibrated and (found := restore_recalibrated(folder, net)):
     statistics, meta = found
     for row in meta['subsets']:

@@ -7,6 +7,9 @@ the kernel of one static subset, `presence_mixing` the matrices that change the 
 `linear` is the best linear prediction (minimum mean squared error) of standardised channels, also known as simple
 Kriging or the conditional mean of a Gaussian: C. E. Rasmussen and C. K. I. Williams, Gaussian Processes for
 Machine Learning, MIT Press 2006, appendix A.2.
+
+`unit` is the same prediction rescaled to unit variance: the best linear prediction among those with the variance of a
+real channel. A network that was trained on real channels expects that variance. See docs/dynamic_conv.md.
 """
 
 from __future__ import annotations
@@ -15,11 +18,16 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg
 
-COMPLETIONS = ('none', 'scale', 'linear')
+COMPLETIONS = ('none', 'scale', 'linear', 'unit')
+PREDICTING = ('linear', 'unit')  # those that need the correlation of the channels
 
 # Added to the correlation's diagonal. It keeps the weights small where channels are nearly copies of each other; a
 # perfectly correlated channel is predicted 0.1 % too small in return.
 EPSILON = 1e-3
+
+# `unit` does not enlarge predictions of a smaller variance than this: what they say about a channel is mostly noise of
+# the measured correlation. It also keeps an uncorrelated channel at zero.
+LEAST_VARIANCE = 1e-3
 
 
 def mixing(completion: str, subset: tuple[int, ...], correlation: jax.Array) -> jax.Array:
@@ -33,12 +41,12 @@ def mixing(completion: str, subset: tuple[int, ...], correlation: jax.Array) -> 
     [1.0, 0.8]
 
   Args:
-    completion: 'none', 'scale' or 'linear'.
+    completion: 'none', 'scale', 'linear' or 'unit'.
     subset: indices of the m present channels, static.
     correlation: (C, C), of the standardised channels.
 
   Returns:
-    (C, m) float32. For 'linear', identity rows for present channels and prediction weights for absent ones.
+    (C, m) float32. For 'linear' and 'unit', identity rows for present channels and prediction weights for absent ones.
   """
   count = correlation.shape[0]
   present = jnp.asarray(subset)
@@ -48,8 +56,10 @@ def mixing(completion: str, subset: tuple[int, ...], correlation: jax.Array) -> 
   if completion == 'scale':
     return selection * (count / len(subset))
   correlation = correlation.astype(jnp.float32)
-  system = correlation[jnp.ix_(present, present)] + EPSILON * jnp.eye(len(subset))
-  prediction = _solve(system, correlation[present]).T
+  among = correlation[jnp.ix_(present, present)]
+  prediction = _solve(among + EPSILON * jnp.eye(len(subset)), correlation[present]).T
+  if completion == 'unit':
+    prediction = _unit_variance(prediction, among)
   is_present = selection.sum(axis=1, keepdims=True)
   return selection + (1.0 - is_present) * prediction
 
@@ -58,7 +68,7 @@ def presence_mixing(completion: str, present: jax.Array, correlation: jax.Array)
   """The same completion for a batch whose examples lack different channels, with no shape depending on them.
 
   Args:
-    completion: 'none', 'scale' or 'linear'.
+    completion: 'none', 'scale', 'linear' or 'unit'.
     present: (b, C) bool.
     correlation: (C, C), of the standardised channels.
 
@@ -77,9 +87,18 @@ def presence_mixing(completion: str, present: jax.Array, correlation: jax.Array)
   correlation = correlation.astype(jnp.float32)[None]
   # The system of the present channels, and beside it ones on the diagonal of the absent: one shape for every mask.
   both = mask[:, :, None] * mask[:, None, :]
-  system = both * correlation + (EPSILON * mask + (1.0 - mask))[:, :, None] * identity
+  among = both * correlation
+  system = among + (EPSILON * mask + (1.0 - mask))[:, :, None] * identity
   prediction = jnp.swapaxes(_solve(system, mask[:, :, None] * correlation), 1, 2)
+  if completion == 'unit':
+    prediction = _unit_variance(prediction, among)
   return selection + (1.0 - mask)[:, :, None] * prediction
+
+
+def _unit_variance(prediction: jax.Array, among: jax.Array) -> jax.Array:
+  """Divides every row p of (..., C, m) by its prediction's deviation sqrt(p R p'), R (..., m, m) the correlation."""
+  variance = jnp.einsum('...cs,...st,...ct->...c', prediction, among, prediction, precision='highest')
+  return prediction * jax.lax.rsqrt(jnp.maximum(variance, LEAST_VARIANCE))[..., None]
 
 
 def _solve(system: jax.Array, right: jax.Array) -> jax.Array:

@@ -16,7 +16,7 @@ from flaxnets.nn import completion as completions
 MIXING = 'mixing'
 
 UNMEASURED = (
-  "completion='linear' needs the correlation of the channels, which was not measured: call variables = "
+  'completion={!r} needs the correlation of the channels, which was not measured: call variables = '
   'flaxnets.put_statistics(variables, flaxnets.channel_statistics(images)), or choose '
   "completion='none'"
 )
@@ -60,12 +60,13 @@ class DynamicConv(nn.Module):
     kernel_size: (height, width) of the kernel; an int for both.
     num_channels: C, the size of the channel set.
     strides, padding, kernel_dilation, use_bias, dtype, param_dtype, precision, kernel_init: as in `nn.Conv`.
-    completion: what makes up for absent channels: 'none' (nothing), 'scale' (the present kernels times C / m) or
-      'linear' (the prediction above).
+    completion: what makes up for absent channels: 'none' (nothing), 'scale' (the present kernels times C / m),
+      'linear' (the prediction above) or 'unit' (the same, rescaled to unit variance: for a network that was trained on
+      all channels; see docs/dynamic_conv.md).
 
   Variables: params/kernel (height, width, C, features), params/bias if asked for, and channel_stats/correlation
-  (C, C), infinite until measured values are stored with `flaxnets.put_statistics`. Only 'linear' reads the
-  correlation, and only when it is called with a mask or on fewer than C channels. Such a call raises ValueError if it
+  (C, C), infinite until measured values are stored with `flaxnets.put_statistics`. Only 'linear' and 'unit' read the
+  correlation, and only when called with a mask or on fewer than C channels. Such a call raises ValueError if it
   can see that nothing was measured. Inside `jax.jit`, with the variables as traced arguments, it can't see that, and
   all outputs are NaN.
   """
@@ -99,7 +100,7 @@ class DynamicConv(nn.Module):
 
     Raises:
       ValueError: for an unknown completion, a subset that isn't sorted, unique and in range, an x that doesn't fit
-        it, a subset and a mask at once, or 'linear' without a measured correlation where it is needed.
+        it, a subset and a mask at once, or 'linear' or 'unit' without a measured correlation where it is needed.
     """
     if self.completion not in completions.COMPLETIONS:
       raise ValueError(f'no completion {self.completion!r}; there are {", ".join(completions.COMPLETIONS)}')
@@ -141,8 +142,9 @@ class DynamicConv(nn.Module):
       return jnp.eye(self.num_channels)  # so that `init_with_output` returns numbers
     correlation = self.get_variable('channel_stats', 'correlation', jnp.full(shape, jnp.inf))
     readable = not isinstance(correlation, jax.core.Tracer)
-    if needed and self.completion == 'linear' and readable and not np.isfinite(jax.device_get(correlation)).all():
-      raise ValueError(UNMEASURED)
+    predicts = self.completion in completions.PREDICTING
+    if needed and predicts and readable and not np.isfinite(jax.device_get(correlation)).all():
+      raise ValueError(UNMEASURED.format(self.completion))
     return correlation
 
 

@@ -62,7 +62,7 @@ class Stem(nn.Module):
     norm: called with name=, returns a norm layer.
     kind: 'dynamic' (DynamicConv) or 'conv', an ordinary convolution of C inputs with absent channels filled in, as a
       baseline.
-    completion: for 'dynamic', none, scale or linear. For 'conv', the fill: mean (the channel's mean, which is
+    completion: for 'dynamic', none, scale, linear or unit. For 'conv', the fill: mean (the channel's mean, which is
       zero after standardisation), black (raw zeros) or gray (the mean of the present channels, standardised).
     small_images: 3 x 3 at stride 1 without pooling, instead of 7 x 7 at stride 2 and 3 x 3 max pooling at stride 2.
     dtype: of activations.

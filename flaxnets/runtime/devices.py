@@ -44,13 +44,12 @@ def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int =
   if not machine.has_accelerator_plugin():  # hosts of GPUs and TPUs keep malloc's defaults
     machine.keep_freed_memory()
   try:
-    if coordinator:
-      address = (
-        {}
-        if coordinator == 'auto'
-        else {'coordinator_address': coordinator, 'num_processes': processes, 'process_id': process}
+    if coordinator == 'auto':
+      jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
+    elif coordinator:
+      jax.distributed.initialize(
+        coordinator, num_processes=processes, process_id=process, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT
       )
-      jax.distributed.initialize(**address, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
   except (ValueError, RuntimeError) as error:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     raise InputError(f'--coordinator={coordinator}: the processes could not connect ({reason})') from error

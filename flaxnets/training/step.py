@@ -48,6 +48,11 @@ class TrainState:
     Raises:
       InputError: where they don't fit the shapes of this run's own state.
     """
+    if 'opt_state' not in saved:
+      raise InputError(
+        'the checkpoint holds no optimiser: the network was not trained here; '
+        'start from it with train.init_from=DIR and another --workdir'
+      )
     try:
       state = serialization.from_state_dict(shapes, {**saved, 'opt_state': _nested_sgd(saved['opt_state'])})
       wrong = [

@@ -55,7 +55,16 @@ def test_a_result_is_named_after_its_split_and_after_a_root_other_than_the_confi
   assert write(folder, 'RGB', root='/elsewhere/tiles.npz').name == 'test-tiles.json'
   assert write(folder, 'RGB', recalibrated=True).name == 'test-recalibrated.json'
   assert write(folder, 'RGB', split='val.txt').name == 'val.json'
-  assert len(files(folder)) == 8
+  assert write(folder, 'RGB', completion='unit').name == 'test-unit.json'
+  assert len(files(folder)) == 10
+
+
+def test_the_result_of_another_completion_is_another_evaluation(folder):
+  own, switched = write(folder, 'RGB', accuracy=0.1), write(folder, 'R', accuracy=0.2, completion='unit')
+  assert rows(own) == {'RGB': 0.1} and rows(switched) == {'R': 0.2}
+  identity = json.loads(switched.read_text())
+  assert results.labels_done(folder, identity) == {'R'}
+  assert results.labels_done(folder, {**identity, 'completion': None}) == set()
 
 
 def test_subsets_evaluated_later_join_those_before_larger_ones_first(folder):

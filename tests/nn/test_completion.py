@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flaxnets.nn.completion import COMPLETIONS, EPSILON, mixing, presence_mixing
+from flaxnets.nn.completion import COMPLETIONS, EPSILON, LEAST_VARIANCE, PREDICTING, mixing, presence_mixing
 
 
 def random_correlation(seed: int, channels: int) -> np.ndarray:
@@ -55,13 +55,53 @@ def test_linear_is_the_best_linear_prediction_by_least_squares(case):
   np.testing.assert_allclose(ours[absent], weights, rtol=2e-3, atol=2e-4)
 
 
-def test_uncorrelated_channels_make_linear_the_same_as_none():
+@settings(max_examples=10, deadline=None)
+@given(cases)
+def test_unit_is_linear_with_the_variance_of_a_real_channel_and_no_such_prediction_has_a_smaller_error(case):
+  channels, members, seed = case
+  subset = tuple(sorted(members))
+  absent = [index for index in range(channels) if index not in members]
+  correlation = random_correlation(seed, channels)
+  linear, unit = (
+    np.asarray(mixing(name, subset, jnp.asarray(correlation, jnp.float32)), np.float64) for name in PREDICTING
+  )
+  np.testing.assert_array_equal(unit[list(subset)], linear[list(subset)])
+  linear, unit = linear[absent], unit[absent]
+  among, shared = correlation[np.ix_(subset, subset)], correlation[np.ix_(absent, subset)]
+
+  def variance(weights):
+    return np.einsum('cs,st,ct->c', weights, among, weights)
+
+  def error(weights):  # E (x_c - w x)^2
+    return 1 - 2 * (weights * shared).sum(axis=1) + variance(weights)
+
+  np.testing.assert_allclose(variance(unit), np.minimum(variance(linear) / LEAST_VARIANCE, 1), rtol=2e-3, atol=1e-4)
+  others = unit + np.random.default_rng(seed).normal(size=(20, *unit.shape))
+  for weights in others:
+    weights /= np.sqrt(np.maximum(variance(weights), 1e-9))[:, None]
+    assert (error(unit) <= error(weights) + 5e-3)[variance(unit) > 0.99].all()
+
+
+@pytest.mark.parametrize('sign', [1, -1])
+def test_unit_copies_a_single_channel_whatever_the_correlation(sign):
+  correlation = jnp.asarray([[1, sign * 0.3, 0.9], [sign * 0.3, 1, 0.5], [0.9, 0.5, 1]])
+  np.testing.assert_allclose(mixing('unit', (0,), correlation)[:, 0], [1, sign, 1], rtol=1e-5)
+
+
+def test_unit_does_not_enlarge_what_is_hardly_correlated():
+  correlation = jnp.asarray([[1, 1e-4], [1e-4, 1]])
+  assert 0 < float(mixing('unit', (0,), correlation)[1, 0]) < 5e-3
+
+
+@pytest.mark.parametrize('completion', PREDICTING)
+def test_uncorrelated_channels_are_predicted_as_nothing(completion):
   for subset in itertools.combinations(range(4), 2):
-    np.testing.assert_allclose(mixing('linear', subset, jnp.eye(4)), mixing('none', subset, jnp.eye(4)), atol=1e-7)
+    np.testing.assert_allclose(mixing(completion, subset, jnp.eye(4)), mixing('none', subset, jnp.eye(4)), atol=1e-7)
 
 
-def test_perfect_correlation_gives_the_present_ones_the_mean_of_the_absent():
-  matrix = np.asarray(mixing('linear', (0, 2), jnp.ones((4, 4))))
+@pytest.mark.parametrize('completion', PREDICTING)
+def test_perfect_correlation_gives_the_present_ones_the_mean_of_the_absent(completion):
+  matrix = np.asarray(mixing(completion, (0, 2), jnp.ones((4, 4))))
   np.testing.assert_allclose(matrix[[1, 3]], 0.5, rtol=1e-3)
 
 
@@ -75,15 +115,17 @@ def test_an_example_without_any_channel_completes_to_zeros(completion):
   assert not np.asarray(presence_mixing(completion, jnp.zeros((1, 3), bool), correlation)).any()
 
 
-def test_identical_channels_get_finite_weights():
+@pytest.mark.parametrize('completion', PREDICTING)
+def test_identical_channels_get_finite_weights(completion):
   correlation = jnp.ones((13, 13))
-  matrix = np.asarray(mixing('linear', tuple(range(12)), correlation))
+  matrix = np.asarray(mixing(completion, tuple(range(12)), correlation))
   assert np.abs(matrix).max() <= 1 + 1e-5
   np.testing.assert_allclose(matrix[12].sum(), 1, rtol=1e-3)
 
 
-def test_the_masked_solve_is_differentiable_and_finite():
+@pytest.mark.parametrize('completion', PREDICTING)
+def test_the_masked_solve_is_differentiable_and_finite(completion):
   correlation = jnp.asarray(random_correlation(1, 5), jnp.float32)
   present = jnp.asarray(np.random.default_rng(0).random((8, 5)) < 0.5)
-  gradient = jax.grad(lambda c: presence_mixing('linear', present, c).sum())(correlation)
+  gradient = jax.grad(lambda c: presence_mixing(completion, present, c).sum())(correlation)
   assert np.isfinite(gradient).all()

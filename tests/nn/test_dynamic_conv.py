@@ -162,7 +162,7 @@ def test_what_does_not_fit_together_is_refused(kwargs, said):
 
 
 def test_an_unknown_completion_is_refused():
-  with pytest.raises(ValueError, match='there are none, scale, linear'):
+  with pytest.raises(ValueError, match='there are none, scale, linear, unit'):
     DynamicConv(4, 3, 3, completion='cubic').init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
 
 
@@ -175,25 +175,29 @@ def fresh(completion='linear'):
   return layer, layer.init(jax.random.key(0), images), images
 
 
+@pytest.mark.parametrize('completion', ['linear', 'unit'])
 @pytest.mark.parametrize('stored', [True, False], ids=['as initialised', 'collection left out'])
-def test_linear_without_statistics_is_an_error_that_says_what_to_call(stored):
-  layer, variables, images = fresh()
+def test_a_prediction_without_statistics_is_an_error_that_says_what_to_call(stored, completion):
+  layer, variables, images = fresh(completion)
   variables = variables if stored else {'params': variables['params']}
   for call in ({'x': images[..., [0, 2]], 'subset': (0, 2)}, {'x': images, 'present': MASK}):
-    with pytest.raises(ValueError, match=r'flaxnets\.put_statistics\(variables, flaxnets\.channel_statistics'):
+    said = rf"completion='{completion}' needs .* flaxnets\.put_statistics\(variables, flaxnets\.channel_statistics"
+    with pytest.raises(ValueError, match=said):
       layer.apply(variables, **call)
 
 
+@pytest.mark.parametrize('completion', ['linear', 'unit'])
 @pytest.mark.parametrize('subset', [(0,), (0, 2)])
-def test_linear_on_a_subset_without_statistics_gives_nan_where_jit_hides_the_values(subset):
-  layer, variables, images = fresh()
+def test_a_subset_without_statistics_gives_nan_where_jit_hides_the_values(subset, completion):
+  layer, variables, images = fresh(completion)
   on_subset = jax.jit(lambda v, x: layer.apply(v, x, subset=subset))(variables, images[..., list(subset)])
   assert jnp.isnan(on_subset).all()
 
 
+@pytest.mark.parametrize('completion', ['linear', 'unit'])
 @pytest.mark.parametrize('mask', [MASK, jnp.ones((2, 3), bool), jnp.eye(3, dtype=bool)[:2], jnp.zeros((2, 3), bool)])
-def test_linear_with_a_mask_without_statistics_gives_nan_where_jit_hides_the_values(mask):
-  layer, variables, images = fresh()
+def test_a_mask_without_statistics_gives_nan_where_jit_hides_the_values(mask, completion):
+  layer, variables, images = fresh(completion)
   assert jnp.isnan(jax.jit(lambda v, x: layer.apply(v, x, present=mask))(variables, images)).all()
 
 
@@ -236,8 +240,9 @@ def test_a_layer_can_be_initialised_with_any_call(call):
   assert shapes['channel_stats']['correlation'].shape == (3, 3)
 
 
-def test_measured_statistics_make_linear_work_in_and_out_of_jit():
-  layer, variables, images = fresh()
+@pytest.mark.parametrize('completion', ['linear', 'unit'])
+def test_measured_statistics_make_predictions_work_in_and_out_of_jit(completion):
+  layer, variables, images = fresh(completion)
   variables = put_statistics(variables, channel_statistics(np.asarray(images)))
   plain = layer.apply(variables, images[..., [0, 2]], subset=(0, 2))
   compiled = jax.jit(lambda v, x: layer.apply(v, x, subset=(0, 2)))(variables, images[..., [0, 2]])

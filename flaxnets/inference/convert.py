@@ -1,0 +1,165 @@
+"""A pretrained PyTorch ResNet as a network that takes every subset of R, G and B."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from flaxnets import config as configs
+from flaxnets import experiment
+from flaxnets.channels import ChannelSet
+from flaxnets.data.photo_statistics import CHANNELS, SCALE, photo_statistics
+from flaxnets.errors import InputError
+from flaxnets.inference import tensor_files, torch_names
+from flaxnets.inference.export_torch import FORMAT as EXPORTED
+from flaxnets.inference.metadata import Metadata
+from flaxnets.inference.network import Network
+from flaxnets.nn.blocks import Head
+from flaxnets.nn.stem import put_statistics
+from flaxnets.runtime.workdir import differences
+
+
+def read_network(
+  path: str | os.PathLike[str],
+  model: str,
+  config: ml_collections.ConfigDict | None = None,
+  *,
+  channels: str | Sequence[str] = CHANNELS,
+  mean: Sequence[float] = (),
+  std: Sequence[float] = (),
+  classes: Sequence[str] = (),
+  num_classes: int = 0,
+  keep: Sequence[int] = (),
+) -> tuple[Network, dict[str, Any]]:
+  """A network from a PyTorch weight file. On all channels its logits are PyTorch's, up to rounding.
+
+  The network takes raw pixels in 0..255, standardises them, and makes up for absent channels by the config's
+  completion, with the correlation of R, G and B in photos (`flaxnets.data.photo_statistics`).
+
+  Args:
+    path: a .safetensors or .pth file in torchvision's or timm's naming.
+    model: 'resnet18', 'resnet34' or 'resnet50'.
+    config: all fields; that of configs/pretrained.py if None. A file of `flaxnets export --format=torch` carries its
+      own config and statistics: of this config, only what differs from configs/pretrained.py is then used.
+    channels: R, G and B in the order in which the file's first layer takes them.
+    mean, std: of the channels in that order, for pixels in 0..1; ImageNet's if empty.
+    classes: names in the order of the logits; '0', '1' and so on if empty.
+    num_classes: replaces the head by a new one of so many classes, initialised from the config's seed; 0 to keep it.
+    keep: which of the file's classes stay, in their new order; all if empty.
+
+  Returns:
+    The network, and where it comes from: 'file', 'sha256', 'dtype', 'tensors', 'head'.
+
+  Raises:
+    InputError: for a file that does not fit the network (tensors are named), or arguments that do not fit the file.
+  """
+  file, where = tensor_files.read(path), os.fspath(path)
+  tensors = dict(file.tensors)
+  if model not in torch_names.RESNETS:
+    raise InputError(f'no conversion of {model!r}; there are {", ".join(torch_names.RESNETS)}')
+  origin = {'file': os.path.basename(where), 'sha256': file.sha256, 'dtype': _types(tensors), 'tensors': len(tensors)}
+  config = config or configs.named('pretrained')
+  if file.header.get('format') == EXPORTED:
+    config, metadata, statistics = _of_export(file.header, config)
+  else:
+    config = configs.from_json(configs.to_json(config))
+    metadata, statistics = _of_photos(channels, mean, std)
+  config.model.name = model
+  head, names, kind = _head(tensors, metadata.classes, where, classes, num_classes, keep)
+  tensors.update(head)
+  metadata = Metadata(
+    metadata.channels, names, metadata.dtype, metadata.low, metadata.high, experiment.canvas_of(config)
+  )
+  network = experiment.build_network(config, metadata.channels, len(names))
+  images = np.zeros((1, config.image_size, config.image_size, len(metadata.channels)), np.float32)
+  shapes = jax.eval_shape(network.init, jax.random.key(config.seed), images)
+  if num_classes:
+    tensors.update(_new_head(shapes['params']['head']['dense']['kernel'].shape, config.seed))
+  variables = {**torch_names.from_torch(tensors, shapes, where), 'channel_stats': shapes['channel_stats']}
+  variables = jax.device_get(put_statistics(variables, statistics))
+  return Network(config, metadata, variables, step=0, ema=False), {**origin, 'model': model, 'head': kind}
+
+
+def _types(tensors: Mapping[str, np.ndarray]) -> str:
+  return ', '.join(sorted({str(value.dtype) for value in tensors.values() if value.dtype.kind in 'fV'}))
+
+
+def _of_photos(
+  channels: str | Sequence[str], mean: Sequence[float], std: Sequence[float]
+) -> tuple[Metadata, dict[str, np.ndarray]]:
+  known = ChannelSet.of(channels) if isinstance(channels, str) else ChannelSet(tuple(channels))
+  if sorted(known.names) != sorted(CHANNELS):
+    raise InputError(f'the channels are {", ".join(known.names)}; R, G and B in some order were expected')
+  statistics = photo_statistics(known.names)
+  for name, values in (('mean', mean), ('std', std)):
+    if len(values) not in (0, len(known)) or name == 'std' and not all(value > 0 for value in values):
+      raise InputError(f'--{name} is {", ".join(map(str, values))}; give {len(known)} values for pixels in 0..1')
+    if values:
+      statistics[name] = np.asarray([SCALE * value for value in values], np.float32)
+  return Metadata(known, (), 'uint8', (0.0,) * len(known), (SCALE,) * len(known)), statistics
+
+
+def _of_export(
+  header: Mapping[str, str], config: ml_collections.ConfigDict
+) -> tuple[ml_collections.ConfigDict, Metadata, dict[str, np.ndarray]]:
+  """What `flaxnets.inference.export` stored beside the tensors, with the caller's changes of the config."""
+  own = configs.from_json(json.loads(header['config']))
+  base = configs.to_json(configs.named('pretrained'))
+  changed = differences(base, configs.to_json(config))
+  own.update_from_flattened_dict({name: new for name, (_, new) in changed.items() if name != 'model.name'})
+  statistics = {name: np.asarray(value, np.float32) for name, value in json.loads(header['statistics']).items()}
+  return own, Metadata.from_json(json.loads(header['metadata'])), statistics
+
+
+def _head(
+  tensors: Mapping[str, np.ndarray],
+  own: tuple[str, ...],
+  where: str,
+  classes: Sequence[str],
+  num_classes: int,
+  keep: Sequence[int],
+) -> tuple[dict[str, np.ndarray], tuple[str, ...], str]:
+  """The head's tensors, its classes, and what became of it; without tensors where a new one replaces it."""
+  if num_classes and keep:
+    raise InputError('--num_classes replaces the head and --keep keeps some of it; give one of them')
+  if num_classes < 0 or num_classes and classes and len(classes) != num_classes:
+    raise InputError(f'--num_classes={num_classes} does not fit {len(classes)} class names')
+  if num_classes:
+    return {}, tuple(classes) or _numbers(num_classes), f'new, {num_classes} classes'
+  head = {name: tensors[name] for name in torch_names.HEAD if name in tensors}
+  if len(head) < 2 or any(value.ndim == 0 for value in head.values()):
+    raise InputError(f'{where} has no head ({" and ".join(torch_names.HEAD)}); --num_classes=N makes a new one')
+  count, kind = len(head['fc.weight']), 'kept'
+  if wrong := [index for index in keep if not 0 <= index < count] or len(set(keep)) < len(keep):
+    raise InputError(
+      f'--keep has the class {wrong[0]}, but {where} has 0 to {count - 1}'
+      if isinstance(wrong, list)
+      else '--keep names a class twice'
+    )
+  names = own if len(own) == count else _numbers(count)
+  if len(classes) == count:
+    names = tuple(classes)
+  if keep:
+    head = {name: value[list(keep)] for name, value in head.items()}
+    names = tuple(classes) if len(classes) == len(keep) else tuple(names[index] for index in keep)
+    kind = f'{len(keep)} of {count} classes kept'
+  if classes and len(classes) not in (count, len(names)):
+    raise InputError(f'{len(classes)} class names for a head of {len(names)} classes')
+  return head, names, kind
+
+
+def _numbers(count: int) -> tuple[str, ...]:
+  return tuple(map(str, range(count)))
+
+
+def _new_head(shape: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
+  """A head (features, classes) as a new network has it, under PyTorch's names."""
+  variables = Head(shape[1]).init(jax.random.key(seed), np.zeros((1, 1, 1, shape[0]), np.float32))
+  dense = jax.device_get(variables['params']['dense'])
+  return dict(zip(torch_names.HEAD, (dense['kernel'].T, dense['bias']), strict=True))

@@ -1,0 +1,74 @@
+"""A trained ResNet as a state dict for PyTorch, in torchvision's naming.
+
+The state dict is the network from standardised channels on. On a subset its first layer has the kernels that the
+completion gives for that subset, so that PyTorch runs it as an ordinary ResNet of so many channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flaxnets import config as configs
+from flaxnets.channels import ChannelSet, Subset
+from flaxnets.errors import InputError
+from flaxnets.inference import torch_names
+from flaxnets.nn import stem as stems
+
+FORMAT = 'flaxnets-torch'
+
+
+def state_dict(net: Any, subset: str = '') -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """The tensors by their names in torchvision, float32, and what belongs to them.
+
+  Args:
+    net: a `flaxnets.Network`, a ResNet with BatchNorm.
+    subset: the channels of the input in their order; '' for all of them.
+
+  Returns:
+    The tensors, and a description: 'format', 'channels', 'classes', 'metadata', 'config', and 'statistics' ('mean' and
+    'std' of raw pixels, 'correlation' if the network has one). `flaxnets convert` restores the network from them, on
+    all channels to the bit.
+
+  Raises:
+    InputError: for another network, or channels that there are not.
+  """
+  model = net.config.model
+  if model.name not in torch_names.RESNETS or model.norm != 'batch':
+    raise InputError(
+      f'--format=torch is for {", ".join(torch_names.RESNETS)} with model.norm=batch, as torchvision has them; this is '
+      f'{model.name} with model.norm={model.norm}'
+    )
+  order = net.channels.full if subset in ('', 'full') else net.channels.order(subset)
+  members = tuple(sorted(order))
+  tensors = torch_names.to_torch(net.variables_of(members))
+  if order != net.channels.full:
+    kernel = net.kernels([net.channels.names[index] for index in members])[:, :, np.argsort(np.argsort(order))]
+    tensors[torch_names.FIRST] = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
+  metadata = net.metadata.to_json()
+  metadata['channels'] = _chosen(net.channels, order)
+  metadata |= {name: [float(metadata[name][index]) for index in order] for name in ('low', 'high')}
+  return tensors, {
+    'format': FORMAT,
+    'format_version': 1,
+    'channels': [net.channels.names[index] for index in order],
+    'classes': list(net.classes),
+    'statistics': _statistics(net, order),
+    'metadata': metadata,
+    'config': configs.to_json(net.config),
+  }
+
+
+def _chosen(channels: ChannelSet, order: Subset) -> dict[str, Any]:
+  chosen = {'names': [channels.names[index] for index in order]}
+  return chosen | {'wavelengths': [channels.wavelengths[index] for index in order] if channels.wavelengths else []}
+
+
+def _statistics(net: Any, order: Subset) -> dict[str, Any]:
+  places, pixels = list(order), stems.pixel_statistics(net.variables)
+  statistics = {name: np.asarray(pixels[name], np.float64)[places].tolist() for name in ('mean', 'std')}
+  if net.config.model.stem == 'dynamic':
+    correlation = np.asarray(stems.correlation(net.variables), np.float64)
+    statistics['correlation'] = correlation[np.ix_(places, places)].tolist()
+  return statistics

@@ -1,0 +1,51 @@
+"""A network written to a run's folder, without training: what `flaxnets.load` and all commands take."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from flaxnets import config as configs
+from flaxnets.errors import InputError
+from flaxnets.inference.network import Network
+from flaxnets.runtime import atomic
+from flaxnets.runtime.checkpoint import Checkpoints
+
+
+def check_free(folder: str | os.PathLike[str]) -> None:
+  """Raises InputError if a folder holds a run already."""
+  path = pathlib.Path(folder)
+  if (path / 'config.json').exists() or (path / 'checkpoints').exists():
+    raise InputError(f'{path} holds a network already; choose another --out')
+
+
+def write(net: Network, folder: str | os.PathLike[str], origin: Mapping[str, Any]) -> None:
+  """Writes a network as step 0 of a run that was not trained here.
+
+  The checkpoint holds no optimiser, so that training cannot resume it; it starts from it with `train.init_from`.
+
+  Args:
+    net: with its config, metadata and variables. Recalibrated statistics are not written.
+    folder: of the run, new or without a run in it.
+    origin: where the network comes from, JSON values, stored in the checkpoint beside its metadata.
+
+  Raises:
+    InputError: if the folder holds a run or cannot be written.
+  """
+  check_free(folder)
+  path, fields = pathlib.Path(folder), configs.to_json(net.config)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(path / 'checkpoints')
+  except OSError as error:
+    raise InputError(f'--out={path} cannot be written: {error.strerror or error}') from None
+  state = {**net.variables, 'step': np.zeros((), np.int32)}
+  checkpoints.save(0, state, {'config': fields, 'metadata': net.metadata.to_json(), 'origin': dict(origin)})
+  checkpoints.close()
+  # Last: a folder with a config.json is complete.
+  atomic.write_text(path / 'config.json', json.dumps(fields, indent=1) + '\n')
