@@ -23,7 +23,8 @@ from flaxnets import config as configs
 from flaxnets.errors import InputError
 from flaxnets.inference.description import ONNX_OPSET, PLATFORMS, describe, origin
 from flaxnets.inference.subset_function import subset_function
-from flaxnets.runtime import atomic
+from flaxnets.runtime import atomic, records
+from flaxnets.runtime.digests import array_digests, text_digest
 
 FORMATS = ('stablehlo', 'onnx', 'safetensors')
 
@@ -87,7 +88,7 @@ def export(
   description['difference'] = _check_equal(net, order, shape, dtype, format, data)
   path = pathlib.Path(file)
   _write(path, lambda beside: beside.write_bytes(data))
-  _write(sidecar(path), lambda beside: beside.write_text(json.dumps(description, indent=1) + '\n'))
+  _write(sidecar(path), lambda beside: beside.write_text(records.dumps(description, indent=1) + '\n'))
   return description
 
 
@@ -204,7 +205,9 @@ def _write_safetensors(net: Any, path: pathlib.Path) -> dict[str, Any]:
     'metadata': net.metadata.to_json(),
     'config': configs.to_json(net.config),
   }
+  description['digests'] = array_digests(arrays)
   texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()}
+  texts[records.DIGEST] = text_digest(texts)
   _write(path, lambda beside: beside.write_bytes(save(arrays, metadata=texts)))
   return description
 
