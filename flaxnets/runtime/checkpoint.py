@@ -307,7 +307,7 @@ def digests(tree: Any) -> dict[str, str]:
 
 
 def _reason(error: BaseException) -> str:
-  """Why a file could not be read or written, on one line: the system's own words where an error in the chain has them."""
+  """Why a file could not be read or written, on one line: in the words of the system where the chain has them."""
   seen: BaseException | None = error
   while seen is not None:
     if isinstance(seen, OSError) and seen.strerror:

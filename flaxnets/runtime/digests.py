@@ -25,7 +25,7 @@ def array_digest(array: np.ndarray) -> str:
     raise ValueError('an array of Python objects has no digest')
   digest = hashlib.blake2b(f'{array.dtype.str}{array.shape}'.encode(), digest_size=16)
   # As bytes: a buffer of bfloat16 or of text has no format that hashlib knows.
-  digest.update(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)) if array.size else b'')
+  digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.size else b'')
   return digest.hexdigest()
 
 
