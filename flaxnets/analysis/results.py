@@ -17,7 +17,9 @@ import itertools
 import os
 import pathlib
 import shutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -33,7 +35,11 @@ MAX_CLASSES_OF_MATRIX = 100  # the JSON holds confusion matrices of up to this m
 # The fields that say what was evaluated. Files that agree in them, and in their examples, are one evaluation.
 IDENTITY = ('split', 'root', 'step', 'recalibrated', 'recalibration', 'weights', 'commit', 'versions')
 
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile)
+# What NumPy and zipfile raise for a damaged .npz; RuntimeError where a bit says that a member is encrypted.
+_UNREADABLE = (
+  OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error,
+  struct.error,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,7 +316,7 @@ def read_accuracies(path: str | pathlib.Path) -> AccuracyTable:
     raise InputError(
       f'{error.filename or path} cannot be read ({error.strerror}); flaxnets eval writes DIR/eval/test.json'
     ) from None
-  except (ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile):
+  except (*_UNREADABLE, IndexError):
     raise InputError(f'{path} is not a result file of flaxnets eval; evaluate the run again') from None
   return AccuracyTable(channels, {(): float(examples.max() / examples.sum()), **accuracy})
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
-ARGUMENTS = 'DIR [DIR ...]'
+ARGUMENTS = 'DIR [DIR...]'
 
 
 def define(flags: absl_flags.FlagValues) -> None:
@@ -37,7 +37,9 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
     for problem in outcome.problems:
       print(problem, flush=True)
     if outcome.undigested:
-      print(f'{name}: {counted(len(outcome.undigested), "file")} of an earlier version have no digest: read, not compared')
+      print(
+        f'{name}: {counted(len(outcome.undigested), "file")} of an earlier version have no digest: read, not compared'
+      )
     found += len(outcome.problems)
     wrong = f'{counted(len(outcome.problems), "part")} corrupt or missing; ' if outcome.problems else ''
     print(f'{name}: {wrong}intact: {outcome.summary()} ({time.perf_counter() - began:.1f} s)', flush=True)

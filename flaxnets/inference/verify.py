@@ -67,7 +67,9 @@ class Part:
       return f'{self.path}: {error}'.replace(f'{self.path}: {self.path}', f'{self.path}')
     except OSError as error:
       return f'{error.filename or self.path}: cannot be read: {error.strerror or error}'
-    except (ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+    except Undigested:
+      raise
+    except Exception as error:  # what a library raises for a damaged file may be anything
       reason = ' '.join(str(error).split()) or type(error).__name__
       return f'{self.path}: is corrupt: {reason}'
     return ''

@@ -63,11 +63,10 @@ class Divergence:
         self._first = said
     if unusable:
       logging.warning(
-        '%s: %d of the %s up to step %s changed nothing; last checkpoint: %s',
+        '%s; %d of the last %s changed nothing; last checkpoint: %s',
         unusable[0],
         len(unusable),
         counted(len(steps), 'step'),
-        f'{steps[-1][0]:,}',
         self._last_checkpoint(),
       )
     if self.streak >= self._limit:

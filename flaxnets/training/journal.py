@@ -145,4 +145,7 @@ class Board:
         self._folder,
         error.strerror,
       )
+      if self._writer is not None:
+        with contextlib.suppress(OSError):  # its buffer cannot be written either
+          self._writer._py_recordio_writer.close()
       self._writer = None

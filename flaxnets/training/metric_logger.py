@@ -95,7 +95,8 @@ class MetricLogger:
     }
     self.write(step, 'train', values)
     if self._writing:
-      self._bar.set_postfix_str(f'loss {_short(values["loss"])}, {rate:,.0f} images/s', refresh=False)
+      loss = float(rows[-1]['loss']) if values['loss'] is None else values['loss']
+      self._bar.set_postfix_str(f'loss {_short(loss)}, {rate:,.0f} images/s', refresh=False)
       self._bar.update(step - self._bar.n)
     self.divergence.watch(list(zip(numbers, rows, strict=True)))
 
@@ -145,8 +146,8 @@ class MetricLogger:
         self._board.close()
 
 
-def _short(loss: float | None) -> str:
+def _short(loss: float) -> str:
   """A loss in a few characters, whatever its size."""
-  if loss is None:
+  if not np.isfinite(loss):
     return 'not finite'
   return f'{loss:.3f}' if abs(loss) < 1e4 else f'{loss:.1e}'
