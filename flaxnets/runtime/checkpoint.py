@@ -21,6 +21,7 @@ import os
 import pathlib
 import secrets
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -142,6 +143,8 @@ class Checkpoints:
     except Exception as error:
       if jax.process_count() > 1:  # the others wait at a barrier, which this process no longer reaches
         raise
+      # What Orbax had planned to do after the write that failed is never awaited, and would warn of that.
+      warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
       with contextlib.suppress(Exception):
         self._manager.close()
       self._metrics.pop(self._started or 0, None)

@@ -62,7 +62,7 @@ class Saver:
         'checkpoint: %s',
         step,
         error,
-        self,
+        str(self),
       )
     self._reason = str(error)
 

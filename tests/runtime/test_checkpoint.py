@@ -13,7 +13,6 @@ from flaxnets.errors import InputError
 from flaxnets.runtime import checkpoint
 from flaxnets.runtime.checkpoint import Checkpoints, CorruptCheckpoint, digests
 
-
 NOISE = np.random.default_rng(0).normal(size=(30, 40)).astype(np.float32)  # that no compression makes small
 
 

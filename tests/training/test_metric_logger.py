@@ -14,7 +14,6 @@ from flaxnets.training import journal as journal_module
 from flaxnets.training.divergence import Divergence
 from flaxnets.training.metric_logger import MetricLogger
 
-
 LIMIT = 50  # steps without a usable loss after which a run ends
 
 
