@@ -61,7 +61,7 @@ def _work(folder: pathlib.Path) -> None:
   evaluate.run(str(folder), subsets='RGB;R')
 
 
-def _announcing(mark: Callable[[str], None]) -> None:
+def _announcing(mark: Callable[[str], Any]) -> None:
   """Makes the functions that begin a phase say so."""
   from flaxnets.evaluation import judge, recalibrate
   from flaxnets.runtime.checkpoint import Checkpoints
@@ -78,12 +78,35 @@ def _announcing(mark: Callable[[str], None]) -> None:
     (recalibrate, 'recalibrate', 'recalibrate'),
     (judge, 'SplitEvaluation', 'evaluate'),
   ):
+    setattr(owner, name, _announced(getattr(owner, name), phase, mark))
 
-    def announced(*args: Any, _do=getattr(owner, name), _phase=phase, **options: Any) -> Any:
-      mark(_phase)
-      return _do(*args, **options)
 
-    setattr(owner, name, announced)
+def _announced(do: Callable[..., Any], phase: str, mark: Callable[[str], Any]) -> Callable[..., Any]:
+  def announced(*args: Any, **options: Any) -> Any:
+    mark(phase)
+    return do(*args, **options)
+
+  return announced
+
+
+def _child(folder: pathlib.Path) -> int:
+  """Does the work with the phases written to stdout, and everything else to a log beside the folder."""
+  marks, log = os.dup(1), os.open(f'{folder}.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+  os.dup2(log, 1)
+  os.dup2(log, 2)
+
+  def mark(word: str) -> None:
+    os.write(marks, f'{word}\n'.encode())
+
+  try:
+    mark(f'pid {os.getpid()}')
+    mark('start')
+    _announcing(mark)
+    _work(folder)
+  except BaseException:
+    traceback.print_exc()
+    return 1
+  return 0
 
 
 def _serve() -> None:
@@ -96,19 +119,7 @@ def _serve() -> None:
   for line in sys.stdin:
     child = os.fork()
     if child == 0:
-      marks = os.dup(1)
-      log = os.open(f'{line.strip()}.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-      os.dup2(log, 1)
-      os.dup2(log, 2)
-      try:
-        os.write(marks, f'pid {os.getpid()}\nstart\n'.encode())
-        _announcing(lambda name: os.write(marks, f'{name}\n'.encode()))
-        _work(pathlib.Path(line.strip()))
-        code = 0
-      except BaseException:
-        traceback.print_exc()
-        code = 1
-      os._exit(code)
+      os._exit(_child(pathlib.Path(line.strip())))
     print(f'ended {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}', flush=True)
 
 

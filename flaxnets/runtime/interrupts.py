@@ -30,7 +30,8 @@ def exit_code(program: str, main: Callable[[], int], resumes: bool) -> int:
     main: what to run.
     resumes: whether the same command goes on.
   """
-  signal.signal(signal.SIGTERM, _raise)
+  if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+    signal.signal(signal.SIGTERM, _raise)
   try:
     return main()
   except KeyboardInterrupt as stopped:

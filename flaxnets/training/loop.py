@@ -100,11 +100,11 @@ def _loop(
   setup: Setup, current: _Current, stream: batches.Batches, logger: MetricLogger, saver: Saver, stop: StopSignal
 ) -> None:
   """Takes the remaining steps."""
-  config, lengths, before = setup.config, setup.lengths, current.progress
+  config, lengths, before, start = setup.config, setup.lengths, current.progress, current.done
   feed = _compiled_first(setup, devices.to_devices(_counting(stream, logger), setup.mesh), logger)
   for batch in itertools.islice(feed, lengths.steps - current.done):
-    if stop.asked:  # while the first step was compiled
-      raise Preempted(f'stopped before step {current.done + 1}; the same command resumes the run')
+    if stop.asked and current.done == start:  # while the step was compiled: there is nothing to save
+      raise Preempted(f'stopped before step {start + 1}; the same command resumes the run')
     done = current.done + 1
     current.state, metrics = setup.step(current.state, batch)
     current.done = done

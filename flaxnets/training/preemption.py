@@ -35,7 +35,8 @@ class StopSignal:
   def __enter__(self) -> StopSignal:
     self._installed = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
     if self._installed:
-      self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+      heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as after `nohup`
+      self._before = {number: signal.signal(number, self._note) for number in heeded}
     return self
 
   def _note(self, *_: Any) -> None:
