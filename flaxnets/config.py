@@ -104,6 +104,8 @@ def default() -> config_dict.ConfigDict:
   train.ema = 0.0  # decay of the running average of weights and statistics, which is then evaluated; 0 for none
   train.recalibrate = False  # whether to re-estimate BatchNorm statistics per subset at the end, where that helps
   train.patience = 0  # validations without improvement after which training stops early; 0 for never
+  train.max_loss = 1e4  # loss above which a step changes nothing, as where the loss is not finite; it has diverged
+  train.max_skipped = 50  # steps in a row that change nothing after which the run ends, with exit code 1
   train.log_every = 20  # steps per line of metrics.jsonl
   train.checkpoint_every = 0  # steps between checkpoints; 0 for once an epoch
 
@@ -159,6 +161,8 @@ def check(config: config_dict.ConfigDict) -> None:
     ('train.accumulate', train.accumulate, train.accumulate > 0, '1 or more'),
     ('train.patience', train.patience, train.patience >= 0, '0 or more'),
     ('train.class_weights', repr(train.class_weights), train.class_weights in ('', 'balanced'), "'' or 'balanced'"),
+    ('train.max_loss', train.max_loss, train.max_loss > 0, 'above 0'),
+    ('train.max_skipped', train.max_skipped, train.max_skipped > 0, '1 or more'),
     ('train.log_every', train.log_every, train.log_every > 0, '1 or more'),
     ('train.checkpoint_every', train.checkpoint_every, train.checkpoint_every >= 0, '0 or more'),
     ('train.warmup_epochs', train.warmup_epochs, train.warmup_epochs >= 0, '0 or more'),

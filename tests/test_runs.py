@@ -68,7 +68,7 @@ def test_a_run_cut_in_the_middle_goes_on_to_the_same_weights(run, tmp_path):
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
   for line, expected in zip(lines(tmp_path), lines(run), strict=True):
     assert line['split'] == expected['split']
-    for key in expected.keys() - {'split', 'images_per_second'}:
+    for key in expected.keys() - {'split', 'images_per_second', 'digest'}:
       assert line[key] == pytest.approx(expected[key], rel=1e-4), key
 
 

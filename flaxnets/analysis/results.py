@@ -5,6 +5,9 @@ that was chosen in place of the run's), and never takes the place of
 another evaluation's file. A file of another split or root with the same name stays, and the new one gets a number. A
 file of the same split and root, but of another step, other weights, another version of flaxnets or other examples, is
 renamed after its step. A file of the very same evaluation keeps its subsets, and the new ones join them.
+
+The JSON is a record of `flaxnets.runtime.records`. Its field `digests` has a digest of every array of the .npz that
+belongs to it. The .npz is written first: after an interruption it may hold more arrays, never fewer.
 """
 
 from __future__ import annotations
@@ -12,10 +15,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import json
 import os
 import pathlib
+import shutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -24,13 +29,18 @@ import numpy as np
 from flaxnets.analysis import metrics
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.errors import InputError
-from flaxnets.runtime import atomic
+from flaxnets.runtime import atomic, records
+from flaxnets.runtime.digests import array_digest, array_digests
 
 MAX_CLASSES_OF_MATRIX = 100  # the JSON holds confusion matrices of up to this many classes; `confusion` gives all
 # The fields that say what was evaluated. Files that agree in them, and in their examples, are one evaluation.
 IDENTITY = ('split', 'root', 'step', 'recalibrated', 'recalibration', 'completion', 'weights', 'commit', 'versions')
 
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile)
+# What NumPy and zipfile raise for a damaged .npz; RuntimeError where a bit says that a member is encrypted.
+_UNREADABLE = (
+  OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error,
+  struct.error,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +86,7 @@ def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: p
       scores, arrays = merged
   with atomic.replacing(path.with_suffix('.npz')) as beside:
     np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]  # NumPy's stub: any name may be allow_pickle
-  atomic.write_text(path, json.dumps(scores) + '\n')
+  records.write(path, {**scores, 'digests': array_digests(arrays)})
   return path
 
 
@@ -133,7 +143,7 @@ def labels_done(folder: str | pathlib.Path, identity: Mapping[str, Any]) -> set[
   if not scores or not _same_evaluation(scores, identity):
     return set()
   try:
-    with _arrays(path) as arrays:
+    with _arrays(path, scores) as arrays:
       return {row['channels'] for row in scores['subsets'] if f'prediction/{row["channels"]}' in arrays}
   except _UNREADABLE:
     return set()
@@ -166,11 +176,11 @@ def _merged(
     return None
   new = {row['channels'] for row in scores['subsets']}
   try:
-    with _arrays(path) as stored:
+    with _arrays(path, earlier) as stored:
       if not all(np.array_equal(stored[key], arrays[key]) for key in ('id', 'label')):
         return None
       kept = [row for row in earlier['subsets'] if row['channels'] not in new]
-      names = [name for name in stored if name.partition('/')[2] in {row['channels'] for row in kept}]
+      names = [name for name in stored.names if name.partition('/')[2] in {row['channels'] for row in kept}]
       kept_arrays = {name: stored[name] for name in names}
     channels = ChannelSet(tuple(scores['channels']))
     rows = sorted([*kept, *scores['subsets']], key=lambda row: _larger_first(channels.subset(row['channels'])))
@@ -188,25 +198,63 @@ def _rename_after_step(path: pathlib.Path, scores: Mapping[str, Any]) -> None:
   stem = f'{path.stem}-step{scores.get("step")}'
   names = (f'{stem}-{number}' if number > 1 else stem for number in itertools.count(1))
   free = next(name for name in names if not any(path.with_name(name + end).exists() for end in ('.json', '.npz')))
+  # The .npz gets its second name first: at any moment a JSON has its .npz beside it. The first name is written anew.
   if path.with_suffix('.npz').exists():
-    os.replace(path.with_suffix('.npz'), path.with_name(free + '.npz'))
+    with atomic.replacing(path.with_name(free + '.npz')) as beside:
+      shutil.copyfile(path.with_suffix('.npz'), beside)
   os.replace(path, path.with_name(free + '.json'))
 
 
+class ResultArrays:
+  """The arrays of a result's .npz. Each is compared with its digest when it is read.
+
+  Attributes:
+    names: of the arrays that belong to the result; all where the result has no digests.
+  """
+
+  def __init__(self, stored: Any, digests: Mapping[str, str]):
+    self._stored, self._digests = stored, digests
+    self.names = list(digests or stored.files)
+
+  def __contains__(self, name: str) -> bool:
+    return name in self.names and name in self._stored
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    if name not in self.names:
+      raise KeyError(name)
+    array = self._stored[name]
+    if self._digests and array_digest(array) != self._digests[name]:
+      raise ValueError(f'{name} differs from its digest')
+    return array
+
+
 @contextlib.contextmanager
-def _arrays(path: pathlib.Path) -> Iterator[Any]:
+def _arrays(path: pathlib.Path, scores: Mapping[str, Any]) -> Iterator[ResultArrays]:
   """The .npz beside a result's JSON; the file is closed also where NumPy cannot read it."""
-  with path.with_suffix('.npz').open('rb') as file, np.load(file) as arrays:
-    yield arrays
+  with path.with_suffix('.npz').open('rb') as file, np.load(file) as stored:
+    yield ResultArrays(stored, scores.get('digests', {}))
+
+
+def read_arrays(path: pathlib.Path, scores: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """All arrays beside a result's JSON.
+
+  Raises:
+    InputError: naming the first that is missing or corrupt.
+  """
+  try:
+    with _arrays(path, scores) as arrays:
+      return {name: arrays[name] for name in arrays.names}
+  except _UNREADABLE as error:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+    raise InputError(f'{path.with_suffix(".npz")} cannot be read ({reason}); evaluate the run again') from None
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
   """An object in a file; an empty one if the file does not exist or is corrupt."""
   try:
-    found = json.loads(path.read_text())
+    return records.read(path)
   except (OSError, ValueError):
     return {}
-  return found if isinstance(found, dict) else {}
 
 
 def file_stem(split: str) -> str:
@@ -227,8 +275,8 @@ def read_hits(path: pathlib.Path) -> tuple[dict[str, Any], Hits]:
     InputError: if one of the two is missing or corrupt.
   """
   try:
-    scores = json.loads(path.read_text())
-    with _arrays(path) as arrays:
+    scores = records.read(path)
+    with _arrays(path, scores) as arrays:
       labels = [row['channels'] for row in scores['subsets']]
       hits = {_shared(label): (arrays[f'prediction/{label}'] == arrays['label']).astype(float) for label in labels}
       return scores, Hits(arrays['id'], hits)
@@ -254,13 +302,13 @@ def confusion(path: str | pathlib.Path, label: str) -> np.ndarray:
   """
   path = pathlib.Path(path)
   try:
-    scores = json.loads(path.read_text())
+    scores = records.read(path)
     rows = {row['channels']: row for row in scores['subsets']}
     if label not in rows:
       raise InputError(f'{path} has no subset {label!r}; it has {", ".join(rows)}')
     if 'confusion' in rows[label]:
       return np.asarray(rows[label]['confusion'], np.int64)
-    with _arrays(path) as arrays:
+    with _arrays(path, scores) as arrays:
       return metrics.confusion_matrix(arrays['label'], arrays[f'prediction/{label}'], len(scores['classes']))
   except InputError:
     raise
@@ -276,22 +324,23 @@ def read_accuracies(path: str | pathlib.Path) -> AccuracyTable:
   """
   path = pathlib.Path(path)
   try:
-    scores = json.loads(path.read_text())
+    scores = records.read(path)
     channels, rows = ChannelSet(tuple(scores['channels'])), scores['subsets']
     accuracy = {channels.subset(row['channels']): float(row['accuracy']) for row in rows}
-    examples = _examples_per_class(path, rows)
+    examples = _examples_per_class(path, scores)
   except OSError as error:
     raise InputError(
       f'{error.filename or path} cannot be read ({error.strerror}); flaxnets eval writes DIR/eval/test.json'
     ) from None
-  except (ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile):
+  except (*_UNREADABLE, IndexError):
     raise InputError(f'{path} is not a result file of flaxnets eval; evaluate the run again') from None
   return AccuracyTable(channels, {(): float(examples.max() / examples.sum()), **accuracy})
 
 
-def _examples_per_class(path: pathlib.Path, rows: list[dict[str, Any]]) -> np.ndarray:
+def _examples_per_class(path: pathlib.Path, scores: Mapping[str, Any]) -> np.ndarray:
   """(K,) numbers of examples, or of the classes up to the largest label that occurs."""
-  if 'confusion' in rows[0]:
-    return np.asarray(rows[0]['confusion']).sum(axis=1)
-  with _arrays(path) as arrays:
+  first = scores['subsets'][0]
+  if 'confusion' in first:
+    return np.asarray(first['confusion']).sum(axis=1)
+  with _arrays(path, scores) as arrays:
     return np.bincount(arrays['label'])

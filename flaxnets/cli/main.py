@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from flaxnets.runtime import interrupts
+
 # Each command's module in flaxnets.cli and its line in `flaxnets --help`.
 COMMANDS = {
   'train': ('train', 'train a network, or resume a run'),
@@ -19,6 +21,7 @@ COMMANDS = {
   'predict': ('predict', 'classify image files and arrays into a table, or a scene into a map'),
   'convert': ('convert', 'make a network from a pretrained PyTorch ResNet, for every subset of RGB'),
   'export': ('export', 'write a network as StableHLO, ONNX or safetensors'),
+  'verify': ('verify', 'compare every file of a run with its digest; name those that are corrupt'),
   'study': ('study', 'train and evaluate several networks, and compare them in one table'),
   'cost': ('cost', 'print parameters, MACs and FLOPs of a network for each subset'),
   'worth': ('worth', 'print the contribution of each channel to the accuracy, and the best subset of each size'),
@@ -27,6 +30,8 @@ COMMANDS = {
   'prepare': ('prepare', 'convert images to a TFDS data set that needs no decoding in training'),
   'split': ('split', 'hold out images of every class from train.txt for tuning'),
 }
+
+RESUMING = ('train', 'study')  # commands that go on where they were stopped
 
 
 def main(command: str = '') -> NoReturn:
@@ -38,7 +43,8 @@ def main(command: str = '') -> NoReturn:
   arguments = sys.argv[1:]
   if not command:
     command, *arguments = arguments or ['--help']
-  sys.exit(run(command, arguments))
+  code = interrupts.exit_code(f'flaxnets {command}', lambda: run(command, arguments), resumes=command in RESUMING)
+  sys.exit(code)
 
 
 def run(command: str, arguments: Sequence[str]) -> int:

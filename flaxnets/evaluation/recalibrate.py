@@ -33,7 +33,7 @@ from flaxnets.evaluation import batch_stats, judge
 from flaxnets.inference.network import Network
 from flaxnets.inference.restore import load, restore_recalibrated, weights_digest
 from flaxnets.runtime import devices
-from flaxnets.runtime.checkpoint import Checkpoints
+from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
 
 VIEWS = ('evaluation', 'training')
 IMAGES = 2048
@@ -211,14 +211,31 @@ def view_of(net: Network, source: Source, view: str) -> View:
 
 
 def store(folder: pathlib.Path, step: int, statistics: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
-  """Replaces DIR/recalibrated, with digests. To be called by all hosts."""
-  path = folder / 'recalibrated'
+  """Replaces DIR/recalibrated, with digests, once the new ones are complete. To be called by all hosts.
+
+  Raises:
+    InputError: if they cannot be written; what was there before stays.
+  """
+  path, new, old = (folder / name for name in ('recalibrated', '.recalibrated-new', '.recalibrated-old'))
   if jax.process_index() == 0:
-    shutil.rmtree(path, ignore_errors=True)
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
   multihost_utils.sync_global_devices('recalibrated: cleared')  # nothing where there is one host
-  saved = Checkpoints(path)
-  saved.save(step, statistics, meta)
-  saved.close()
+  try:
+    saved = Checkpoints(new)
+    try:
+      saved.save(step, statistics, meta)
+    finally:
+      saved.close()
+    if jax.process_index() == 0:
+      if path.exists():
+        os.replace(path, old)
+      os.replace(new, path)
+      shutil.rmtree(old, ignore_errors=True)
+  except (SaveFailed, OSError) as error:
+    shutil.rmtree(new, ignore_errors=True)
+    reason = error.strerror if isinstance(error, OSError) else error
+    raise InputError(f'{path} cannot be written: {reason}; the statistics were not stored') from None
   multihost_utils.sync_global_devices('recalibrated: saved')
 
 

@@ -6,7 +6,8 @@ import datetime
 from typing import Any
 
 from flaxnets.runtime import provenance
-from flaxnets.runtime.checkpoint import digests, text_digest
+from flaxnets.runtime.checkpoint import digests
+from flaxnets.runtime.digests import text_digest
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 ONNX_OPSET = 21  # read by onnxruntime 1.20 and later

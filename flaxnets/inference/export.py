@@ -24,7 +24,8 @@ from flaxnets.errors import InputError
 from flaxnets.inference import export_torch
 from flaxnets.inference.description import ONNX_OPSET, PLATFORMS, describe, origin
 from flaxnets.inference.subset_function import subset_function
-from flaxnets.runtime import atomic
+from flaxnets.runtime import atomic, records
+from flaxnets.runtime.digests import array_digests, text_digest
 
 FORMATS = ('stablehlo', 'onnx', 'safetensors', 'torch')
 
@@ -92,7 +93,7 @@ def export(
   description['difference'] = _check_equal(net, order, shape, dtype, format, data)
   path = pathlib.Path(file)
   _write(path, lambda beside: beside.write_bytes(data))
-  _write(sidecar(path), lambda beside: beside.write_text(json.dumps(description, indent=1) + '\n'))
+  _write(sidecar(path), lambda beside: beside.write_text(records.dumps(description, indent=1) + '\n'))
   return description
 
 
@@ -211,7 +212,9 @@ def _write_safetensors(net: Any, path: pathlib.Path) -> dict[str, Any]:
 def _save_safetensors(arrays: dict[str, np.ndarray], description: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
   from safetensors.numpy import save
 
+  description['digests'] = array_digests(arrays)
   texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in description.items()}
+  texts[records.DIGEST] = text_digest(texts)
   _write(path, lambda beside: beside.write_bytes(save(arrays, metadata=texts)))
   return description
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
 from flaxnets.inference.export import FORMATS, sidecar
 from flaxnets.inference.predictor import BATCH, softmax
+from flaxnets.runtime import records
 
 
 class ExportedNetwork:
@@ -95,12 +95,13 @@ def load_exported(file: str | os.PathLike[str]) -> ExportedNetwork:
   """
   path = pathlib.Path(file)
   try:
-    data, metadata = path.read_bytes(), json.loads(sidecar(path).read_text())
+    data, metadata = path.read_bytes(), records.read(sidecar(path))
   except OSError as error:
     raise InputError(f'{error.filename} cannot be read: {error.strerror}') from None
-  except ValueError:
-    raise InputError(f'{sidecar(path)} is corrupt: not JSON; export again') from None
-  kind = metadata.get('format') if isinstance(metadata, dict) else None
+  except ValueError as error:
+    reason = str(error) if isinstance(error, records.ChangedRecord) else 'not a JSON object'
+    raise InputError(f'{sidecar(path)} is corrupt: {reason}; export again') from None
+  kind = metadata.get('format')
   if kind != 'flaxnets-stablehlo':
     known = kind in {f'flaxnets-{name}' for name in FORMATS}
     raise InputError(f'{path} is {kind if known else "no export of flaxnets"}; load_exported reads flaxnets-stablehlo')

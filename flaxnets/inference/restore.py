@@ -12,7 +12,8 @@ from flaxnets import config as configs
 from flaxnets.errors import InputError
 from flaxnets.inference.metadata import Metadata
 from flaxnets.inference.network import Network
-from flaxnets.runtime.checkpoint import Checkpoints, CorruptCheckpoint, digests, text_digest
+from flaxnets.runtime.checkpoint import METRIC, Checkpoints, CorruptCheckpoint, digests
+from flaxnets.runtime.digests import text_digest
 from flaxnets.runtime.local import check_local
 
 
@@ -41,7 +42,7 @@ def load(
   kept = checkpoints.steps()
   if not kept:
     raise InputError(f'{folder}/checkpoints is empty; the run has not saved yet')
-  wanted = str({'best': checkpoints.best_step(), 'latest': kept[-1]}.get(str(step), step))
+  wanted = str(_best(checkpoints) if step == 'best' else kept[-1] if step == 'latest' else step)
   if wanted not in map(str, kept):
     raise InputError(f'{folder} has no checkpoint of step {step}; there are best, latest, {", ".join(map(str, kept))}')
   state, meta = checkpoints.restore(int(wanted))
@@ -68,6 +69,28 @@ def load(
       if row['kept']:
         net.recalibrated[net.channels.subset(row['channels'])] = statistics[row['channels']]
   return net
+
+
+def _best(checkpoints: Checkpoints) -> int | None:
+  """The best step. Warns if the run has validated better than any checkpoint that is there."""
+  try:
+    best = checkpoints.best_step()
+  except CorruptCheckpoint as error:
+    raise CorruptCheckpoint(f'{error}; so the best step is unknown: choose a --step, or latest') from error
+  try:
+    reached = checkpoints.meta(checkpoints.steps()[-1]).get('progress', {}).get('best')
+    metric = checkpoints.meta(best)['metrics'].get(METRIC) if best is not None else None
+  except InputError:  # the latest is not the one that is asked for
+    return best
+  if reached is not None and metric is not None and metric < reached:
+    logging.warning(
+      '%s: the best validation reached %.4f, but its checkpoint is missing; step %d has %.4f',
+      checkpoints.directory,
+      reached,
+      best,
+      metric,
+    )
+  return best
 
 
 def restore_recalibrated(folder: pathlib.Path, net: Network) -> tuple[dict[str, Any], dict[str, Any]] | None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import json
 import pathlib
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 
 from flaxnets.analysis import results
 from flaxnets.errors import InputError
+from flaxnets.runtime import records
 
 
 @dataclasses.dataclass
@@ -64,12 +63,10 @@ class Run:
     """The arrays of the .npz beside the result file; {} where it is missing or corrupt."""
     if self.result is None:
       return {}
-    path = self.result.with_suffix('.npz')
     try:
-      with path.open('rb') as file, np.load(file) as arrays:
-        return {name: arrays[name] for name in arrays.files}
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-      self.problems.append(f'{path} cannot be read ({error}); evaluate the run again.')
+      return results.read_arrays(self.result, self.scores)
+    except InputError as error:
+      self.problems.append(f'{error}.')
       return {}
 
   @functools.cached_property
@@ -132,14 +129,11 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     InputError: if it is corrupt.
   """
   try:
-    found = json.loads(path.read_text())
+    return records.read(path)
   except FileNotFoundError:
     return {}
   except (OSError, ValueError) as error:
     raise InputError(f'{path} cannot be read ({error})') from None
-  if not isinstance(found, dict):
-    raise InputError(f'{path} holds a {type(found).__name__} where an object is expected')
-  return found
 
 
 def _is_run(folder: pathlib.Path) -> bool:
@@ -179,7 +173,7 @@ def _metrics(path: pathlib.Path, problems: list[str]) -> list[dict[str, Any]]:
   lines = path.read_text(errors='replace').splitlines()
   for number, text in enumerate(lines):
     try:
-      line = json.loads(text)
+      line = records.loads(text)
       found.append({**line, 'step': int(line['step']), 'split': str(line['split'])})
     except (ValueError, KeyError, TypeError):
       corrupt += number < len(lines) - 1

@@ -1,17 +1,28 @@
 """Saves and restores checkpoints: a state (arrays) and its meta (JSON). Every restore is verified.
 
 This is the only file that imports Orbax. Orbax stores arrays without checksums, so a flipped bit would silently restore
-as a wrong weight. The meta therefore holds a digest of every array, which every restore compares.
+as a wrong weight. The meta therefore holds a digest of every array, which every restore compares. Digests are computed
+while the arrays are written, in the background.
+
+A checkpoint appears by a rename when it is complete, and disappears by a rename before it is deleted: whenever a
+process is killed, a folder with a number as its name is a whole checkpoint.
 """
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
+import contextlib
+import dataclasses
+import errno
 import itertools
 import json
+import logging as python_logging
 import os
 import pathlib
-from collections.abc import Mapping
+import secrets
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -20,15 +31,42 @@ import orbax.checkpoint as ocp
 from absl import logging
 from flax import serialization
 from jax.experimental import multihost_utils
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from flaxnets.errors import InputError
+from flaxnets.runtime.digests import array_digests, text_digest
 
 METRIC = 'accuracy'
+_LATEST = 2  # checkpoints that are kept besides the best
+_LEFT_BEHIND = ('*.orbax-checkpoint-tmp*', '.deleted-*')  # what a process leaves behind that was killed
 
 
 class CorruptCheckpoint(InputError):
   """A checkpoint that is incomplete or differs from what was saved."""
+
+
+class SaveFailed(Exception):
+  """A checkpoint could not be written; the message is the reason, in a few words."""
+
+
+class _LateJson(ocp.JsonCheckpointHandler):
+  """Writes JSON that a function gives, which is called in the background."""
+
+  async def async_save(self, directory: Any, item: Any = None, args: Any = None) -> Any:
+    async def write() -> None:
+      values = await asyncio.to_thread(args.make)
+      await asyncio.to_thread(directory.joinpath('metadata').write_text, json.dumps(values))
+
+    if jax.process_index() != 0:
+      return []
+    return [ocp.future.CommitFutureAwaitingContractedSignals(write(), name='late_json')]
+
+
+@ocp.args.register_with_handler(_LateJson, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class _LateJsonArgs(ocp.args.CheckpointArgs):
+  """What gives the JSON to save; nothing to restore it."""
+
+  make: Callable[[], Mapping[str, Any]] | None = None
 
 
 class Checkpoints:
@@ -36,43 +74,145 @@ class Checkpoints:
 
   Args:
     directory: absolute or relative path; created if it does not exist and `writing` is true.
-    writing: whether this run may save.
+    writing: whether this run may save. What a killed process left half written is removed then.
   """
 
   def __init__(self, directory: str | os.PathLike[str], writing: bool = True):
     self.directory = pathlib.Path(directory).resolve()
+    self._writing = writing
+    self._metrics: dict[int, float | None] = {}  # METRIC by step, where it is known already
+    self._started: int | None = None  # the step that is being written
+    _silence_orbax()
+    if writing:
+      self._remove_left_behind()
+    self._manager = self._open()
 
-    def metric(metrics: Mapping[str, float]) -> float:
-      return metrics.get(METRIC, -np.inf)
-
-    keep = AnyPreservationPolicy([LatestN(2), BestN(get_metric_fn=metric, n=1, keep_checkpoints_without_metrics=False)])
-    self._manager = ocp.CheckpointManager(
+  def _open(self) -> ocp.CheckpointManager:
+    return ocp.CheckpointManager(
       self.directory,
-      options=ocp.CheckpointManagerOptions(
-        create=writing,
-        best_fn=metric,
-        best_mode='max',
-        preservation_policy=keep,
-      ),
-      item_handlers={'state': ocp.PyTreeCheckpointHandler(), 'meta': ocp.JsonCheckpointHandler()},
+      options=ocp.CheckpointManagerOptions(create=self._writing),
+      item_handlers={'state': ocp.PyTreeCheckpointHandler(), 'meta': _LateJson()},
     )
 
   def save(self, step: int, state: Any, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> None:
-    """Starts saving a checkpoint; it is written in the background. `metrics` holds METRIC if it was measured."""
-    tree = serialization.to_state_dict(state)
-    meta = {**meta, 'step': step}
-    meta['digests'] = digests(tree) | {'meta': text_digest(meta)}
-    arguments = ocp.args.Composite(state=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta))
-    if not self._manager.save(step, args=arguments, metrics=dict(metrics or {}), force=True):
-      raise RuntimeError(f'Orbax did not save step {step} into {self.directory}')
+    """Starts saving a checkpoint; it is written in the background. `metrics` holds METRIC if it was measured.
+
+    Call `wait` before, to learn whether the save before has succeeded.
+
+    Raises:
+      SaveFailed: if this checkpoint, or the one before it, could not be written. All others are as they were.
+    """
+    self.wait()
+    # Copies on the host: the next step donates the state, and what is hashed is what is written.
+    tree = jax.tree.map(np.array, jax.device_get(serialization.to_state_dict(state)))
+    meta = {**meta, 'step': step, 'metrics': dict(metrics or {})}
+    arguments = ocp.args.Composite(
+      state=ocp.args.PyTreeSave(tree),
+      meta=_LateJsonArgs(lambda: {**meta, 'digests': digests(tree) | {'meta': text_digest(meta)}}),
+    )
+    self._started = step
+    with self._failing():
+      if not self._manager.save(step, args=arguments, force=True):
+        raise RuntimeError(f'Orbax did not save step {step} into {self.directory}')
+    self._metrics[step] = (metrics or {}).get(METRIC)
+
+  def wait(self) -> None:
+    """Waits until the checkpoint that is being written is on disk, and deletes those that are no longer to be kept.
+
+    Raises:
+      SaveFailed: if it could not be written. Nothing was deleted then.
+    """
+    with self._failing():
+      self._manager.wait_until_finished()
+    self._started = None
+    self._prune()
+
+  def close(self) -> None:
+    """Waits as `wait` does, and stops the threads that write checkpoints."""
+    try:
+      if self._writing:
+        self.wait()
+    finally:
+      self._manager.close()
+
+  @contextlib.contextmanager
+  def _failing(self) -> Iterator[None]:
+    """Raises SaveFailed for the errors of a save, and removes what it has written."""
+    try:
+      yield
+    except Exception as error:
+      if jax.process_count() > 1:  # the others wait at a barrier, which this process no longer reaches
+        raise
+      # What Orbax had planned to do after the write that failed is never awaited, and would warn of that.
+      warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
+      with contextlib.suppress(Exception):
+        self._manager.close()
+      self._metrics.pop(self._started or 0, None)
+      self._started = None
+      self._remove_left_behind()
+      self._manager = self._open()
+      raise SaveFailed(_reason(error)) from error
+
+  def _prune(self) -> None:
+    """Deletes all checkpoints but the latest and the best. One that cannot be read is not judged, and stays."""
+    if jax.process_index() != 0:
+      return
+    steps = self.steps()
+    measured, keep = [], set(steps[-_LATEST:])
+    for step in steps:
+      try:
+        measured += [(metric, step)] if (metric := self._metric(step)) is not None else []
+      except InputError:
+        keep.add(step)
+    keep |= {max(measured)[1]} if measured else set()
+    for step in set(steps) - keep:
+      gone = self.directory / f'.deleted-{step}-{secrets.token_hex(4)}'
+      with contextlib.suppress(OSError):  # a folder that cannot be deleted now is tried again at the next save
+        os.replace(self.directory / str(step), gone)
+        shutil.rmtree(gone)
+
+  def _remove_left_behind(self) -> None:
+    if jax.process_index() == 0:
+      for pattern in _LEFT_BEHIND:
+        for path in self.directory.glob(pattern):
+          shutil.rmtree(path, ignore_errors=True)
 
   def steps(self) -> list[int]:
     """The steps that seem to have a checkpoint (unverified), oldest first."""
-    return sorted(self._manager.all_steps())
+    if not self.directory.is_dir():
+      return []
+    return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdecimal() and path.is_dir())
 
   def best_step(self) -> int | None:
-    """The step with the highest METRIC, the latest if none was measured; None without checkpoints."""
-    return self._manager.best_step() if self.steps() else None
+    """The step with the highest METRIC, the latest if none was measured; None without checkpoints.
+
+    Raises:
+      CorruptCheckpoint: if the metric of a checkpoint cannot be read, so that the best is unknown.
+    """
+    steps = self.steps()
+    if len(steps) < 2:
+      return steps[0] if steps else None
+    known = {step: self._metric(step) for step in steps}
+    return max(steps, key=lambda step: (-np.inf if known[step] is None else known[step], step))
+
+  def _metric(self, step: int) -> float | None:
+    if step not in self._metrics:
+      self._metrics[step] = self.meta(step).get('metrics', {}).get(METRIC)
+    return self._metrics[step]
+
+  def meta(self, step: int) -> dict[str, Any]:
+    """The meta of a checkpoint alone; raises as `restore`."""
+    return self._verified_meta(step)[0]
+
+  def _verified_meta(self, step: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """The meta, and the digests of the arrays."""
+    with self._reading(step):
+      meta = dict(self._manager.restore(step, args=ocp.args.Composite(meta=_LateJsonArgs()))['meta'])
+      expected = dict(meta.pop('digests'))
+      own = expected.pop('meta')
+    if text_digest(meta) != own:
+      raise CorruptCheckpoint(self._differs(step, ['meta']))
+    return meta, expected
 
   def restore(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """The state as nested dicts of NumPy arrays, and the meta. Does not depend on the number of devices.
@@ -81,31 +221,42 @@ class Checkpoints:
       CorruptCheckpoint: if anything is missing or has changed.
       InputError: for an I/O error, which may be temporary.
     """
-    where = self.directory / str(step)
-    # For a corrupt checkpoint Orbax raises ValueError, KeyError, JSON and Unicode errors, FileNotFoundError or a bare
-    # Exception. The caller need not tell them apart.
-    try:
-      meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
+    meta, expected = self._verified_meta(step)
+    with self._reading(step):
       shapes = self._manager.item_metadata(step)['state'].tree
       as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
       state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(restore_args=as_numpy)))[
         'state'
       ]
-      expected = meta.pop('digests')
-      actual = digests(state) | {'meta': text_digest(meta)}
+      actual = digests(state)
+    changed = sorted(key for key in actual.keys() | expected.keys() if actual.get(key) != expected.get(key))
+    if changed:
+      raise CorruptCheckpoint(self._differs(step, changed))
+    return state, meta
+
+  @contextlib.contextmanager
+  def _reading(self, step: int) -> Iterator[None]:
+    """Tells corruption from temporary errors.
+
+    For a corrupt checkpoint Orbax raises ValueError, KeyError, JSON and Unicode errors, FileNotFoundError or a bare
+    Exception. The caller need not tell them apart.
+    """
+    try:
+      yield
     except MemoryError:
       raise
     except Exception as error:
-      reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
       temporary = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
-      raise (InputError if temporary else CorruptCheckpoint)(f'checkpoint {where} cannot be read: {reason}') from error
-    changed = sorted(key for key in actual.keys() | expected.keys() if actual.get(key) != expected.get(key))
-    if changed:
-      raise CorruptCheckpoint(
-        f'checkpoint {where} is corrupt: it differs from what was saved in {", ".join(changed[:3])}'
-        + (f' and {len(changed) - 3} others' if len(changed) > 3 else '')
-      )
-    return state, meta
+      raise (InputError if temporary else CorruptCheckpoint)(
+        f'checkpoint {self.directory / str(step)} cannot be read: {_reason(error)}'
+      ) from error
+
+  def _differs(self, step: int, names: list[str]) -> str:
+    others = f' and {len(names) - 3} others' if len(names) > 3 else ''
+    return (
+      f'checkpoint {self.directory / str(step)} is corrupt: it differs from what was saved in '
+      f'{", ".join(names[:3])}{others}'
+    )
 
   def restore_latest(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """The newest intact checkpoint; None for a run without checkpoints.
@@ -149,26 +300,36 @@ class Checkpoints:
     """Whether the cluster has announced to any host that it will be stopped; False for a single process."""
     return jax.process_count() > 1 and self._manager.reached_preemption(step)
 
-  def wait(self) -> None:
-    """Waits until all saved checkpoints are on disk."""
-    self._manager.wait_until_finished()
-
-  def close(self) -> None:
-    """Waits until all saved checkpoints are on disk and stops the threads that write them."""
-    self._manager.close()
-
 
 def digests(tree: Any) -> dict[str, str]:
   """A digest of the dtype, shape and bytes of every array, by its path in the tree."""
-  digest_of = {}
-  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    array = np.asarray(leaf)
-    digest = hashlib.blake2b(f'{array.dtype.str}{array.shape}'.encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(array).tobytes())
-    digest_of[jax.tree_util.keystr(path, simple=True, separator='/')] = digest.hexdigest()
-  return digest_of
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return array_digests(
+    {jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf) for path, leaf in leaves}
+  )
 
 
-def text_digest(meta: Mapping[str, Any]) -> str:
-  """A digest of JSON values; it does not depend on the order of keys."""
-  return hashlib.blake2b(json.dumps(meta, sort_keys=True).encode(), digest_size=16).hexdigest()
+def _reason(error: BaseException) -> str:
+  """Why a file could not be read or written, on one line: in the words of the system where the chain has them."""
+  seen: BaseException | None = error
+  while seen is not None:
+    if isinstance(seen, OSError) and seen.strerror:
+      return f'{type(seen).__name__}: {seen.strerror}' if seen.errno is None else seen.strerror
+    seen = seen.__cause__ or seen.__context__
+  text = str(error).strip()
+  for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO):
+    if os.strerror(number) in text:  # TensorStore gives it within a longer text
+      return os.strerror(number)
+  return (text.splitlines() or [type(error).__name__])[0][:200]
+
+
+class _NotOfOrbax(python_logging.Filter):
+  def filter(self, record: python_logging.LogRecord) -> bool:
+    return f'{os.sep}orbax{os.sep}' not in record.pathname
+
+
+def _silence_orbax() -> None:
+  """Keeps Orbax from logging errors, with hundreds of lines of traceback, that it also raises."""
+  logger = logging.get_absl_logger()
+  if not any(isinstance(known, _NotOfOrbax) for known in logger.filters):
+    logger.addFilter(_NotOfOrbax())

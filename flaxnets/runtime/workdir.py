@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import socket
@@ -13,7 +12,7 @@ from absl import logging
 
 from flaxnets import config as configs
 from flaxnets.errors import InputError
-from flaxnets.runtime import atomic
+from flaxnets.runtime import records
 from flaxnets.runtime.local import check_local
 
 
@@ -87,13 +86,20 @@ def claim_workdir(workdir: str | os.PathLike[str], fields: Mapping[str, Any]) ->
   if jax.process_index() == 0 and not path.exists():
     try:
       folder.mkdir(parents=True, exist_ok=True)
-      atomic.write_text(path, json.dumps(fields, indent=1) + '\n')
+      records.write(path, fields, indent=1)
     except OSError as error:
       raise InputError(f'--workdir={folder} cannot be written: {error.strerror}') from None
   multihost_utils.sync_global_devices('config.json: written')  # nothing where there is one host
   try:
     theirs = stored_config(path)
-  except json.JSONDecodeError:
+  except records.ChangedRecord as error:
+    raise InputError(
+      f'{path} is corrupt, or was changed by hand: {error}. Restore it, delete that field if the change is meant, or '
+      'choose another --workdir'
+    ) from None
+  except ValueError as error:
+    if isinstance(error, InputError):
+      raise
     raise InputError(f'{path} is corrupt (not JSON); repair it or choose another --workdir') from None
   except OSError as error:
     raise InputError(
@@ -116,9 +122,9 @@ def stored_config(path: pathlib.Path) -> dict[str, Any]:
 
   Raises:
     InputError: naming the fields that this version does not know.
-    json.JSONDecodeError, OSError: if the file cannot be read.
+    ValueError, OSError: if the file is corrupt or cannot be read.
   """
-  return configs.to_json(configs.from_json(json.loads(path.read_text())))
+  return configs.to_json(configs.from_json(records.read(path)))
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = '') -> dict[str, tuple[Any, Any]]:
@@ -136,6 +142,6 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = 
 def stored_batch_size(workdir: str | os.PathLike[str]) -> int:
   """The evaluation batch size in a run's config.json; 1 if there is none."""
   try:
-    return json.loads(pathlib.Path(workdir, 'config.json').read_text())['evaluate']['batch_size']
+    return records.read(pathlib.Path(workdir, 'config.json'))['evaluate']['batch_size']
   except (OSError, ValueError, KeyError):
     return 1

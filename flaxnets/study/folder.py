@@ -8,7 +8,6 @@ evaluated it, `versions`, `device`, `error` ('' for none) and `judged`, what it 
 from __future__ import annotations
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -16,23 +15,23 @@ from typing import Any
 from flaxnets import config as configs
 from flaxnets.analysis import results
 from flaxnets.errors import InputError
-from flaxnets.runtime import atomic, workdir
+from flaxnets.runtime import records, workdir
 from flaxnets.study.plan import PlannedRun
 
 RECORD = 'study.json'
 
 
 def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """What a JSON file holds; nothing if it is absent or incomplete."""
+  """What a JSON file holds; nothing if it is absent, incomplete or corrupt."""
   try:
-    return json.loads(path.read_text())
+    return records.read(path)
   except (OSError, ValueError):
     return {}
 
 
 def note(folder: pathlib.Path, **fields: Any) -> None:
   """Updates some fields of a run's RECORD; the others stay."""
-  atomic.write_text(folder / RECORD, json.dumps({**read_json(folder / RECORD), **fields}, indent=1) + '\n')
+  records.write(folder / RECORD, {**read_json(folder / RECORD), **fields}, indent=1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 from flaxnets import config as configs
 from flaxnets.analysis import results
 from flaxnets.errors import InputError
-from flaxnets.runtime import provenance
+from flaxnets.runtime import interrupts, provenance
 from flaxnets.runtime.workdir import claim_workdir
 from flaxnets.study.folder import RECORD, note, read_json
 from flaxnets.training.preemption import PREEMPTED
@@ -111,6 +111,6 @@ def main() -> int:
 
 if __name__ == '__main__':
   try:
-    sys.exit(main())
+    sys.exit(interrupts.exit_code('flaxnets study', main, resumes=True))
   except InputError as mistake:
     sys.exit(str(mistake))

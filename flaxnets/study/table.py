@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from flaxnets.analysis.results import Hits, read_hits
 from flaxnets.analysis.text import markdown_grid
 from flaxnets.augment import presence
 from flaxnets.errors import InputError
-from flaxnets.runtime import atomic
+from flaxnets.runtime import atomic, records
 from flaxnets.study.folder import RECORD, Study, read_json
 from flaxnets.study.locks import table_lock
 from flaxnets.study.plan import PlannedRun
@@ -133,7 +132,7 @@ def _steps(study: Study, run: PlannedRun) -> int:
   """The number of training steps of a run's weights, from its metrics.jsonl."""
   path = study.out / (run.weights or run.name) / 'metrics.jsonl'
   try:
-    return max(line['step'] for line in map(json.loads, path.read_text().splitlines()))
+    return max(line['step'] for line in map(records.loads, path.read_text().splitlines()))
   except (OSError, ValueError, KeyError) as error:
     raise InputError(f'{path}: the number of training steps cannot be read ({error})') from None
 
@@ -160,8 +159,8 @@ def write_table(study: Study, against: str = '') -> None:
   """Writes table.json and table.md, each atomically."""
   with table_lock(study.out):
     table = make_table(study, against)
-    for name, text in (('table.json', json.dumps(table, indent=1) + '\n'), ('table.md', markdown(table))):
-      atomic.write_text(study.out / name, text)
+    records.write(study.out / 'table.json', table, indent=1)
+    atomic.write_text(study.out / 'table.md', markdown(table))
 
 
 def markdown(table: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 
 import jax
+from absl import logging
 from clu import parameter_overview
 
 from flaxnets.analysis.text import counted
@@ -22,9 +23,11 @@ def beginning(setup: Setup) -> str:
   """The data, model, devices and steps of a run. Also writes the complete parameter overview to DIR/parameters.txt."""
   config, data, lengths, start = setup.config, setup.data, setup.lengths, int(setup.state.step)
   params = setup.state.params
-  atomic.write_text(
-    setup.workdir / 'parameters.txt', parameter_overview.get_parameter_overview(params, include_stats=False) + '\n'
-  )
+  path = setup.workdir / 'parameters.txt'
+  try:
+    atomic.write_text(path, parameter_overview.get_parameter_overview(params, include_stats=False) + '\n')
+  except OSError as error:
+    logging.warning('%s cannot be written: %s', path, error.strerror)
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   overview = parameter_overview.get_parameter_overview(params, include_stats=False, max_lines=MAX_PRINTED_LINES)
   epochs = config.train.epochs

@@ -23,9 +23,11 @@ from flaxnets.evaluation import recalibrate
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import METRIC
 from flaxnets.training import announce
-from flaxnets.training.metric_logger import REMEDY, MetricLogger
+from flaxnets.training.divergence import REMEDY, Diverged, Divergence
+from flaxnets.training.metric_logger import MetricLogger
 from flaxnets.training.preemption import PREEMPTED, Preempted, StopSignal
 from flaxnets.training.progress import Progress
+from flaxnets.training.saving import Saver
 from flaxnets.training.setup import Setup, prepare
 from flaxnets.training.step import TrainState
 
@@ -57,53 +59,86 @@ def train(setup: Setup) -> Progress:
     The outcome of the validations.
 
   Raises:
-    Preempted: after saving, when the process got SIGTERM or the cluster announced its end.
-    InputError: for unreadable examples (where they are not to be skipped), a loss that is never finite, or weights
-      that are not finite.
+    Preempted: after saving, when the process got SIGTERM or SIGINT or the cluster announced its end.
+    Diverged: if the loss is unusable for too many steps in a row; see `flaxnets.training.divergence`.
+    InputError: for unreadable examples (where they are not to be skipped), weights that are not finite, or a last
+      checkpoint that could not be saved.
   """
   start, progress = int(setup.state.step), Progress.from_saved(setup.saved)
   if start >= setup.lengths.steps or progress.exhausted(setup.config.train.patience):
     _print(announce.nothing_left(setup, progress, start))
     return progress
   _print(announce.beginning(setup))
+  saver = Saver(setup.checkpoints)
+  current = _Current(setup.state, start, progress)
   with contextlib.ExitStack() as stack:
-    stack.callback(setup.checkpoints.wait)
-    logger = stack.enter_context(
-      contextlib.closing(
-        MetricLogger(setup.workdir, start, setup.lengths.steps, setup.config.train.batch_size, jax.process_index() == 0)
-      )
-    )
+    stack.callback(saver.settle)
+    logger = stack.enter_context(contextlib.closing(_logger(setup, start, saver)))
     stream = stack.enter_context(contextlib.closing(_training_batches(setup, start)))
     stop = stack.enter_context(StopSignal())
-    done, progress = _loop(setup, progress, stream, logger, stop)
-  _print(announce.ending(setup, progress, done))
-  return progress
+    try:
+      _loop(setup, current, stream, logger, saver, stop)
+    except Diverged:
+      saver.settle()
+      if saver.saved is None:  # so that there is something to look at; no step that diverged has changed it
+        _save(setup, current, None, logger, saver)
+      raise
+  _print(announce.ending(setup, current.progress, current.done))
+  return current.progress
+
+
+@dataclasses.dataclass
+class _Current:
+  """Where a run is: its state, the steps taken, and the outcome of the validations."""
+
+  state: TrainState
+  done: int
+  progress: Progress
 
 
 def _loop(
-  setup: Setup, progress: Progress, stream: batches.Batches, logger: MetricLogger, stop: StopSignal
-) -> tuple[int, Progress]:
-  """Takes the remaining steps; returns the last step taken and the outcome of the validations."""
-  config, lengths, state, done = setup.config, setup.lengths, setup.state, int(setup.state.step)
-  before = progress
+  setup: Setup, current: _Current, stream: batches.Batches, logger: MetricLogger, saver: Saver, stop: StopSignal
+) -> None:
+  """Takes the remaining steps."""
+  config, lengths, before, start = setup.config, setup.lengths, current.progress, current.done
   feed = _compiled_first(setup, devices.to_devices(_counting(stream, logger), setup.mesh), logger)
-  for batch in itertools.islice(feed, lengths.steps - done):
-    done += 1
-    state, metrics = setup.step(state, batch)
+  for batch in itertools.islice(feed, lengths.steps - current.done):
+    if stop.asked and current.done == start:  # while the step was compiled: there is nothing to save
+      raise Preempted(f'stopped before step {start + 1}; the same command resumes the run')
+    done = current.done + 1
+    current.state, metrics = setup.step(current.state, batch)
+    current.done = done
     logger.dispatched(done, metrics, every=config.train.log_every)
     last = done == lengths.steps
     stopping = stop.asked or setup.checkpoints.reached_preemption(done)
     measured = None
     if last or done % lengths.evaluate_every == 0:
-      measured = _validate(setup, state, done, logger, first=progress is before)
-      progress = progress.after(measured[METRIC])
-    if last or stopping or measured or done % lengths.save_every == 0:
-      _save(setup, state, done, measured, progress, logger)
-    if progress.exhausted(config.train.patience):
-      break
-    if stopping and not last:
+      measured = _validate(setup, current.state, done, logger, first=current.progress is before)
+      current.progress = current.progress.after(measured[METRIC])
+    over = last or current.progress.exhausted(config.train.patience)
+    if over:
+      logger.divergence.check_end(done, lengths.steps)
+    if over or stopping or measured or done % lengths.save_every == 0:
+      _save(setup, current, measured, logger, saver, needed=over or stopping)
+    if over or stopping:
+      saver.finish(done)
+    if over:
+      return
+    if stopping:
       raise Preempted(f'stopped at step {done} of {lengths.steps}, saved; the same command resumes the run')
-  return done, progress
+
+
+def _logger(setup: Setup, start: int, saver: Saver) -> MetricLogger:
+  train = setup.config.train
+  return MetricLogger(
+    setup.workdir,
+    start,
+    setup.lengths.steps,
+    train.batch_size,
+    jax.process_index() == 0,
+    divergence=Divergence(train.max_skipped, train.max_loss, lambda: str(saver)),
+    replaced=setup.saved.get('replaced', 0),
+  )
 
 
 def _print(text: str) -> None:
@@ -140,7 +175,7 @@ def _training_batches(setup: Setup, start: int) -> batches.Batches:
 def _counting(stream: Iterable[dict[str, Any]], logger: MetricLogger) -> Iterator[dict[str, Any]]:
   """The arrays of each batch that the step takes. The logger counts the images that replace unreadable ones."""
   for batch in stream:
-    logger.replaced += int(batch['skipped'].sum())
+    logger.fetched(int(batch['skipped'].sum()))
     yield {key: batch[key] for key in ('image', 'size', 'label', 'present')}
 
 
@@ -186,30 +221,37 @@ def _shown(stream: Iterable[dict[str, Any]], total: int, show: Callable[[str], N
 
 def _save(
   setup: Setup,
-  state: TrainState,
-  step: int,
+  current: _Current,
   measured: Mapping[str, float] | None,
-  progress: Progress,
   logger: MetricLogger,
+  saver: Saver,
+  *,
+  needed: bool = True,
 ) -> None:
-  """Saves a checkpoint.
+  """Saves a checkpoint. While the run diverges, only one that is needed: others would replace good ones.
 
   Raises:
     InputError: if the weights or statistics are not finite; such a checkpoint would be of no use, and could replace a
       good one.
   """
-  meta = {
-    'config': configs.to_json(setup.config),
-    'metadata': setup.metadata.to_json(),
-    'position': step * setup.config.train.batch_size,
-    **setup.data.digests,
-    'metrics': dict(measured or {}),
-    'progress': dataclasses.asdict(progress),
-  }
+  step, state = current.done, current.state
   with logger.pause():
+    if logger.divergence.streak and not needed:
+      return
     if not _all_finite((state.params, state.batch_stats, state.ema)):
-      raise InputError(f'the weights are not finite after step {step}, and were not saved; {REMEDY}')
-    setup.checkpoints.save(step, state, meta, measured)
+      saver.settle()
+      raise InputError(
+        f'the weights are not finite after step {step:,}, and were not saved; last checkpoint: {saver}; {REMEDY}'
+      )
+    meta = {
+      'config': configs.to_json(setup.config),
+      'metadata': setup.metadata.to_json(),
+      'position': step * setup.config.train.batch_size,
+      **setup.data.digests,
+      'replaced': logger.replaced,
+      'progress': dataclasses.asdict(current.progress),
+    }
+    saver.save(step, state, meta, measured)
 
 
 @jax.jit

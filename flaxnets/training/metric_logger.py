@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
-import json
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
-from absl import logging
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from flaxnets.errors import InputError
-from flaxnets.runtime import atomic
+from flaxnets.training.divergence import Divergence
+from flaxnets.training.journal import Board, Journal
 
-MAX_SKIPPED = 50  # steps in a row without a finite loss after which the run ends: it will not recover
 # Without tqdm's steps/s, which would count compilation and validation: images/s beside it does not.
 BAR = '{l_bar}{bar}| {n_fmt}/{total_fmt} steps [{elapsed}<{remaining}{postfix}]'
-REMEDY = 'try a lower train.learning_rate, train.warmup_epochs or train.clip_norm'
 
 
 class MetricLogger:
   """Logs metrics. Those of a step are read only after the next step was dispatched to the devices.
 
   Attributes:
-    replaced: number of training examples so far whose image was unreadable, so that another one replaced it.
+    replaced: number of examples of the steps so far whose image was unreadable, so that another one replaced it.
+    divergence: watches the losses.
 
   Args:
     workdir: the run's folder.
@@ -35,41 +32,57 @@ class MetricLogger:
     steps: steps of the complete run.
     batch_size: examples per step.
     writing: whether this process writes; with several hosts only the first does.
+    divergence: watches the losses; None for the limits of `Divergence`.
+    replaced: as the attribute, of the steps taken before.
   """
 
-  def __init__(self, workdir: pathlib.Path, start: int, steps: int, batch_size: int, writing: bool = True):
-    self.replaced = 0
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    start: int,
+    steps: int,
+    batch_size: int,
+    writing: bool = True,
+    *,
+    divergence: Divergence | None = None,
+    replaced: int = 0,
+  ):
+    self.replaced, self.divergence = replaced, divergence or Divergence()
+    self._fetched: collections.deque[int] = collections.deque()
     self._batch_size, self._writing = batch_size, writing
     self._waiting: list[tuple[int, dict[str, jax.Array]]] = []
-    self._unbroken = 0
     self._clock_began, self._clock_stood = time.perf_counter(), 0.0
     if writing:
-      path = workdir / 'metrics.jsonl'
-      _forget_after(path, start)
-      self._lines = path.open('a')
-      self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=start + 1 if start else None)
+      self._journal = Journal(workdir / 'metrics.jsonl', start)
+      self._board = Board(workdir / 'tensorboard', start)
       self._bar = tqdm(total=steps, initial=start, dynamic_ncols=True, smoothing=0.1, bar_format=BAR)
+
+  def fetched(self, replaced: int) -> None:
+    """Notes the replaced images of a batch. Batches are fetched before the steps that take them."""
+    self._fetched.append(replaced)
 
   def dispatched(self, step: int, metrics: dict[str, jax.Array], *, every: int) -> None:
     """Takes the metrics of a step that was just dispatched; writes those of the steps before when they are due.
 
     Raises:
-      InputError: when the loss has not been finite for MAX_SKIPPED steps.
+      Diverged: when too many steps in a row had no usable loss.
     """
     if self._waiting and self._waiting[-1][0] % every == 0:
       self._flush()
     self._waiting.append((step, metrics))
+    self.replaced += self._fetched.popleft() if self._fetched else 0
 
   def _flush(self) -> None:
     """Writes the means over the waiting steps, and waits for the last of them where it is still being computed."""
     if not self._waiting:
       return
-    step, rows = self._waiting[-1][0], jax.device_get([metrics for _, metrics in self._waiting])
+    numbers, rows = [step for step, _ in self._waiting], jax.device_get([metrics for _, metrics in self._waiting])
+    step = numbers[-1]
     self._waiting.clear()
     now = time.perf_counter()
     rate = len(rows) * self._batch_size / max(now - self._clock_began - self._clock_stood, 1e-9)
     self._clock_began, self._clock_stood = now, 0.0
-    finite = [row for row in rows if np.isfinite(row['loss']) and np.isfinite(row['gradient_norm'])]
+    finite = [row for row in rows if self.divergence.usable(row)]
     values: dict[str, float | None] = {
       name: float(np.mean([row[name] for row in finite])) if finite else None
       for name in ('loss', 'accuracy', 'gradient_norm')
@@ -82,26 +95,17 @@ class MetricLogger:
     }
     self.write(step, 'train', values)
     if self._writing:
-      self._bar.set_postfix_str(f'loss {_short(values["loss"])}, {rate:,.0f} images/s', refresh=False)
+      loss = float(rows[-1]['loss']) if values['loss'] is None else values['loss']
+      self._bar.set_postfix_str(f'loss {_short(loss)}, {rate:,.0f} images/s', refresh=False)
       self._bar.update(step - self._bar.n)
-    self._watch(step, len(rows), len(rows) - len(finite))
-
-  def _watch(self, step: int, steps: int, skipped: int) -> None:
-    if skipped:
-      logging.warning('%d of the %d steps up to %d had no finite loss and changed nothing', skipped, steps, step)
-    self._unbroken = self._unbroken + steps if skipped == steps else 0
-    if self._unbroken >= MAX_SKIPPED:
-      raise InputError(f'the loss has not been finite for {self._unbroken} steps up to step {step}; {REMEDY}')
+    self.divergence.watch(list(zip(numbers, rows, strict=True)))
 
   def write(self, step: int, split: str, values: Mapping[str, float | None]) -> None:
     """One line of metrics.jsonl, and the same for TensorBoard."""
     if not self._writing:
       return
-    self._lines.write(json.dumps({'step': step, 'split': split, **values}) + '\n')
-    self._lines.flush()
-    for name, value in values.items():
-      if value is not None:
-        self._board.add_scalar(f'{split}/{name}', value, step)
+    self._journal.append(step, split, values)
+    self._board.add(step, split, values)
 
   def say(self, text: str) -> None:
     """Prints a line above the progress bar."""
@@ -133,29 +137,17 @@ class MetricLogger:
 
   def close(self) -> None:
     """Writes the metrics that wait, and closes the files."""
-    self._flush()
-    if self._writing:
-      self._bar.close()
-      self._lines.close()
-      self._board.close()
+    try:
+      self._flush()
+    finally:
+      if self._writing:
+        self._bar.close()
+        self._journal.close()
+        self._board.close()
 
 
-def _short(loss: float | None) -> str:
+def _short(loss: float) -> str:
   """A loss in a few characters, whatever its size."""
-  if loss is None:
+  if not np.isfinite(loss):
     return 'not finite'
   return f'{loss:.3f}' if abs(loss) < 1e4 else f'{loss:.1e}'
-
-
-def _forget_after(path: pathlib.Path, step: int) -> None:
-  """Removes the lines after a step, and a last line that a crash cut short."""
-  if not path.exists():
-    return
-  kept = []
-  for line in path.read_text().splitlines():
-    try:
-      if json.loads(line)['step'] <= step:
-        kept.append(line)
-    except (json.JSONDecodeError, KeyError):
-      logging.warning('%s: removed a corrupt line', path)
-  atomic.write_text(path, ''.join(f'{line}\n' for line in kept))

@@ -1,4 +1,4 @@
-"""How a run learns that it has to stop: SIGTERM, or the notice of a cluster to several processes."""
+"""How a run learns that it has to stop: SIGTERM, Ctrl-C, or the notice of a cluster to several processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Any
 
 import jax
 
-PREEMPTED = 75  # the exit code of a run that saved and stopped because of a signal: EX_TEMPFAIL, "try again"
+from flaxnets.runtime import interrupts
+
+PREEMPTED = interrupts.AGAIN  # the exit code of a run that saved and stopped because of a signal
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Preempted(Exception):
@@ -16,7 +21,9 @@ class Preempted(Exception):
 
 
 class StopSignal:
-  """Within this context SIGTERM only sets `asked`, so that the loop stops after a complete step.
+  """Within this context SIGTERM and SIGINT (Ctrl-C) only set `asked`, so that the loop stops after a complete step.
+
+  The second signal does what it did before the context: it ends the run without saving.
 
   With several processes the handler is not installed, because each process would stop at a different step. The
   service that `jax.distributed.initialize` starts handles the signal there, and makes all processes agree on a step,
@@ -28,12 +35,18 @@ class StopSignal:
   def __enter__(self) -> StopSignal:
     self._installed = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
     if self._installed:
-      self._before = signal.signal(signal.SIGTERM, self._note)
+      heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as after `nohup`
+      self._before = {number: signal.signal(number, self._note) for number in heeded}
     return self
 
   def _note(self, *_: Any) -> None:
     self.asked = True
+    self._restore()
+
+  def _restore(self) -> None:
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
 
   def __exit__(self, *_: Any) -> None:
     if self._installed:
-      signal.signal(signal.SIGTERM, self._before)
+      self._restore()

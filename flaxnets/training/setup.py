@@ -10,6 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 import optax
+from absl import logging
 from jax.sharding import Mesh
 
 from flaxnets import config as configs
@@ -23,7 +24,7 @@ from flaxnets.evaluation.evaluator import Evaluator
 from flaxnets.inference.metadata import Metadata
 from flaxnets.nn.stem import pixel_statistics
 from flaxnets.runtime import devices
-from flaxnets.runtime.checkpoint import Checkpoints
+from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
 from flaxnets.runtime.workdir import WorkdirLock, claim_workdir, has_checkpoint
 from flaxnets.training import optim
 from flaxnets.training.initial import InitialState, example_digests
@@ -104,8 +105,12 @@ class Setup:
 
   def close(self) -> None:
     """Waits for the checkpoint that is being written, and releases the folder."""
-    self.checkpoints.close()
-    self.lock.close()
+    try:
+      self.checkpoints.close()
+    except SaveFailed as error:  # the run was ended by another error, or has said so already
+      logging.warning('%s: the last checkpoint was not saved: %s', self.checkpoints.directory, error)
+    finally:
+      self.lock.close()
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -224,6 +229,7 @@ def _train_step(config, data: Data, model, optimizer, schedule, mesh: Mesh, stat
     class_weights=balanced_weights(data.train) if config.train.class_weights == 'balanced' else None,
     accumulate=config.train.accumulate,
     ema=config.train.ema,
+    max_loss=config.train.max_loss,
   )
 
 

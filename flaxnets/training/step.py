@@ -27,7 +27,7 @@ class TrainState:
 
   Attributes:
     step: () int32, number of steps taken.
-    skipped: () int32, how many of them were skipped because their loss or gradients were not finite.
+    skipped: () int32, how many of them changed nothing, because their loss or gradients were not finite or too high.
     params, batch_stats, channel_stats: the network's variables.
     opt_state: Optax's.
     ema: running averages of 'params' and 'batch_stats', or None.
@@ -177,6 +177,7 @@ def make_train_step(
   class_weights: np.ndarray | None = None,
   accumulate: int = 1,
   ema: float = 0.0,
+  max_loss: float = float('inf'),
 ) -> jax.stages.Wrapped:
   """The compiled step over a mesh: the batch is sharded, the state replicated and donated.
 
@@ -188,10 +189,12 @@ def make_train_step(
     masked, label_smoothing, class_weights: see `make_loss`.
     accumulate: number of microbatches that the batch is split into (gradient accumulation).
     ema: decay of the running averages, 0 for none. It warms up as (1 + step) / (10 + step) until it is reached.
+    max_loss: the highest loss of a step that counts.
 
   Returns:
     A function of (state, batch) giving the next state and metrics: loss, accuracy, gradient_norm, learning_rate and
-    skipped, scalars. Where the loss or a gradient is not finite, only `step` and `skipped` of the state change.
+    skipped, scalars. Where the loss or a gradient is not finite, or the loss is above `max_loss`, only `step` and
+    `skipped` of the state change.
   """
   loss = make_loss(model, masked=masked, label_smoothing=label_smoothing, class_weights=class_weights)
 
@@ -200,7 +203,7 @@ def make_train_step(
     labels = batch['label'] if targets is None else targets(state.step, batch)
     batch_stats, gradients, metrics = differentiated(loss, state, (images, present, labels), accumulate)
     norm = optax.tree.norm(gradients)
-    finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(norm)
+    usable = jnp.isfinite(metrics['loss']) & (metrics['loss'] <= max_loss) & jnp.isfinite(norm)
     # Optax counts only the steps that it applied, and its count decides the rate.
     metrics |= {'gradient_norm': norm, 'learning_rate': schedule(state.step - state.skipped)}
 
@@ -208,8 +211,8 @@ def make_train_step(
     params = optax.apply_updates(state.params, updates)
     averages = _average(state, {'params': params, 'batch_stats': batch_stats}, ema)
     after = dataclasses.replace(state, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=averages)
-    after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
-    after = dataclasses.replace(after, step=state.step + 1, skipped=state.skipped + ~finite)
+    after = jax.tree.map(lambda new, old: jnp.where(usable, new, old), after, state)
+    after = dataclasses.replace(after, step=state.step + 1, skipped=state.skipped + ~usable)
     return after, metrics | {'skipped': after.skipped}
 
   whole = devices.replicated(mesh)

@@ -76,8 +76,8 @@ def test_other_examples_with_the_same_labels_are_other_examples(tmp_path):
 def test_an_error_before_the_first_step_closes_the_files(tmp_path, monkeypatch):
   loggers, begin = [], MetricLogger.__init__
 
-  def noted(self, *args):
-    begin(self, *args)
+  def noted(self, *args, **options):
+    begin(self, *args, **options)
     loggers.append(self)
 
   def failing(*_, **__):
@@ -87,7 +87,7 @@ def test_an_error_before_the_first_step_closes_the_files(tmp_path, monkeypatch):
   monkeypatch.setattr(batches, 'train_batches', failing)
   with pytest.raises(InputError, match='no batches'):
     loop.run(small_config(), tmp_path)
-  assert loggers[0]._lines.closed
+  assert loggers[0]._journal.closed
 
 
 def test_compiling_does_not_count_as_training_time(tmp_path):
@@ -169,7 +169,9 @@ def test_weights_that_are_not_finite_are_not_saved_and_end_the_program_with_1(tm
   flags = [f'--config.{name}={value}' for name, value in fields.items()]
   assert main.run('train', ['--config=demo', f'--workdir={tmp_path}', *flags]) == 1
   error = capsys.readouterr().err.splitlines()[-1]
-  assert error.startswith('flaxnets train: the weights are not finite after step 1, and were not saved; try a lower')
+  assert error.startswith(
+    'flaxnets train: the weights are not finite after step 1, and were not saved; last checkpoint: none; try a lower'
+  )
   assert not has_checkpoint(tmp_path)
 
 

@@ -1,0 +1,58 @@
+"""Kills runs with SIGKILL at seeded moments, resumes them, and compares them with a run that was never killed.
+
+    python -m benchmarks.kill --out=docs/results/reliability/kills.json [--kills=100] [--seed=0] [--folder=DIR]
+
+A run is trained for six steps, validated and saved every second step, recalibrated and evaluated. Equal means: the same
+bits in parameters, optimiser state, statistics and running averages of every checkpoint, in the recalibrated statistics
+and in the predictions and kernels; the same metrics.jsonl and result files apart from times and dates; and no file that
+is half written. The test of the same name in tests/test_kills.py does 20.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import pathlib
+import sys
+import tempfile
+import time
+
+from absl import flags
+
+from flaxnets.runtime import atomic, provenance
+from tests import kills
+
+FLAGS = flags.FlagValues()
+flags.DEFINE_string('out', None, 'file of the result, JSON', flag_values=FLAGS)
+flags.DEFINE_integer('kills', 100, 'how many', flag_values=FLAGS)
+flags.DEFINE_integer('seed', 0, 'of the moments', flag_values=FLAGS)
+flags.DEFINE_string('folder', '', 'of the runs, empty; a temporary one if left out', flag_values=FLAGS)
+
+
+def main(arguments: list[str]) -> int:
+  FLAGS(arguments)
+  began = time.monotonic()
+  with tempfile.TemporaryDirectory(prefix='flaxnets-kills-') as temporary:
+    folder = pathlib.Path(FLAGS.folder or temporary)
+    tally = kills.kill_runs(folder, FLAGS.kills, FLAGS.seed, say=lambda line: print(line, flush=True))
+  result = {
+    'command': f'python -m benchmarks.kill --kills={FLAGS.kills} --seed={FLAGS.seed}',
+    'date': datetime.date.today().isoformat(),
+    'commit': provenance.commit(),
+    'versions': provenance.versions(),
+    'kills': sum(tally.kills.values()),
+    'kills_by_phase': dict(sorted(tally.kills.items())),
+    'runs': tally.runs,
+    'runs_not_equal': tally.wrong,
+    'seconds': round(time.monotonic() - began),
+  }
+  if FLAGS.out:
+    out = pathlib.Path(FLAGS.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(out, json.dumps(result, indent=1) + '\n')
+  print(f'{result["kills"]} kills in {tally.runs} runs; not equal: {len(tally.wrong)}')
+  return 1 if tally.wrong else 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

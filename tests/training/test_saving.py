@@ -1,0 +1,148 @@
+"""Checkpoints that cannot be written: on a full disk, in a folder without permission, on a read-only disk."""
+
+import contextlib
+import errno
+import os
+import pathlib
+import subprocess
+
+import numpy as np
+import pytest
+
+from flaxnets.errors import InputError
+from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
+from flaxnets.training.saving import Saver
+
+
+@contextlib.contextmanager
+def mounted(folder, *options):
+  """A small disk of its own in a folder."""
+  folder.mkdir(exist_ok=True)
+  command = ['mount', '-t', 'tmpfs', '-o', ','.join(['size=4m', *options]), 'tmpfs', str(folder)]
+  try:
+    done = subprocess.run(command, capture_output=True, text=True)
+  except FileNotFoundError:
+    pytest.skip('there is no mount here')
+  if done.returncode:
+    pytest.skip(f'a disk can be mounted by root only ({done.stderr.strip()})')
+  try:
+    yield folder
+  finally:
+    subprocess.run(['umount', '--lazy', str(folder)], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path):
+  with mounted(tmp_path / 'disk') as folder:
+    yield folder
+
+
+def fill(disk: pathlib.Path) -> pathlib.Path:
+  """Fills a disk; returns the file to delete."""
+  path = disk / 'ballast'
+  with contextlib.suppress(OSError), path.open('wb', buffering=0) as file:
+    while True:
+      file.write(bytes(4096))
+  return path
+
+
+def state(step):
+  return {'kernel': np.random.default_rng(step).normal(size=(200, 300)).astype(np.float32)}  # 240 kB
+
+
+def steps_and_kernels(folder):
+  """What is on the disk, by step; every checkpoint is verified."""
+  store = Checkpoints(folder, writing=False)
+  with contextlib.closing(store):
+    return {step: store.restore(step)[0]['kernel'] for step in store.steps()}
+
+
+def test_a_full_disk_is_said_once_and_the_next_save_with_room_succeeds(disk, caplog):
+  with contextlib.closing(Checkpoints(disk / 'c')) as checkpoints:
+    saver = Saver(checkpoints)
+    for step in (1, 2):
+      saver.save(step, state(step), {}, {'accuracy': 0.5})
+    saver.settle()
+    ballast = fill(disk)
+    for step in (3, 4, 5):
+      saver.save(step, state(step), {}, {'accuracy': 0.6})
+    saver.settle()
+    kept = steps_and_kernels(disk / 'c')
+    assert sorted(kept) == [1, 2] and (kept[2] == state(2)['kernel']).all()
+    assert str(saver) == 'step 2'
+    ballast.unlink()
+    saver.save(6, state(6), {}, {'accuracy': 0.4})
+    saver.finish(6)
+  assert sorted(steps_and_kernels(disk / 'c')) == [2, 6]
+  said = [record.getMessage() for record in caplog.records]
+  assert said == [
+    'the checkpoint of step 3 was not saved: No space left on device. Training goes on, and tries again at the next '
+    'checkpoint; last checkpoint: step 2',
+    'saved again, at step 6',
+  ]
+
+
+def test_when_the_last_save_fails_the_error_says_what_is_lost_and_the_same_command_goes_on(disk):
+  with contextlib.closing(Checkpoints(disk / 'c')) as checkpoints:
+    saver = Saver(checkpoints)
+    saver.save(10, state(10), {}, None)
+    saver.settle()
+    fill(disk)
+    saver.save(20, state(20), {}, None)
+    said = r'steps 11 to 20 are not saved \(No space left on device\); last checkpoint: step 10\. The same command'
+    with pytest.raises(InputError, match=said):
+      saver.finish(20)
+  assert Checkpoints(disk / 'c').restore_latest()[1]['step'] == 10
+
+
+@pytest.mark.skipif(os.name != 'posix', reason='permissions are those of POSIX')
+def test_a_disk_that_becomes_read_only_stops_no_run(tmp_path, caplog):
+  with mounted(tmp_path / 'disk') as disk, contextlib.closing(Checkpoints(disk / 'c')) as checkpoints:
+    saver = Saver(checkpoints)
+    saver.save(1, state(1), {}, None)
+    saver.settle()
+    subprocess.run(['mount', '-o', 'remount,ro', str(disk)], check=True)
+    for step in (2, 3):
+      saver.save(step, state(step), {}, None)
+      saver.settle()
+    subprocess.run(['mount', '-o', 'remount,rw', str(disk)], check=True)
+    saver.save(4, state(4), {}, None)
+    saver.finish(4)
+    assert sorted(steps_and_kernels(disk / 'c')) == [1, 4]
+  assert 'Read-only file system' in caplog.text
+
+
+def test_a_folder_without_permission_stops_no_run(tmp_path, caplog, monkeypatch):
+  """Root may write anywhere, so the refusal is simulated where the folder of a checkpoint is made."""
+  with contextlib.closing(Checkpoints(tmp_path / 'c')) as checkpoints:
+    saver = Saver(checkpoints)
+    saver.save(1, state(1), {}, None)
+    saver.settle()
+    with monkeypatch.context() as patch:
+
+      def refused(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+      patch.setattr(checkpoints._manager, 'save', refused)
+      saver.save(2, state(2), {}, None)
+    saver.save(3, state(3), {}, None)
+    saver.finish(3)
+  assert sorted(steps_and_kernels(tmp_path / 'c')) == [1, 3] and 'Permission denied' in caplog.text
+
+
+def test_a_failed_save_leaves_nothing_half_written_behind(disk):
+  with contextlib.closing(Checkpoints(disk / 'c')) as checkpoints:
+    fill(disk)
+    with pytest.raises(SaveFailed, match='No space left on device'):
+      checkpoints.save(1, state(1), {})
+      checkpoints.wait()
+    assert list((disk / 'c').iterdir()) == []
+
+
+def test_what_a_killed_process_left_behind_is_removed_at_the_next_start(tmp_path):
+  for name in ('7.orbax-checkpoint-tmp', '.deleted-5-abcd'):
+    (tmp_path / 'c' / name / 'state').mkdir(parents=True)
+  Checkpoints(tmp_path / 'c', writing=False).close()
+  assert len(list((tmp_path / 'c').iterdir())) == 2
+  Checkpoints(tmp_path / 'c').close()
+  assert list((tmp_path / 'c').iterdir()) == []
