@@ -53,7 +53,7 @@ def default() -> config_dict.ConfigDict:
   data.wavelengths = ()  # centre wavelengths in nanometres, one per channel, stored with the weights; () if unknown
   data.classes = ''  # file of class names, one per line, in the order of labels; '' for the names that the source has
   data.image_key = 'X_{split}'  # arrays: name of the images in the .npz file
-  data.label_key = 'y_{split}'  # arrays: name of the labels
+  data.label_key = 'y_{split}'  # arrays: name of the labels; '' for images without labels (flaxnets adapt)
   data.channels_key = 'bands'  # arrays: name of the channel names
   data.classes_key = 'classes'  # arrays: name of the class names
   data.present_key = 'present_{split}'  # arrays: name of the mask of the channels that each image has
@@ -89,6 +89,9 @@ def default() -> config_dict.ConfigDict:
   train.epochs = 30.0  # passes through the training split
   train.subset = ''  # subset that an expert network is trained and evaluated on, such as 'R'; '' for all channels
   train.init_from = ''  # folder of a run with the same network whose weights this one starts from; '' for random ones
+  train.frozen = ''  # what keeps its weights: trunk (all but the head) | body (all but stem and head) | '' (nothing)
+  train.freeze_statistics = False  # whether BatchNorm uses, and keeps, the statistics that the run begins with
+  train.layer_decay = 1.0  # factor of the learning rate for every block further from the head; 1 for one rate
   train.learning_rate = 0.05  # highest learning rate of the schedule
   train.schedule = 'piecewise'  # learning-rate schedule: piecewise | cosine | onecycle | constant
   train.drops = (0.5, 0.75, 0.85)  # piecewise: shares of all steps after which the rate drops

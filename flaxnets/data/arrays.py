@@ -20,7 +20,8 @@ def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | N
   """Opens one split of arrays.
 
   Images are (N, C, H, W) or (N, H, W, C), depending on which axis has as many entries as there are channel names, or
-  (N, H, W) for one channel. Labels are integers or class names. Absent channels are marked by an optional bool array
+  (N, H, W) for one channel. Labels are integers or class names; with an empty `label_key` there are none, and all
+  examples are of one class. Absent channels are marked by an optional bool array
   (N, C), or by planes that are NaN throughout. `ArraySource` describes number types. An .npz is read into memory, .npy
   files are memory-mapped.
 
@@ -40,7 +41,8 @@ def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | N
     _key(key, split.removesuffix('.npz')) for key in (options.image_key, options.label_key, options.present_key)
   )
   keys, get = _open(place)
-  images, labels = get(image_key), get(label_key)
+  images = get(image_key)
+  labels = get(label_key) if options.label_key else np.zeros(len(images), np.int32)
   name = f'{image_key} in {place}'
   held = get(options.channels_key) if options.channels_key in keys else None
   bands = _bands(str(place), options.channels_key, held, channels)
@@ -50,7 +52,7 @@ def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | N
   own = _texts(get(options.classes_key)) if options.classes_key in keys else None
   if own is not None and labels.dtype.kind in 'iu':
     check_labels_mean_the_same(own, class_names, f'{options.classes_key} in {place}')
-  names = names or own
+  names = names or own if options.label_key else class_names or ('unlabelled',)
   labels, names = _labels(labels, names, f'{label_key} in {place}')
   return ArraySource(
     name,

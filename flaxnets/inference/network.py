@@ -255,6 +255,21 @@ class Network:
 
     return predict_map(self, scene, out, **options)
 
+  def adapt(self, channels: ChannelSet | str, statistics: Mapping[str, Any], **options) -> Network:
+    """The network for other channels; see `flaxnets.inference.adapt.adapt` for the statistics and the options.
+
+    Example:
+      >>> import flaxnets
+      >>> images = np.random.default_rng(0).integers(0, 4000, (8, 64, 64, 4))  # unlabelled images do
+      >>> bands = flaxnets.ChannelSet.of('B02,B03,B04,B08')
+      >>> net = flaxnets.load('runs/resnet18')  # doctest: +SKIP
+      >>> net.adapt(bands, flaxnets.channel_statistics(images))  # doctest: +SKIP
+    """
+    from flaxnets.inference.adapt import adapt  # it imports this module
+
+    known = ChannelSet.of(channels) if isinstance(channels, str) else channels
+    return adapt(self, known, statistics, **options)[0]
+
   def export(self, file: str | os.PathLike[str], subset: str = '', *, format: str = 'stablehlo', **options) -> dict:
     """Writes the network to a file for use without its run; see `flaxnets.inference.export.export`."""
     from flaxnets.inference.export import export  # jax.export and its like are not for everybody

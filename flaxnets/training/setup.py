@@ -26,7 +26,7 @@ from flaxnets.nn.stem import pixel_statistics
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
 from flaxnets.runtime.workdir import WorkdirLock, claim_workdir, has_checkpoint
-from flaxnets.training import optim
+from flaxnets.training import layers, optim
 from flaxnets.training.initial import InitialState, example_digests
 from flaxnets.training.step import TrainState, make_train_step
 
@@ -121,6 +121,9 @@ def check(config: ml_collections.ConfigDict) -> None:
   """
   configs.check(config)
   mesh, train = devices.data_mesh(), config.train
+  layers.check(train.frozen, train.layer_decay)
+  if train.freeze_statistics and not train.init_from:
+    raise InputError('train.freeze_statistics keeps the statistics of train.init_from, which is empty; give both')
   presence.check(config.presence.mode, config.presence.fill, config.presence.probability)
   if train.recalibrate:
     recalibrate.check_norm(config.model.norm)
@@ -206,13 +209,14 @@ def _optimizer(
     drops=train.drops,
     drop_factor=train.drop_factor,
   )
-  return schedule, optim.optimizer(
+  optimizer = optim.optimizer(
     schedule,
     momentum=train.momentum,
     nesterov=train.nesterov,
     weight_decay=train.weight_decay,
     clip_norm=train.clip_norm,
   )
+  return schedule, layers.by_layer(optimizer, frozen=train.frozen, layer_decay=train.layer_decay)
 
 
 def _train_step(config, data: Data, model, optimizer, schedule, mesh: Mesh, statistics: Mapping[str, np.ndarray]):
@@ -230,6 +234,8 @@ def _train_step(config, data: Data, model, optimizer, schedule, mesh: Mesh, stat
     accumulate=config.train.accumulate,
     ema=config.train.ema,
     max_loss=config.train.max_loss,
+    frozen=config.train.frozen,
+    freeze_statistics=config.train.freeze_statistics,
   )
 
 

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from flaxnets.augment.pipeline import Batch, Targets, View
 from flaxnets.errors import InputError
 from flaxnets.runtime import devices
+from flaxnets.training import layers
 
 Loss = Callable[..., tuple[jax.Array, tuple[Any, jax.Array]]]
 
@@ -98,7 +99,13 @@ def initial_state(variables: Mapping[str, Any], optimizer: optax.GradientTransfo
 
 
 def make_loss(
-  model: nn.Module, *, masked: bool, label_smoothing: float, class_weights: np.ndarray | None = None
+  model: nn.Module,
+  *,
+  masked: bool,
+  label_smoothing: float,
+  class_weights: np.ndarray | None = None,
+  frozen: str = '',
+  freeze_statistics: bool = False,
 ) -> Loss:
   """The loss of a batch.
 
@@ -110,6 +117,8 @@ def make_loss(
     masked: whether channels can be absent; if not, the network is called without a mask, and mixes nothing.
     label_smoothing: the share of each label that is spread over all classes, 0..1.
     class_weights: (K,) factors of the losses of each class's examples; None for 1.
+    frozen: the layers without a gradient, see `flaxnets.training.layers.labels`.
+    freeze_statistics: whether BatchNorm normalises by its running statistics, which then don't change.
 
   Returns:
     A function of (params, variables, images (b, h, w, C), present (b, P, C), labels (b,) int or (b, K) distributions)
@@ -118,12 +127,14 @@ def make_loss(
   """
 
   def loss(params, variables, images, present, labels):
+    params = layers.without_gradient(params, frozen)
+
     def logits_of(mask):
       return model.apply(
         {'params': params, **variables},
         images,
         present=mask if masked else None,
-        train=True,
+        train=not freeze_statistics,
         mutable=['batch_stats'],
       )
 
@@ -178,6 +189,8 @@ def make_train_step(
   accumulate: int = 1,
   ema: float = 0.0,
   max_loss: float = float('inf'),
+  frozen: str = '',
+  freeze_statistics: bool = False,
 ) -> jax.stages.Wrapped:
   """The compiled step over a mesh: the batch is sharded, the state replicated and donated.
 
@@ -186,7 +199,7 @@ def make_train_step(
     optimizer, schedule: from `flaxnets.training.optim`; the schedule only to report the rate.
     view: see `flaxnets.augment.pipeline.training_view`.
     targets: see `flaxnets.augment.pipeline.training_targets`; None for the labels of the batch.
-    masked, label_smoothing, class_weights: see `make_loss`.
+    masked, label_smoothing, class_weights, frozen, freeze_statistics: see `make_loss`.
     accumulate: number of microbatches that the batch is split into (gradient accumulation).
     ema: decay of the running averages, 0 for none. It warms up as (1 + step) / (10 + step) until it is reached.
     max_loss: the highest loss of a step that counts.
@@ -196,7 +209,14 @@ def make_train_step(
     skipped, scalars. Where the loss or a gradient is not finite, or the loss is above `max_loss`, only `step` and
     `skipped` of the state change.
   """
-  loss = make_loss(model, masked=masked, label_smoothing=label_smoothing, class_weights=class_weights)
+  loss = make_loss(
+    model,
+    masked=masked,
+    label_smoothing=label_smoothing,
+    class_weights=class_weights,
+    frozen=frozen,
+    freeze_statistics=freeze_statistics,
+  )
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
     images, present = view(state.step, batch)
