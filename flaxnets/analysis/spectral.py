@@ -2,7 +2,8 @@
 
 A band is taken for a mixture of the known bands around it and a remainder. The weights of the mixture are those of
 ordinary Kriging over the logarithm of the wavelength, with a Matern covariance of order 3/2: N. Cressie, Statistics for
-Spatial Data, Wiley 1993, section 3.2. Correlations of mixtures are those of real signals, so that the result is positive semidefinite.
+Spatial Data, Wiley 1993, section 3.2. Correlations of mixtures are those of real signals, so that
+the result is positive semidefinite.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ flaxnets adapt runs/resnet18 --out=runs/start --config.data.source=arrays --conf
 
 DIR is a run's folder. Channels are matched by name, through aliases such as R, red and Sentinel-2's B04, or by
 wavelength; what was matched is printed. Mean, deviation and correlation are measured on data.train. Labels are not
-needed: folders with images in one folder, or arrays with --config.data.label_key= (nothing), keep the network's classes.
-All fields but --config.data are the network's own, except those that are given.
+needed: with all images in one folder of a split of folders, or arrays and an empty --config.data.label_key=, the
+network keeps its classes. All fields but --config.data are the network's own, except those that are given.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   given = _map(flags.map)
   devices.start([1])
   net = load(arguments[0], flags.step)
-  config = _config(net.config, flags.config, flags.config_file)
+  config = _config(net.config, flags.config)
   source = experiment.open_source(config, 'train')
   print(f'{counted(len(source.channels), "channel")} of {source.name}: {", ".join(source.channels.names)}')
   data = config.data
@@ -124,16 +124,15 @@ def _map(pairs: Sequence[str]) -> dict[str, str]:
   return given
 
 
-def _config(own: ml_collections.ConfigDict, given: ml_collections.ConfigDict, file: str) -> ml_collections.ConfigDict:
+def _config(own: ml_collections.ConfigDict, given: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The network's config with the data of the given one, and with those of its fields that are not defaults."""
   from flaxnets.runtime.workdir import differences
 
   base = configs.to_json(configs.default())
   changed = {name: new for name, (_, new) in differences(base, configs.to_json(given)).items()}
-  if fixed := [name for name in changed if name.startswith('model.') and own[name.partition('.')[0]] is not None]:
-    fixed = [name for name in fixed if name != 'model.completion' and own.model[name[6:]] != changed[name]]
-    if fixed:
-      raise InputError(f'{fixed[0]} belongs to the network, where it is {own.model[fixed[0][6:]]!r}; leave it out')
+  models = {name: new for name, new in changed.items() if name.startswith('model.') and name != 'model.completion'}
+  if fixed := [name for name, new in models.items() if own.model[name.removeprefix('model.')] != new]:
+    raise InputError(f'{fixed[0]} belongs to the network, where it is {own.model[fixed[0][6:]]!r}; leave it out')
   config = configs.from_json({**configs.to_json(own), 'data': configs.to_json(given)['data']})
   config.train.init_from = config.train.subset = ''  # they are of the run that the network comes from
   config.update_from_flattened_dict(

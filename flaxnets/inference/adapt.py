@@ -21,7 +21,6 @@ from flaxnets.errors import InputError
 from flaxnets.inference import matching
 from flaxnets.inference.matching import Matching
 from flaxnets.inference.metadata import Metadata
-from flaxnets.inference.network import Network
 from flaxnets.models.classifier import HEAD, num_features
 from flaxnets.nn import stem as stems
 from flaxnets.nn.blocks import Head
@@ -35,7 +34,7 @@ WHITENING = 0.01
 
 
 def adapt(
-  net: Network,
+  net: Any,
   channels: ChannelSet,
   statistics: Mapping[str, Any],
   *,
@@ -47,11 +46,11 @@ def adapt(
   dtype: str = 'float32',
   config: ml_collections.ConfigDict | None = None,
   canvas: tuple[int, int] | None = None,
-) -> tuple[Network, Matching]:
+) -> tuple[Any, Matching]:
   """A network for other channels, from a trained one.
 
   Args:
-    net: the trained network, whose stem is a DynamicConv. It is not changed.
+    net: the trained network, a `flaxnets.Network`, whose stem is a DynamicConv. It is not changed.
     channels: of the data, with wavelengths where they are known.
     statistics: 'mean', 'std', 'low', 'high' (C,) and 'correlation' (C, C) of the data, in the channels' order, as
       `flaxnets.channel_statistics` measures them; labels are not needed.
@@ -95,12 +94,11 @@ def adapt(
   variables = _variables(net, bank.astype(np.float32), measured)
   if classes is not None:
     variables['params'][HEAD] = _new_head(net, len(classes), config.seed)
-  return Network(config, metadata, variables, step=0, ema=False), matched
+  # Its class is not imported: `Network.adapt` imports this module.
+  return type(net)(config, metadata, variables, step=0, ema=False), matched
 
 
-def bank_matrix(
-  net: Network, channels: ChannelSet, matched: Matching, correlation: np.ndarray, init: str
-) -> np.ndarray:
+def bank_matrix(net: Any, channels: ChannelSet, matched: Matching, correlation: np.ndarray, init: str) -> np.ndarray:
   """The matrix A (C_old, C_new) that makes the network's channels of the data's.
 
   Args:
@@ -161,7 +159,7 @@ def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
   return (vectors * np.maximum(values, 0 if exponent > 0 else 1e-12) ** exponent) @ vectors.T
 
 
-def _joint(net: Network, channels: ChannelSet, matched: Matching, correlation: np.ndarray) -> np.ndarray:
+def _joint(net: Any, channels: ChannelSet, matched: Matching, correlation: np.ndarray) -> np.ndarray:
   """The correlation of the data's channels and, behind them, the network's absent ones.
 
   Measured on the data, or known to the network, as far as that goes; what neither has seen together is predicted from
@@ -212,7 +210,7 @@ def _nearest(network: ChannelSet, channels: ChannelSet, matched: Matching) -> np
   return np.where(members > 0, matrix / np.maximum(members, 1), 1 / len(channels))
 
 
-def _variables(net: Network, bank: np.ndarray, statistics: Mapping[str, Any]) -> dict[str, Any]:
+def _variables(net: Any, bank: np.ndarray, statistics: Mapping[str, Any]) -> dict[str, Any]:
   """Copies of the network's variables with another bank and other statistics of channels."""
   variables = jax.tree.map(np.array, {name: net.variables[name] for name in ('params', 'batch_stats')})
   variables['params'][stems.STEM][stems.CONV]['kernel'] = bank
@@ -227,7 +225,7 @@ def _variables(net: Network, bank: np.ndarray, statistics: Mapping[str, Any]) ->
   return {**variables, 'channel_stats': jax.device_get(placed['channel_stats'])}
 
 
-def _new_head(net: Network, classes: int, seed: int) -> dict[str, Any]:
+def _new_head(net: Any, classes: int, seed: int) -> dict[str, Any]:
   """A head as a new network would have it."""
   features = jax.numpy.zeros((1, 1, 1, num_features(net.variables)))
   return jax.device_get(Head(classes).init(jax.random.key(seed), features)['params'])
