@@ -58,7 +58,8 @@ def adapt(
     init: the kernels of new bands. 'zero': none, and channels that the data lack are predicted from all bands. With all
       of the network's channels in the data, its function of them is the same as before. 'distinct': the same, but
       predictions keep the correlation that the network knows between channels, so that two bands remain two.
-      'nearest': each band, known or new, shares the kernel of the network's channel of the nearest wavelength.
+      'nearest': each band, known or new, shares the kernel of the network's channel of the nearest wavelength; a kernel
+      without a band is treated as by 'distinct'.
     standardise: 'data': every band by the statistics; standardised bands then have the mean 0 and the deviation 1 that
       the network was trained on. 'network': bands that it knows by its own statistics, for pixels on the same scale.
     classes: None to keep the head; otherwise names for a new one, initialised from the config's seed.
@@ -109,7 +110,11 @@ def bank_matrix(net: Any, channels: ChannelSet, matched: Matching, correlation: 
     InputError: where a wavelength is needed and unknown.
   """
   if init == 'nearest':
-    return _nearest(net.channels, channels, matched)
+    matrix = _nearest(net.channels, channels, matched)
+    empty = np.flatnonzero(~matrix.any(1))
+    if len(empty):  # kernels without a band
+      matrix[empty] = bank_matrix(net, channels, matched, correlation, 'distinct')[empty]
+    return matrix
   matrix = np.zeros((len(net.channels), len(channels)))
   for new, old in matched.partners.items():
     matrix[net.channels.index(old), channels.index(new)] = 1
@@ -205,9 +210,7 @@ def _nearest(network: ChannelSet, channels: ChannelSet, matched: Matching) -> np
       raise InputError(f'--init=nearest needs the wavelength of {unknown}; give data.wavelengths, or --map')
     distances = [abs(np.log(theirs[name] / ours[old])) for old in network.names]  # type: ignore[operator]
     matrix[int(np.argmin(distances)), index] = 1
-  members = matrix.sum(1, keepdims=True)
-  # A kernel without a band is spread over all bands, so that the sum of all kernels stays.
-  return np.where(members > 0, matrix / np.maximum(members, 1), 1 / len(channels))
+  return matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
 
 
 def _variables(net: Any, bank: np.ndarray, statistics: Mapping[str, Any]) -> dict[str, Any]:
