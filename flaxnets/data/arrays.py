@@ -52,7 +52,7 @@ def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | N
   own = _texts(get(options.classes_key)) if options.classes_key in keys else None
   if own is not None and labels.dtype.kind in 'iu':
     check_labels_mean_the_same(own, class_names, f'{options.classes_key} in {place}')
-  names = names or own if options.label_key else class_names or ('unlabelled',)
+  names = names or own if options.label_key else tuple(class_names or ('unlabelled',))
   labels, names = _labels(labels, names, f'{label_key} in {place}')
   return ArraySource(
     name,

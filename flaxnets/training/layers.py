@@ -52,11 +52,11 @@ def without_gradient(params: Mapping[str, Any], frozen: str) -> dict[str, Any]:
 def depths(params: Mapping[str, Any]) -> dict[str, int]:
   """The depth of each top-level module: 0 for the stem, then one more for each block; the head's is the highest."""
 
-  def place(module: str) -> tuple[int, list[int | str]]:
-    parts: list[int | str] = [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', module)]
-    # A module without a number follows the numbered ones, as the last norm of a ResAttentionNet does.
-    rank = 0 if module == STEM else 3 if module == HEAD else 1 if len(parts) > 1 else 2
-    return rank, parts
+  def place(module: str) -> tuple[int, tuple[int, ...], bool]:
+    numbers = tuple(int(number) for number in re.findall(r'\d+', module))
+    # What has no number follows the blocks, as the last norm of a ResAttentionNet does, whose attention follows a block.
+    rank = 0 if module == STEM else 3 if module == HEAD else 1 if numbers else 2
+    return rank, numbers, module.endswith('attention')
 
   return {module: depth for depth, module in enumerate(sorted(params, key=place))}
 

@@ -14,6 +14,7 @@ from flaxnets.inference import adapt, run_folder
 from flaxnets.inference.metadata import Metadata
 from flaxnets.inference.network import Network
 from flaxnets.nn import stem as stems
+from flaxnets.runtime import devices
 
 CORRELATION = np.asarray([[1, 0.9, 0.7], [0.9, 1, 0.9], [0.7, 0.9, 1]])
 BANDS = ChannelSet(('B02', 'B03', 'B04', 'B08'))  # blue, green, red: the other way round
@@ -132,6 +133,9 @@ def test_nearest_shares_kernels_among_bands_of_like_wavelength():
   for place in (2, 3, 4):
     np.testing.assert_allclose(new[:, :, place], old[:, :, 0] / 3, rtol=1e-6)
   np.testing.assert_allclose(new.sum(2), old.sum(2), rtol=1e-5)
+  # Infrared alone: all of it is nearest to red, and green and blue are predicted.
+  infrared = net.adapt(ChannelSet.of('B08,B11'), flaxnets.channel_statistics(scene(2)), init='nearest')
+  assert np.abs(stems.bank(infrared.variables) - old[:, :, :1] / 2).max() > 0.01
 
 
 def test_a_new_head_is_for_other_classes_and_the_network_itself_is_not_changed():
@@ -165,7 +169,9 @@ def test_the_baseline_with_an_ordinary_convolution_is_refused():
     net.adapt(BANDS, flaxnets.channel_statistics(scene()))
 
 
-def test_the_command_writes_a_run_from_images_without_labels(tmp_path, capsys):
+def test_the_command_writes_a_run_from_images_without_labels(tmp_path, capsys, monkeypatch):
+  # The tests' process has its devices, and a command would set up others.
+  monkeypatch.setattr(devices, 'start', lambda batch_sizes, **others: None)
   run_folder.write(network(), tmp_path / 'run', {})
   np.savez(tmp_path / 'bands.npz', bands=list(BANDS.names), X_train=scene())
   data = [f'--config.data.{field}' for field in ('source=arrays', f'root={tmp_path / "bands.npz"}', 'channels=')]

@@ -48,7 +48,7 @@ def test_each_step_down_from_the_head_multiplies_the_rate():
   ('name', 'order'),
   [
     ('resnet50', ['stem', 'stage1_block1', 'stage1_block2', 'stage1_block3', 'stage2_block1', 'stage4_block3', 'head']),
-    ('resattention', ['stem', 'layer1_block', 'layer2_block', 'layer3_block', 'norm', 'head']),
+    ('resattention', ['stem', 'layer2_block', 'layer2_attention', 'layer3_block', 'norm', 'head']),
   ],
 )
 def test_depth_follows_the_order_in_which_images_pass_the_network(name, order):
@@ -111,7 +111,7 @@ def test_values_out_of_range_are_refused(changes, said):
 def test_a_linear_probe_resumes_and_leaves_the_trunk_and_its_statistics_as_they_were(tmp_path):
   from flaxnets.training import loop
 
-  first = small_config(**{'train.epochs': 0.5})
+  first = small_config(**{'train.epochs': 0.3})
   assert loop.run(first, tmp_path / 'start') == 0
   probe = {'train.init_from': str(tmp_path / 'start'), 'train.frozen': 'trunk', 'train.freeze_statistics': True}
   config = small_config(**probe)
