@@ -54,7 +54,7 @@ def depths(params: Mapping[str, Any]) -> dict[str, int]:
 
   def place(module: str) -> tuple[int, tuple[int, ...], bool]:
     numbers = tuple(int(number) for number in re.findall(r'\d+', module))
-    # What has no number follows the blocks, as the last norm of a ResAttentionNet does, whose attention follows a block.
+    # A ResAttentionNet ends with a norm without a number, and its attention follows the block of the same number.
     rank = 0 if module == STEM else 3 if module == HEAD else 1 if numbers else 2
     return rank, numbers, module.endswith('attention')
 
