@@ -37,4 +37,5 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   )
   from flaxnets.training import loop
 
-  return loop.run(config, flags.workdir)
+  with devices.ending_with_others('flaxnets train'):
+    return loop.run(config, flags.workdir)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -60,6 +62,32 @@ def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int =
     jax.config.update('jax_compilation_cache_dir', str(machine.cache_folder()))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+@contextlib.contextmanager
+def ending_with_others(program: str) -> Iterator[None]:
+  """Ends this process, with a line and exit code 1, when a computation that spans several processes fails in the block.
+
+  The usual reason is that another process died. An ordinary end would wait for that one at a barrier, and then abort
+  with a page of messages from C++. With one process, errors pass unchanged. When process 0 dies, JAX aborts the others
+  before Python learns of it.
+
+  Args:
+    program: the name in the line.
+  """
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if jax.process_count() == 1:
+      raise
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    print(
+      f'{program}: a computation of {jax.process_count()} processes failed, probably because another process ended '
+      f'({reason}); start the same command on every host again',
+      file=sys.stderr,
+      flush=True,
+    )
+    os._exit(1)
 
 
 def _check_processes(coordinator: str, processes: int, process: int) -> None:

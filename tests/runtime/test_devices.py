@@ -2,6 +2,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -206,3 +207,43 @@ def test_a_signal_to_one_of_two_processes_saves_and_stops_both_at_one_step(tmp_p
   steps = {re.search(r'stopped at step (\d+) of', output)[1] for output in outputs}
   assert len(steps) == 1
   assert flaxnets.load(tmp_path, step='latest').step == int(steps.pop())
+
+
+def killed_after(workdir, steps, victim):
+  """Starts two processes, kills one of them after some steps, and returns the code and the output of the other."""
+  running = started(workdir, processes=2, devices=1, epochs=60)
+  while len(journal_of(workdir)) < steps and all(process.poll() is None for process in running):
+    time.sleep(0.05)
+  assert all(process.poll() is None for process in running), [process.communicate()[0] for process in running]
+  running[victim].kill()
+  try:
+    output = running[1 - victim].communicate(timeout=60)[0]
+  finally:
+    for process in running:
+      process.kill()
+      process.communicate()
+  return running[1 - victim].returncode, output
+
+
+@pytest.mark.slow
+def test_when_process_0_dies_the_other_ends_within_a_minute_and_says_why(tmp_path):
+  code, output = killed_after(tmp_path, 4, victim=0)
+  assert code != 0 and 'another task died' in output
+
+
+@pytest.mark.slow
+def test_when_a_process_dies_the_other_ends_and_any_number_of_processes_resumes_the_run(tmp_path):
+  code, output = killed_after(tmp_path / 'two', 4, victim=1)
+  assert code == 1
+  assert 'flaxnets train: a computation of 2 processes failed, probably because another process ended' in output
+  shutil.copytree(tmp_path / 'two', tmp_path / 'one')
+  before = flaxnets.load(tmp_path / 'two', step='latest').step
+  ended(started(tmp_path / 'two', processes=2, devices=1, epochs=60), code=0)
+  ended(started(tmp_path / 'one', processes=1, devices=2, epochs=60), code=0)
+  ours, theirs = (
+    [line for line in journal_of(tmp_path / name) if line['split'] == 'train' and line['step'] > before]
+    for name in ('two', 'one')
+  )
+  assert [line['step'] for line in ours] == [line['step'] for line in theirs]
+  for one, other in zip(ours[:5], theirs[:5], strict=True):
+    assert one['loss'] == pytest.approx(other['loss'], rel=1e-4)
