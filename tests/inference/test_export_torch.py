@@ -1,22 +1,39 @@
 """Our ResNets as state dicts for PyTorch, and back."""
 
+import dataclasses
 import json
 
 import jax
 import numpy as np
 import pytest
-import safetensors
+import safetensors.numpy
 
 from flaxnets import config as configs
 from flaxnets.errors import InputError
 from flaxnets.inference.convert import read_network
-from tests.inference.test_export import untrained
+from flaxnets.nn.stem import put_statistics
+from tests.inference.torch_reference import make
+from tests.networks import CORRELATION, MEAN
 
 FORMS = {
-  'ours': {},
-  'as in PyTorch': {'model.small_images': False, 'model.width': 16},
+  'for small images': {'model.small_images': True},
+  'as in PyTorch': {},
   'plain stem': {'model.stem': 'conv', 'model.completion': 'gray'},
 }
+
+
+def network(folder, **changes):
+  """A network that is none of PyTorch's: other statistics, classes, sizes and step."""
+  config = configs.named('pretrained')
+  config.update_from_flattened_dict({'model.width': 8, 'image_size': 16, 'data.source': 'arrays', **changes})
+  path = folder / 'made.safetensors'
+  safetensors.numpy.save_file(make.tensors('resnet18', small_images=config.model.small_images), path)
+  net, _ = read_network(path, 'resnet18', config, classes='abcde')
+  statistics = {'mean': MEAN, 'std': MEAN / 2, 'correlation': CORRELATION}
+  net.variables = jax.device_get(put_statistics(net.variables, statistics))
+  net.metadata = dataclasses.replace(net.metadata, low=(1.0, 2.0, 3.0), dtype='uint16')
+  net.step = 7
+  return net
 
 
 def header(path):
@@ -30,7 +47,7 @@ def restored(path, **options):
 
 @pytest.mark.parametrize('changes', FORMS.values(), ids=FORMS)
 def test_a_network_comes_back_to_the_bit(changes, tmp_path):
-  net = untrained(**{'model.small_images': True, **changes})
+  net = network(tmp_path, **changes)
   description = net.export(tmp_path / 'x.safetensors', format='torch')
   assert description['channels'] == ['R', 'G', 'B'] and description['step'] == 7
   found = restored(tmp_path / 'x.safetensors')
@@ -39,7 +56,7 @@ def test_a_network_comes_back_to_the_bit(changes, tmp_path):
 
 
 def test_names_and_axes_are_those_of_torchvision(tmp_path):
-  net = untrained(**{'model.small_images': True})
+  net = network(tmp_path)
   net.export(tmp_path / 'x.safetensors', format='torch')
   with safetensors.safe_open(tmp_path / 'x.safetensors', 'numpy') as file:
     params = net.variables['params']
@@ -55,7 +72,7 @@ def test_names_and_axes_are_those_of_torchvision(tmp_path):
 
 def test_a_subset_is_an_ordinary_network_of_its_channels(tmp_path):
   net, images = (
-    untrained(**{'model.small_images': True}),
+    network(tmp_path),
     np.random.default_rng(0).integers(0, 256, (2, 16, 16, 2), np.uint8),
   )
   net.recalibrated[0, 2] = jax.tree.map(lambda value: 1.5 * value, net.variables['batch_stats'])
@@ -67,7 +84,7 @@ def test_a_subset_is_an_ordinary_network_of_its_channels(tmp_path):
 
 
 def test_the_config_of_the_file_holds_but_for_what_is_changed(tmp_path):
-  net = untrained(**{'model.small_images': True})
+  net = network(tmp_path)
   net.export(tmp_path / 'x.safetensors', format='torch')
   config = configs.named('pretrained')
   config.model.completion = 'none'
@@ -86,7 +103,7 @@ def test_the_config_of_the_file_holds_but_for_what_is_changed(tmp_path):
   ],
 )
 def test_what_torchvision_has_no_names_for_is_refused(changes, subset, said, tmp_path):
-  net = untrained(small=True)
+  net = network(tmp_path)
   net.config.update_from_flattened_dict(changes)
   with pytest.raises(InputError, match=said):
     net.export(tmp_path / 'x.safetensors', subset, format='torch')

@@ -22,9 +22,11 @@ WIDTH, CLASSES = 8, 5
 CASES = [('resnet18', 96), ('resnet18', 224), ('resnet18', 225), ('resnet34', 225), ('resnet50', 225)]
 
 
-def tensors(model: str, width: int = WIDTH, classes: int = CLASSES, channels: int = 3) -> dict[str, np.ndarray]:
+def tensors(
+  model: str, width: int = WIDTH, classes: int = CLASSES, channels: int = 3, **options
+) -> dict[str, np.ndarray]:
   """A state dict in torchvision's naming, float32, with activations of a sensible size."""
-  network = models.build(model, num_channels=channels, num_classes=classes, width=width)
+  network = models.build(model, num_channels=channels, num_classes=classes, width=width, **options)
   shapes = cost.initial_shapes(network, 64)
   flat = traverse_util.flatten_dict({name: shapes[name] for name in ('params', 'batch_stats')})
   by_name = {torch_names.torch_name(path): leaf.shape for path, leaf in flat.items()}
