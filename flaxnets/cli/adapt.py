@@ -29,11 +29,11 @@ def define(flags: absl_flags.FlagValues) -> None:
   cli_flags.define_config(flags, 'default')
   absl_flags.DEFINE_string('out', None, 'the folder to write, a run of its own', **values)
   absl_flags.DEFINE_list('map', [], "the network's channels and the data's, as in R:B04,G:B03,B:B02", **values)
-  absl_flags.DEFINE_enum(
+  absl_flags.DEFINE_string(
     'sensor',
     '',
-    ['', 'sentinel2', 'landsat8', 'landsat7'],
-    'whose band names the data have; needed where a name such as B5 means different bands',
+    'sentinel2, landsat8 or landsat7: whose band names the data have; needed where a name such as B5 means different '
+    'bands',
     **values,
   )
   absl_flags.DEFINE_enum(
@@ -66,6 +66,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   from flaxnets.data import statistics
   from flaxnets.inference import run_folder
   from flaxnets.inference.adapt import adapt
+  from flaxnets.inference.matching import match
   from flaxnets.inference.restore import load
   from flaxnets.runtime import devices, provenance
 
@@ -76,6 +77,9 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   config = _config(net.config, flags.config)
   source = experiment.open_source(config, 'train')
   print(f'{counted(len(source.channels), "channel")} of {source.name}: {", ".join(source.channels.names)}')
+  # Before anything is measured: mistakes in names should not take minutes.
+  for line in match(net.channels, source.channels, given, flags.sensor).describe():
+    print(f'  {line}')
   data = config.data
   measured = statistics.measure(
     source, examples=data.statistics_examples, seed=config.seed, threads=data.threads, on_bad_image=data.on_bad_image
@@ -94,8 +98,6 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
     config=config,
     canvas=experiment.canvas_of(config, source),
   )
-  for line in matched.describe():
-    print(f'  {line}')
   origin = {
     'adapted_from': str(arguments[0]),
     'step': net.step,
