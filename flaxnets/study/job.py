@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -37,6 +40,11 @@ def launch(job: Mapping[str, Any], log: pathlib.Path, lock: int | None = None) -
       start_new_session=True,
       pass_fds=() if lock is None else (lock,),
     )
+
+  if lock is not None:  # who else holds it, for a second command
+    with contextlib.suppress(OSError):
+      os.ftruncate(lock, 0)
+      os.write(lock, f'process {os.getpid()} on {socket.gethostname()}\nits run is process {child.pid}\n'.encode())
 
   def stop(*_: Any) -> None:
     nonlocal stopped

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import pathlib
 import sys
 import time
-from collections.abc import Iterator
 
 from flaxnets import config as configs
 from flaxnets.analysis.text import counted
-from flaxnets.errors import InputError
+from flaxnets.runtime import workdir
 from flaxnets.study.check import check_runs
 from flaxnets.study.folder import RECORD, Study, note, read_json
 from flaxnets.study.job import launch
@@ -37,7 +34,8 @@ def run_study(study: Study, only: str = '', against: str = '') -> int:
     f'each is trained and then evaluated on {study.split}',
     flush=True,
   )
-  with _only_study_in(study.out) as lock:
+  with workdir.locked(study.out, '--out') as file:
+    lock = file.fileno()  # a run that outlives this process goes on holding it
     for place, run in enumerate(selected, 1):
       place_and_name = f'{place} of {len(selected)}, {run.name}'
       if study.finished(run):
@@ -53,24 +51,6 @@ def run_study(study: Study, only: str = '', against: str = '') -> int:
     write_table(study, against)
   print(f'table: {study.out / "table.md"}', flush=True)
   return 0 if all(study.finished(run) for run in selected) else 1
-
-
-@contextlib.contextmanager
-def _only_study_in(out: pathlib.Path) -> Iterator[int]:
-  """Locks a folder for as long as this process or a child of it lives."""
-  import fcntl
-
-  try:
-    out.mkdir(parents=True, exist_ok=True)
-    file = (out / '.lock').open('w')
-  except OSError as error:
-    raise InputError(f'--out={out} cannot be written: {error.strerror}') from None
-  with file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise InputError(f'--out={out} is in use by another study, or by a run that it left behind') from None
-    yield file.fileno()
 
 
 def do(study: Study, run: PlannedRun, lock: int | None = None) -> int:

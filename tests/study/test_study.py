@@ -279,7 +279,7 @@ def test_two_studies_cannot_go_on_in_one_folder(tmp_path):
   wanted = Study(plan(two_steps(), {'a': {}}), tmp_path)
   with (tmp_path / '.lock').open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX)
-    with pytest.raises(InputError, match='is in use by another study'):
+    with pytest.raises(InputError, match='is in use by process'):
       runner.run_study(wanted)
 
 
