@@ -9,6 +9,7 @@ import numpy as np
 
 from flaxnets.data.classes import read_text
 from flaxnets.errors import InputError
+from flaxnets.runtime import atomic
 
 
 def hold_out(root: pathlib.Path, out: pathlib.Path, per_class: int = 40, seed: int = 0) -> tuple[int, int]:
@@ -44,6 +45,6 @@ def hold_out(root: pathlib.Path, out: pathlib.Path, per_class: int = 40, seed: i
   counts = []
   for name, inside in (('train_tune.txt', False), ('tune.txt', True)):
     chosen = [line for line in lines if (line in held) == inside]
-    (out / name).write_text(''.join(f'{line}\n' for line in chosen))
+    atomic.write_text(out / name, ''.join(f'{line}\n' for line in chosen))
     counts.append(len(chosen))
   return counts[0], counts[1]

@@ -17,7 +17,8 @@ def of(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   Returns:
     'train': 'step', 'loss', 'accuracy', lists of one length, None where unknown; each point is the mean over a stretch
     of steps and stands at its end. 'validation': the same, and 'subsets', for each label its accuracies. Besides
-    'step', the last, 'images_per_second', the median, and 'seconds' in training steps; None where unknown.
+    'step', the last, 'images_per_second', the median, and 'skipped', the steps that changed nothing because their loss
+    was not usable; None where unknown.
   """
   train = [line for line in metrics if line['split'] == 'train']
   validation = [line for line in metrics if line['split'] == 'validation']
@@ -31,6 +32,7 @@ def of(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     },
     'step': max((line['step'] for line in metrics), default=None),
     'images_per_second': float(np.median(rates)) if rates else None,
+    'skipped': train[-1].get('skipped_steps') if train else None,
   }
 
 

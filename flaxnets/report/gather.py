@@ -112,7 +112,7 @@ def _run(
   if not found['confusions']['subsets']:
     missing = 'The predictions of this run are missing.' if run.rows else 'The run is not evaluated yet.'
     found['confusions'] |= words.absent(missing, words.evaluate_command(run))
-  found['summary'] = words.of_run(run, curve['step'])
+  found['summary'] = words.of_run(run, curve['step'], curve['skipped'])
   return found
 
 
@@ -253,4 +253,5 @@ def _provenance(run: Run, curve: Mapping[str, Any]) -> dict[str, Any]:
     'seconds': record.get('seconds'),
     'training_seconds': curves.seconds(run.metrics, batch_size) if batch_size else None,
     'images_per_second': curve['images_per_second'],
+    'skipped_steps': curve['skipped'],
   }

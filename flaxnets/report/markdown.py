@@ -12,6 +12,7 @@ from typing import Any
 from flaxnets.analysis.text import markdown_grid
 from flaxnets.report import plots, tables, words
 from flaxnets.report.page import SECTIONS
+from flaxnets.runtime import atomic
 
 
 def write(report: Mapping[str, Any], path: pathlib.Path) -> None:
@@ -20,8 +21,9 @@ def write(report: Mapping[str, Any], path: pathlib.Path) -> None:
   folder = path.with_name(f'{path.stem}_files')
   folder.mkdir(exist_ok=True)
   for name, data in pictures.items():
-    (folder / name).write_bytes(data)
-  path.write_text(text)
+    with atomic.replacing(folder / name) as beside:
+      beside.write_bytes(data)
+  atomic.write_text(path, text)
 
 
 def markdown(report: Mapping[str, Any], folder: str) -> tuple[str, dict[str, bytes]]:

@@ -260,6 +260,7 @@ def of_provenance(report: Mapping[str, Any]) -> Table:
     ('time', lambda found: duration(found['seconds'])),
     ('time in training steps', lambda found: duration(found['training_seconds'])),
     ('training images a second', lambda found: found['images_per_second']),
+    ('steps skipped, loss not usable', lambda found: found['skipped_steps'] or None),
   ):
     lines[title] = ['' if shown(found) is None else str(shown(found)) for _, _, found in runs]
   for package in dict.fromkeys(name for _, _, found in runs for name in found['versions']):

@@ -44,9 +44,11 @@ def absent(sentence: str, command: str = '') -> dict[str, Any]:
   return {'absent': sentence, 'command': command}
 
 
-def of_run(run: Run, step: int | None) -> list[str]:
-  """The summary of a run."""
+def of_run(run: Run, step: int | None, skipped: int | None = None) -> list[str]:
+  """The summary of a run, which is at a step, and has skipped some because their loss was not usable."""
   said = [_network(run)]
+  if skipped:
+    said.append(f'{counted(skipped, "step")} had no usable loss and changed nothing.')
   if not run.rows:
     said.append(_progress(run, step))
     return [sentence for sentence in said + run.problems if sentence]

@@ -19,8 +19,11 @@ import json
 import logging as python_logging
 import os
 import pathlib
+import re
 import secrets
 import shutil
+import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -222,7 +225,7 @@ class Checkpoints:
       InputError: for an I/O error, which may be temporary.
     """
     meta, expected = self._verified_meta(step)
-    with self._reading(step):
+    with self._reading(step), _without_late_tracebacks():
       shapes = self._manager.item_metadata(step)['state'].tree
       as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
       state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(restore_args=as_numpy)))[
@@ -320,7 +323,32 @@ def _reason(error: BaseException) -> str:
   for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO):
     if os.strerror(number) in text:  # TensorStore gives it within a longer text
       return os.strerror(number)
+  if found := re.match(r'([A-Z_]+): .*?"([^"]+?)(/[\d.]+)?"', text):  # TensorStore's status, and the array's name
+    return f'{found[2]} ({found[1].lower()})'
   return (text.splitlines() or [type(error).__name__])[0][:200]
+
+
+@contextlib.contextmanager
+def _without_late_tracebacks() -> Iterator[None]:
+  """Keeps stderr clean where one of many arrays cannot be read.
+
+  Orbax then closes its event loop, and for each other array that arrives, a thread of TensorStore reports an error that
+  nobody can catch.
+  """
+  before = sys.unraisablehook
+
+  def heeded(unraisable: Any) -> None:
+    if 'Event loop is closed' not in str(unraisable.exc_value):
+      before(unraisable)
+
+  sys.unraisablehook = heeded
+  try:
+    yield
+  except Exception:
+    time.sleep(0.3)  # the others arrive meanwhile
+    raise
+  finally:
+    sys.unraisablehook = before
 
 
 class _NotOfOrbax(python_logging.Filter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -30,41 +31,53 @@ class WorkdirLock:
   """
 
   def __init__(self, workdir: str | os.PathLike[str]):
-    import fcntl  # not at the top: Windows has none
-
-    import jax  # nor this: a study and a report read workdirs without it
+    import jax  # not at the top: a study and a report read workdirs without it
 
     check_local(workdir, '--workdir')
     self._file: IO[str] | None = None
-    if jax.process_index() != 0:
-      return
-    folder = pathlib.Path(workdir)
-    try:
-      folder.mkdir(parents=True, exist_ok=True)
-      self._file = (folder / '.lock').open('a+')  # not 'w', which would erase the name of the holder
-    except OSError as error:
-      raise InputError(f'--workdir={folder} cannot be written: {error.strerror}') from None
-    try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      self._file.seek(0)
-      holder = self._file.read().strip() or 'another process'
-      self.close()
-      raise InputError(
-        f'--workdir={folder} is in use by {holder}; wait for it to end, or choose another --workdir'
-      ) from None
-    except OSError as error:  # a file system without locks
-      logging.warning('%s: cannot be locked (%s); start no second training there', folder, error.strerror)
-      return
-    self._file.truncate(0)
-    self._file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
-    self._file.flush()
+    if jax.process_index() == 0:
+      self._file = locked(pathlib.Path(workdir), '--workdir')
 
   def close(self) -> None:
     """Releases the lock."""
     if self._file is not None:
       self._file.close()
       self._file = None
+
+
+def locked(folder: pathlib.Path, flag: str, *, shared: bool = False) -> IO[str]:
+  """Locks a folder for as long as the file that is returned is open, in this process or in one that inherits it.
+
+  Args:
+    folder: made if it is absent.
+    flag: that names it, for messages.
+    shared: whether others that share it may hold it at the same time.
+
+  Raises:
+    InputError: as `WorkdirLock`.
+  """
+  import fcntl  # not at the top: Windows has none
+
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / '.lock').open('a+')  # not 'w', which would erase the name of the holder
+  except OSError as error:
+    raise InputError(f'{flag}={folder} cannot be written: {error.strerror}') from None
+  try:
+    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+  except BlockingIOError:
+    file.seek(0)
+    holder = ', '.join(file.read().split('\n')).strip(', ') or 'another process'
+    file.close()
+    raise InputError(f'{flag}={folder} is in use by {holder}; wait for it to end, or choose another {flag}') from None
+  except OSError as error:  # a file system without locks
+    logging.warning('%s: cannot be locked (%s); start no second process there', folder, error.strerror)
+    return file
+  with contextlib.suppress(OSError):  # on a full disk the holder has no name
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+    file.flush()
+  return file
 
 
 def claim_workdir(workdir: str | os.PathLike[str], fields: Mapping[str, Any]) -> pathlib.Path:

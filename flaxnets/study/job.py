@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -26,7 +29,7 @@ def launch(job: Mapping[str, Any], log: pathlib.Path, locks: Sequence[int] = ())
   Args:
     job: as for `do`.
     log: the file that its output is added to.
-    locks: descriptors that the process inherits, so that the locks last as long as it does.
+    locks: descriptors of the study's lock and the run's, which the process inherits, so that they last as long as it.
 
   Returns:
     The exit code, PREEMPTED where this process was asked to stop meanwhile, and the last line that the job wrote.
@@ -42,6 +45,11 @@ def launch(job: Mapping[str, Any], log: pathlib.Path, locks: Sequence[int] = ())
       start_new_session=True,
       pass_fds=tuple(locks),
     )
+
+  if locks:  # who else holds the study's, for a second command
+    with contextlib.suppress(OSError):
+      os.ftruncate(locks[0], 0)
+      os.write(locks[0], f'process {os.getpid()} on {socket.gethostname()}\nits run is process {child.pid}\n'.encode())
 
   def stop(*_: Any) -> None:
     nonlocal stopped

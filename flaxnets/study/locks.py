@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import pathlib
 from collections.abc import Iterator
-from typing import IO
 
-from flaxnets.errors import InputError
 from flaxnets.runtime.local import check_local
+from flaxnets.runtime.workdir import locked
 
 
 @contextlib.contextmanager
@@ -24,31 +23,26 @@ def study_lock(out: pathlib.Path, *, shared: bool) -> Iterator[int]:
     shared: whether other processes may hold it too, which then share the runs (`flaxnets study --shard`).
 
   Raises:
-    InputError: if another process holds it, or the folder cannot be written.
+    InputError: if another process holds it, naming it, or the folder cannot be written.
   """
-  import fcntl  # not at the top: Windows has none
-
   check_local(out, '--out')
-  try:
-    out.mkdir(parents=True, exist_ok=True)
-    file = (out / '.lock').open('w')
-  except OSError as error:
-    raise InputError(f'--out={out} cannot be written: {error.strerror}') from None
-  with file:
-    if not _locked(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
-      other = 'a study without --shard' if shared else 'another study'
-      raise InputError(f'--out={out} is in use by {other}, or by a run that it left behind')
+  with locked(out, '--out', shared=shared) as file:
     yield file.fileno()
 
 
 @contextlib.contextmanager
 def run_lock(folder: pathlib.Path) -> Iterator[int | None]:
   """Holds the folder of one run; yields the descriptor that children inherit, None if another process holds it."""
-  import fcntl
+  import fcntl  # not at the top: Windows has none
 
   folder.mkdir(parents=True, exist_ok=True)
   with (folder / '.study-lock').open('w') as file:
-    yield file.fileno() if _locked(file, fcntl.LOCK_EX) else None
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      yield None
+    else:
+      yield file.fileno()
 
 
 @contextlib.contextmanager
@@ -59,13 +53,3 @@ def table_lock(out: pathlib.Path) -> Iterator[None]:
   with (out / '.table-lock').open('w') as file:
     fcntl.flock(file, fcntl.LOCK_EX)
     yield
-
-
-def _locked(file: IO[str], operation: int) -> bool:
-  import fcntl
-
-  try:
-    fcntl.flock(file, operation | fcntl.LOCK_NB)
-  except BlockingIOError:
-    return False
-  return True

@@ -34,7 +34,8 @@ def make_table(study: Study, against: str = '') -> dict[str, Any]:
     A row has 'name', 'run' (the name without a seed), 'seed', 'changes', 'status' (done, failed, interrupted or
     waiting), 'error', and its cost: 'epochs', 'batch_size', 'passes' per step, 'images_seen', 'forward_macs' of one
     image with all channels, 'training_macs' = 3 x forward_macs x images_seen x passes, 'seconds', 'commits',
-    'versions', 'device'. A finished run also has 'params', 'step', 'recalibrated' and the fields of
+    'versions', 'device'. A finished run also has 'params', 'step', 'skipped_steps' (whose loss
+    was not usable), 'recalibrated' and the fields of
     `flaxnets.analysis.comparison.compared`. Accuracies are fractions. The accuracy of an expert is the mean over its
     seeds.
 
@@ -112,7 +113,8 @@ def _row(study: Study, run: PlannedRun) -> tuple[dict[str, Any], Hits | None]:
     return {**row, 'status': 'failed' if row['error'] else unfinished}, None
   try:
     scores, hits = read_hits(study.scores_file(run))
-    images = _steps(study, run) * config.train.batch_size
+    steps, skipped = _steps(study, run)
+    images = steps * config.train.batch_size
   except InputError as error:
     return {**row, 'status': 'failed', 'error': str(error)}, None
   largest = scores['subsets'][0]  # subsets are sorted by size
@@ -124,15 +126,17 @@ def _row(study: Study, run: PlannedRun) -> tuple[dict[str, Any], Hits | None]:
     'params': largest['params'],
     'training_macs': TRAINING_TO_FORWARD * largest['macs'] * images * row['passes'],
     'step': scores['step'],
+    'skipped_steps': skipped,
     'recalibrated': scores['recalibrated'],
   }, hits
 
 
-def _steps(study: Study, run: PlannedRun) -> int:
-  """The number of training steps of a run's weights, from its metrics.jsonl."""
+def _steps(study: Study, run: PlannedRun) -> tuple[int, int]:
+  """The number of training steps of a run's weights, and of those that changed nothing, from its metrics.jsonl."""
   path = study.out / (run.weights or run.name) / 'metrics.jsonl'
   try:
-    return max(line['step'] for line in map(records.loads, path.read_text().splitlines()))
+    lines = list(map(records.loads, path.read_text().splitlines()))
+    return max(line['step'] for line in lines), max(line.get('skipped_steps') or 0 for line in lines)
   except (OSError, ValueError, KeyError) as error:
     raise InputError(f'{path}: the number of training steps cannot be read ({error})') from None
 
@@ -185,7 +189,8 @@ def markdown(table: Mapping[str, Any]) -> str:
           row['seed'],
           '' if row['seconds'] is None else f'{row["seconds"] / 3600:.2f}',
           ', '.join(commit[:10] + commit[40:] for commit in row['commits']),
-          row['error'] or row['status'],
+          row['error']
+          or row['status'] + (f', {row["skipped_steps"]} steps skipped' if row.get('skipped_steps') else ''),
         ]
         for row in rows
       ],

@@ -78,11 +78,13 @@ def train(setup: Setup) -> Progress:
     stop = stack.enter_context(StopSignal())
     try:
       _loop(setup, current, stream, logger, saver, stop)
-    except Diverged:
+    except Diverged as error:
       saver.settle()
-      if saver.saved is None:  # so that there is something to look at; no step that diverged has changed it
-        _save(setup, current, None, logger, saver)
-      raise
+      if saver.saved is not None:
+        raise
+      _save(setup, current, None, logger, saver)  # to look at; the steps that diverged have not changed it
+      saver.finish(current.done)
+      raise Diverged(f'{error}. What the first steps have trained is saved as step {current.done:,}') from None
   _print(announce.ending(setup, current.progress, current.done))
   return current.progress
 

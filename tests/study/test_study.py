@@ -323,9 +323,9 @@ def test_a_run_that_another_shard_executes_is_left_to_it(tmp_path, monkeypatch, 
 
 def test_a_second_study_in_a_folder_is_refused_unless_both_take_shares(tmp_path):
   wanted = Study(plan(two_steps(), {'a': {}}), tmp_path)
-  with study_lock(tmp_path, shared=True), pytest.raises(InputError, match='is in use by another study'):
+  with study_lock(tmp_path, shared=True), pytest.raises(InputError, match='is in use by process'):
     runner.run_study(wanted)
-  with study_lock(tmp_path, shared=False), pytest.raises(InputError, match='in use by a study without --shard'):
+  with study_lock(tmp_path, shared=False), pytest.raises(InputError, match='is in use by process'):
     runner.run_study(wanted, shard='1/2')
 
 
