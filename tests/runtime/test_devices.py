@@ -209,6 +209,10 @@ def test_a_signal_to_one_of_two_processes_saves_and_stops_both_at_one_step(tmp_p
   assert flaxnets.load(tmp_path, step='latest').step == int(steps.pop())
 
 
+# How the other process tells it: our line where a sum over the processes fails, JAX's messages elsewhere.
+DEATH = ('probably because another process ended', 'another task died', 'heartbeat timeout')
+
+
 def killed_after(workdir, steps, victim):
   """Starts two processes, kills one of them after some steps, and returns the code and the output of the other."""
   running = started(workdir, processes=2, devices=1, epochs=60)
@@ -228,14 +232,15 @@ def killed_after(workdir, steps, victim):
 @pytest.mark.slow
 def test_when_process_0_dies_the_other_ends_within_a_minute_and_says_why(tmp_path):
   code, output = killed_after(tmp_path, 4, victim=0)
-  assert code != 0 and 'another task died' in output
+  assert code != 0
+  assert any(words in output for words in DEATH)
 
 
 @pytest.mark.slow
 def test_when_a_process_dies_the_other_ends_and_any_number_of_processes_resumes_the_run(tmp_path):
   code, output = killed_after(tmp_path / 'two', 4, victim=1)
-  assert code == 1
-  assert 'flaxnets train: a computation of 2 processes failed, probably because another process ended' in output
+  assert code != 0
+  assert any(words in output for words in DEATH)
   shutil.copytree(tmp_path / 'two', tmp_path / 'one')
   before = flaxnets.load(tmp_path / 'two', step='latest').step
   ended(started(tmp_path / 'two', processes=2, devices=1, epochs=60), code=0)
