@@ -64,7 +64,8 @@ class Part:
     try:
       self.check()
     except InputError as error:
-      return f'{self.path}: {error}'.replace(f'{self.path}: {self.path}', f'{self.path}')
+      named = any(str(path) in str(error) for path in (self.path, self.path.resolve()))
+      return str(error) if named else f'{self.path}: {error}'
     except OSError as error:
       return f'{error.filename or self.path}: cannot be read: {error.strerror or error}'
     except Undigested:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import dataclasses
 import errno
+import functools
 import itertools
 import json
 import logging as python_logging
@@ -23,7 +24,6 @@ import re
 import secrets
 import shutil
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -225,7 +225,7 @@ class Checkpoints:
       InputError: for an I/O error, which may be temporary.
     """
     meta, expected = self._verified_meta(step)
-    with self._reading(step), _without_late_tracebacks():
+    with self._reading(step):
       shapes = self._manager.item_metadata(step)['state'].tree
       as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
       state = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(restore_args=as_numpy)))[
@@ -328,36 +328,24 @@ def _reason(error: BaseException) -> str:
   return (text.splitlines() or [type(error).__name__])[0][:200]
 
 
-@contextlib.contextmanager
-def _without_late_tracebacks() -> Iterator[None]:
-  """Keeps stderr clean where one of many arrays cannot be read.
-
-  Orbax then closes its event loop, and for each other array that arrives, a thread of TensorStore reports an error that
-  nobody can catch.
-  """
-  before = sys.unraisablehook
-
-  def heeded(unraisable: Any) -> None:
-    if 'Event loop is closed' not in str(unraisable.exc_value):
-      before(unraisable)
-
-  sys.unraisablehook = heeded
-  try:
-    yield
-  except Exception:
-    time.sleep(0.3)  # the others arrive meanwhile
-    raise
-  finally:
-    sys.unraisablehook = before
-
-
 class _NotOfOrbax(python_logging.Filter):
   def filter(self, record: python_logging.LogRecord) -> bool:
     return f'{os.sep}orbax{os.sep}' not in record.pathname
 
 
+def _heeded(unraisable: Any, others: Callable[[Any], Any]) -> None:
+  if 'Event loop is closed' not in str(unraisable.exc_value):
+    others(unraisable)
+
+
 def _silence_orbax() -> None:
-  """Keeps Orbax from logging errors, with hundreds of lines of traceback, that it also raises."""
+  """Keeps Orbax from printing, with hundreds of lines of traceback, errors that it also raises.
+
+  It logs them. And where one of many arrays cannot be read or written, it closes its event loop, and a thread of
+  TensorStore reports an error for each other array that comes to its end, which nobody can catch.
+  """
   logger = logging.get_absl_logger()
   if not any(isinstance(known, _NotOfOrbax) for known in logger.filters):
     logger.addFilter(_NotOfOrbax())
+  if getattr(sys.unraisablehook, 'func', None) is not _heeded:
+    sys.unraisablehook = functools.partial(_heeded, others=sys.unraisablehook)

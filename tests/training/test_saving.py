@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import pathlib
 import subprocess
@@ -11,14 +12,17 @@ import pytest
 
 from flaxnets.errors import InputError
 from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
+from flaxnets.training import loop, setup
 from flaxnets.training.saving import Saver
+from tests.kills import contents
+from tests.small import small_config, with_step_preceded_by
 
 
 @contextlib.contextmanager
 def mounted(folder, *options):
   """A small disk of its own in a folder."""
   folder.mkdir(exist_ok=True)
-  command = ['mount', '-t', 'tmpfs', '-o', ','.join(['size=4m', *options]), 'tmpfs', str(folder)]
+  command = ['mount', '-t', 'tmpfs', '-o', ','.join(['size=8m', *options]), 'tmpfs', str(folder)]
   try:
     done = subprocess.run(command, capture_output=True, text=True)
   except FileNotFoundError:
@@ -137,6 +141,44 @@ def test_a_failed_save_leaves_nothing_half_written_behind(disk):
       checkpoints.save(1, state(1), {})
       checkpoints.wait()
     assert list((disk / 'c').iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_run_on_a_disk_that_is_full_for_a_while_ends_as_one_on_a_large_disk(disk, tmp_path, monkeypatch, capsys):
+  """The disk is full from the third to the sixth step, and has room again for the last save."""
+  config = small_config(**{'model.name': 'resattention', 'train.epochs': 3.0, 'evaluate.subsets': 'RGB'})
+  assert loop.run(config, tmp_path / 'large') == 0
+  steps, ballast = itertools.count(1), []
+
+  def before():
+    step = next(steps)
+    if step == 4:
+      ready.checkpoints.wait()
+      ballast.append(fill(disk))
+    elif step == 8:
+      ballast.pop().unlink()
+
+  with contextlib.closing(setup.prepare(config, disk / 'run')) as ready:
+    loop.train(with_step_preceded_by(ready, before))
+  ours, theirs = contents(disk / 'run'), contents(tmp_path / 'large')
+  assert max(step for step in ready.checkpoints.steps()) == 9
+  assert ours['metrics.jsonl'] == theirs['metrics.jsonl'] and ours['checkpoints/9'] == theirs['checkpoints/9']
+
+
+@pytest.mark.slow
+def test_a_run_whose_last_checkpoint_finds_no_room_ends_with_1_and_says_what_is_lost(disk, capsys, monkeypatch):
+  config = small_config(**{'model.name': 'resattention', 'evaluate.subsets': 'RGB'})
+  steps = itertools.count(1)
+
+  def before():
+    if next(steps) == 3:
+      ready.checkpoints.wait()
+      fill(disk)
+
+  said = r'step 3 is not saved \(No space left on device\); last checkpoint: step 2\.'
+  with contextlib.closing(setup.prepare(config, disk / 'run')) as ready, pytest.raises(InputError, match=said):
+    loop.train(with_step_preceded_by(ready, before))
+  assert 'Traceback' not in capsys.readouterr().err
 
 
 def test_what_a_killed_process_left_behind_is_removed_at_the_next_start(tmp_path):

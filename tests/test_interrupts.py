@@ -1,0 +1,91 @@
+"""Ctrl-C and SIGTERM, before the first step and after it: one line, exit code 75, and the same command goes on."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import flaxnets
+from flaxnets.runtime import interrupts
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+FLAGS = [
+  '--config=demo',
+  '--config.image_size=16',
+  '--config.model.name=resattention',
+  '--config.model.width=8',
+  '--config.data.train=train[:96]',
+  '--config.data.validation=validation[:40]',
+  '--config.train.batch_size=32',
+  '--config.train.epochs=9000',
+  '--config.train.log_every=1',
+  '--config.evaluate.batch_size=32',
+  '--config.evaluate.every=100000',
+  '--config.evaluate.subsets=RGB',
+  '--config.presence.mode=none',
+]
+
+
+def stopped(folder, number, ready):
+  """Starts a training, sends a signal when `ready` gives true; returns the exit code and the last line."""
+  log = folder / 'log.txt'
+  folder.mkdir()
+  with log.open('wb') as file:
+    process = subprocess.Popen(
+      [sys.executable, '-m', 'flaxnets', 'train', *FLAGS, f'--workdir={folder / "run"}'],
+      cwd=ROOT,
+      env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
+      stdout=file,
+      stderr=file,
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it
+    )
+  try:
+    while process.poll() is None and not ready(log.read_text()):
+      time.sleep(0.05)
+    process.send_signal(number)
+    code = process.wait(timeout=240)
+  finally:
+    process.kill()
+  assert 'Traceback' not in log.read_text()
+  return code, log.read_text().replace('\r', '\n').strip().split('\n')[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_step_ends_a_run_with_75_and_one_line(tmp_path, number):
+  began = time.monotonic()
+  code, last = stopped(tmp_path / 'early', number, lambda _: time.monotonic() > began + 0.7)
+  assert (code, last) == (75, f'flaxnets train: {interrupts.SAID}')
+  code, last = stopped(tmp_path / 'compiling', number, lambda said: 'compiling' in said)
+  assert (code, last) == (75, 'flaxnets train: stopped before step 1; the same command resumes the run')
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_the_step(tmp_path):
+  code, last = stopped(tmp_path / 'a', signal.SIGINT, lambda said: 'images/s' in said)
+  step = flaxnets.load(tmp_path / 'a' / 'run', 'latest').step
+  said = f'flaxnets train: stopped at step {step} of 27000, saved; the same command resumes the run'
+  assert (code, last) == (75, said)
+
+
+@pytest.mark.parametrize(
+  ('raised', 'resumes', 'code'),
+  [(KeyboardInterrupt, False, 130), (interrupts.Terminated, False, 143), (KeyboardInterrupt, True, 75)],
+)
+def test_a_command_that_a_signal_ends_says_so_in_one_line(capsys, raised, resumes, code):
+  before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+  def main():
+    raise raised
+
+  try:
+    assert interrupts.exit_code('flaxnets x', main, resumes) == code
+  finally:
+    for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+      signal.signal(number, handler)
+  assert capsys.readouterr().err.startswith('flaxnets x: stopped')
