@@ -16,6 +16,7 @@ import pathlib
 import sys
 import tempfile
 import time
+from typing import Any
 
 from absl import flags
 
@@ -32,10 +33,24 @@ flags.DEFINE_string('folder', '', 'of the runs, empty; a temporary one if left o
 def main(arguments: list[str]) -> int:
   FLAGS(arguments)
   began = time.monotonic()
+
+  def finished(tally: kills.Tally, line: str) -> None:
+    """Prints a line, and writes what is known so far."""
+    print(line, flush=True)
+    if FLAGS.out:
+      out = pathlib.Path(FLAGS.out)
+      out.parent.mkdir(parents=True, exist_ok=True)
+      atomic.write_text(out, json.dumps(result(tally, time.monotonic() - began), indent=1) + '\n')
+
   with tempfile.TemporaryDirectory(prefix='flaxnets-kills-') as temporary:
-    folder = pathlib.Path(FLAGS.folder or temporary)
-    tally = kills.kill_runs(folder, FLAGS.kills, FLAGS.seed, say=lambda line: print(line, flush=True))
-  result = {
+    tally = kills.kill_runs(pathlib.Path(FLAGS.folder or temporary), FLAGS.kills, FLAGS.seed, finished=finished)
+  print(f'{sum(tally.kills.values())} kills in {tally.runs} runs; not equal: {len(tally.wrong)}')
+  return 1 if tally.wrong else 0
+
+
+def result(tally: kills.Tally, seconds: float) -> dict[str, Any]:
+  """What came of the kills, and what made it."""
+  return {
     'command': f'python -m benchmarks.kill --kills={FLAGS.kills} --seed={FLAGS.seed}',
     'date': datetime.date.today().isoformat(),
     'commit': provenance.commit(),
@@ -44,14 +59,8 @@ def main(arguments: list[str]) -> int:
     'kills_by_phase': dict(sorted(tally.kills.items())),
     'runs': tally.runs,
     'runs_not_equal': tally.wrong,
-    'seconds': round(time.monotonic() - began),
+    'seconds': round(seconds),
   }
-  if FLAGS.out:
-    out = pathlib.Path(FLAGS.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(out, json.dumps(result, indent=1) + '\n')
-  print(f'{result["kills"]} kills in {tally.runs} runs; not equal: {len(tally.wrong)}')
-  return 1 if tally.wrong else 0
 
 
 if __name__ == '__main__':

@@ -242,7 +242,11 @@ class Tally:
 
 
 def kill_runs(
-  folder: pathlib.Path, kills: int, seed: int, per_run: int = 5, say: Callable[[str], None] = print
+  folder: pathlib.Path,
+  kills: int,
+  seed: int,
+  per_run: int = 5,
+  finished: Callable[[Tally, str], None] = lambda tally, line: print(line),
 ) -> Tally:
   """Trains a run without a kill, then others that are killed, and compares.
 
@@ -251,7 +255,7 @@ def kill_runs(
     kills: how many in all.
     seed: of the moments.
     per_run: after how many kills a run is let go on to its end.
-    say: takes a line about each run.
+    finished: called after each run with the tally so far and a line about the run.
   """
   rng, tally, server = random.Random(seed), Tally(), Server()
   try:
@@ -269,7 +273,7 @@ def kill_runs(
           tally.kills[phase] = tally.kills.get(phase, 0) + 1
       wrong = [f'exit code {code}'] if code else differing(expected, contents(run)) + leftovers(run)
       tally.wrong += [f'{run.name}, killed in {", ".join(survived)}: {", ".join(wrong)}'] if wrong else []
-      say(f'{run.name}: killed in {", ".join(survived) or "no phase"}; ' + (', '.join(wrong) or 'equal'))
+      finished(tally, f'{run.name}: killed in {", ".join(survived) or "no phase"}; ' + (', '.join(wrong) or 'equal'))
   finally:
     server.close()
   return tally

@@ -5,9 +5,11 @@ import json
 import time
 import types
 
+import jax
 import numpy as np
 import pytest
 
+import flaxnets
 from flaxnets.channels import ChannelSet
 from flaxnets.cli import main
 from flaxnets.data import batches
@@ -173,6 +175,32 @@ def test_weights_that_are_not_finite_are_not_saved_and_end_the_program_with_1(tm
     'flaxnets train: the weights are not finite after step 1, and were not saved; last checkpoint: none; try a lower'
   )
   assert not has_checkpoint(tmp_path)
+
+
+def test_a_run_that_diverges_ends_with_1_and_a_finite_checkpoint(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(devices, 'start', lambda *_, **__: None)
+  fields = {
+    'image_size': 16,
+    'model.name': 'resattention',
+    'model.width': 8,
+    'data.train': 'train[:96]',
+    'train.batch_size': 32,
+    'train.epochs': 100,
+    'train.schedule': 'constant',
+    'train.learning_rate': 1e5,
+    'train.max_skipped': 8,
+    'train.log_every': 2,
+    'evaluate.every': 1000,
+    'evaluate.subsets': 'RGB',
+  }
+  flags = [f'--config.{name}={value}' for name, value in fields.items()]
+  assert main.run('train', ['--config=demo', f'--workdir={tmp_path}', *flags]) == 1
+  error = capsys.readouterr().err.splitlines()[-1]
+  assert error.startswith('flaxnets train: the run has diverged: step ') and ' at a learning rate of 1e+05' in error
+  last = lines(tmp_path)[-1]
+  assert last['skipped_steps'] >= 8 and last['loss'] is None and last['step'] < 300
+  net = flaxnets.load(tmp_path)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(net.variables))
 
 
 def test_balanced_weights_give_every_class_the_same_sum():
