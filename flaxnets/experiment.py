@@ -40,30 +40,11 @@ def open_source(
   """
   data = config.data
   names = {'train': data.train, 'validation': data.validation, 'val': data.validation, 'test': data.test}
-  fields = {
-    name: data[name]
-    for name in (
-      'name',
-      'channels',
-      'bands',
-      'features',
-      'nodata',
-      'missing_pixels',
-      'classes',
-      'image_key',
-      'label_key',
-      'channels_key',
-      'classes_key',
-      'present_key',
-      'on_bad_image',
-    )
-  }
-  options = DataOptions(
-    data.source,
-    root or data.root,
+  options = DataOptions.from_fields(
+    data,
+    root=root or data.root,
     wavelengths=() if classes else tuple(data.wavelengths),
     canvas=canvas_side(config),
-    **fields,
   )
   return data_open.open_source(options, names.get(split, split), classes)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -54,6 +54,17 @@ class DataOptions:
   present_key: str = 'present_{split}'
   canvas: int = 144
   on_bad_image: str = 'error'
+
+  @classmethod
+  def from_fields(cls, data: Mapping[str, Any], **given: Any) -> DataOptions:
+    """The options that the `data` fields of a config are, which have the same names.
+
+    Args:
+      data: the fields, of a config or as JSON; those that an older config lacks have their defaults.
+      given: options that replace theirs.
+    """
+    names = [field.name for field in dataclasses.fields(cls) if field.name != 'kind' and field.name in data]
+    return cls(data['source'], **{name: data[name] for name in names} | given)
 
 
 class BadImage(InputError):

@@ -20,20 +20,6 @@ EACH = 2  # images for a pair of subsets and a direction
 SAMPLED = 64  # images that channel statistics are measured on where the result file has none
 _CHANNELS = 16  # pictures of one image
 _COMPOSITES = (('R', 'G', 'B'), ('B04', 'B03', 'B02'), ('red', 'green', 'blue'))
-_FIELDS = (
-  'name',
-  'channels',
-  'bands',
-  'features',
-  'nodata',
-  'missing_pixels',
-  'classes',
-  'image_key',
-  'label_key',
-  'channels_key',
-  'classes_key',
-  'present_key',
-)
 
 
 def open_images(run: Run, root: str = '') -> Source:
@@ -49,13 +35,12 @@ def open_images(run: Run, root: str = '') -> Source:
   data, scores = run.config.get('data') or {}, run.scores
   if not data:
     raise InputError(f'{run.folder / "config.json"} does not say where the data are')
-  options = DataOptions(
-    data['source'],
-    root or scores.get('root') or data.get('root') or '',
+  options = DataOptions.from_fields(
+    data,
+    root=root or scores.get('root') or data.get('root') or '',
     wavelengths=(),
     canvas=data.get('canvas') or round(1.5 * run.config['image_size']),
     on_bad_image='skip',
-    **{name: data[name] for name in _FIELDS if name in data},
   )
   split = scores['split']
   named = {'train': 'train', 'validation': 'validation', 'val': 'validation', 'test': 'test'}
