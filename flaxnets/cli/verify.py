@@ -34,6 +34,8 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   for name in arguments:
     began = time.perf_counter()
     outcome = verify(name)
+    if not outcome.problems and not outcome.intact and not outcome.undigested:
+      raise InputError(f'{name} holds nothing to verify; give the folder of a run or a study, or an exported file')
     for problem in outcome.problems:
       print(problem, flush=True)
     if outcome.undigested:

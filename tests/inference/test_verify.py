@@ -233,3 +233,9 @@ def test_none_of_200_flipped_bits_in_a_real_run_goes_unnoticed(tmp_path):
   tally = flips(folder, count=200, seed=2)
   print(dict(tally))
   assert sum(tally.values()) == 200 and tally['found'] > 50
+
+
+def test_a_folder_without_anything_of_flaxnets_is_not_called_intact(tmp_path, capsys):
+  (tmp_path / 'notes.txt').write_text('none of ours')
+  assert main.run('verify', [str(tmp_path)]) == 1
+  assert 'holds nothing to verify; give the folder of a run or a study' in capsys.readouterr().err
