@@ -35,6 +35,8 @@ def stopped(folder, number, ready):
   """Starts a training, sends a signal when `ready` gives true; returns the exit code and the last line."""
   log = folder / 'log.txt'
   folder.mkdir()
+  # Children inherit what is ignored, and a shell that runs the tests in the background ignores SIGINT.
+  inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
   with log.open('wb') as file:
     process = subprocess.Popen(
       [sys.executable, '-m', 'flaxnets', 'train', *FLAGS, f'--workdir={folder / "run"}'],
@@ -42,8 +44,8 @@ def stopped(folder, number, ready):
       env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
       stdout=file,
       stderr=file,
-      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it
     )
+  signal.signal(signal.SIGINT, inherited)
   try:
     while process.poll() is None and not ready(log.read_text()):
       time.sleep(0.05)
@@ -51,6 +53,7 @@ def stopped(folder, number, ready):
     code = process.wait(timeout=240)
   finally:
     process.kill()
+    process.wait()
   assert 'Traceback' not in log.read_text()
   return code, log.read_text().replace('\r', '\n').strip().split('\n')[-1]
 

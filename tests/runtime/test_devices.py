@@ -213,10 +213,11 @@ def test_a_signal_to_one_of_two_processes_saves_and_stops_both_at_one_step(tmp_p
 DEATH = ('probably because another process ended', 'another task died', 'heartbeat timeout')
 
 
-def killed_after(workdir, steps, victim):
-  """Starts two processes, kills one of them after some steps, and returns the code and the output of the other."""
+def killed_after_a_save(workdir, victim):
+  """Starts two processes, kills one of them after a checkpoint, and returns the code and the output of the other."""
   running = started(workdir, processes=2, devices=1, epochs=60)
-  while len(journal_of(workdir)) < steps and all(process.poll() is None for process in running):
+  saved = workdir / 'checkpoints'
+  while not any(saved.glob('[0-9]')) and all(process.poll() is None for process in running):
     time.sleep(0.05)
   assert all(process.poll() is None for process in running), [process.communicate()[0] for process in running]
   running[victim].kill()
@@ -231,14 +232,14 @@ def killed_after(workdir, steps, victim):
 
 @pytest.mark.slow
 def test_when_process_0_dies_the_other_ends_within_a_minute_and_says_why(tmp_path):
-  code, output = killed_after(tmp_path, 4, victim=0)
+  code, output = killed_after_a_save(tmp_path, victim=0)
   assert code != 0
   assert any(words in output for words in DEATH)
 
 
 @pytest.mark.slow
 def test_when_a_process_dies_the_other_ends_and_any_number_of_processes_resumes_the_run(tmp_path):
-  code, output = killed_after(tmp_path / 'two', 4, victim=1)
+  code, output = killed_after_a_save(tmp_path / 'two', victim=1)
   assert code != 0
   assert any(words in output for words in DEATH)
   shutil.copytree(tmp_path / 'two', tmp_path / 'one')
