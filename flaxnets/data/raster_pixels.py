@@ -14,12 +14,21 @@ from flaxnets.data.source import DTYPES, BadImage
 from flaxnets.errors import InputError
 
 
+# GDAL tells formats by content. Some, such as VRT, refer to other files and to URLs: a file of a data set must be none.
+DRIVERS = {
+  **dict.fromkeys(('.tif', '.tiff'), 'GTiff'),
+  **dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif'), 'JPEG'),
+  **dict.fromkeys(('.ppm', '.pgm'), 'PNM'),
+  **{'.png': 'PNG', '.webp': 'WEBP', '.bmp': 'BMP', '.gif': 'GIF', '.jp2': 'JP2OpenJPEG', '.avif': 'AVIF'},
+}
+
+
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
   """A rasterio dataset.
 
   Args:
-    path: whatever GDAL reads: a GeoTIFF, a VRT, a JPEG 2000.
+    path: whatever GDAL reads: a GeoTIFF, a VRT, a JPEG 2000. An image's suffix must be right.
     name: the file in messages; '' for its path.
 
   Raises:
@@ -30,8 +39,9 @@ def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
     import rasterio
   except ImportError:
     raise InputError(f"{name or path}: rasterio reads such files; pip install 'flaxnets[geo]'") from None
+  driver = DRIVERS.get(os.path.splitext(path)[1].lower())
   try:
-    with rasterio.open(path) as dataset:
+    with rasterio.open(path, driver=driver) as dataset:
       yield dataset
   except rasterio.errors.RasterioError as error:
     reason = ' '.join(str(error.__cause__ or error).split())

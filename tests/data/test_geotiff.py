@@ -8,9 +8,10 @@ from PIL import Image
 rasterio = pytest.importorskip('rasterio', reason='rasterio (the extra geo) is not installed')
 
 from flaxnets.channels import ChannelSet  # noqa: E402
-from flaxnets.data import geotiff  # noqa: E402
+from flaxnets.data import geotiff, raster_pixels  # noqa: E402
 from flaxnets.data.batches import evaluation_batches, train_batches  # noqa: E402
 from flaxnets.data.decode import decode, squash  # noqa: E402
+from flaxnets.data.files import SUFFIXES  # noqa: E402
 from flaxnets.data.open import open_source  # noqa: E402
 from flaxnets.data.source import BadImage, DataOptions  # noqa: E402
 from flaxnets.data.statistics import measure  # noqa: E402
@@ -154,6 +155,19 @@ def test_what_is_no_raster_is_bad_and_named(root):
   assert '\n' not in str(caught.value)
   batches = list(evaluation_batches(source, batch_size=5, on_bad_image='skip'))
   assert batches[0]['mask'].tolist() == [True, False, True, True, True]
+
+
+def test_a_file_that_refers_to_another_one_is_not_followed(root, tmp_path):
+  from rasterio import shutil
+
+  outside = write(tmp_path / 'outside.tif', noise())
+  shutil.copy(str(outside), str(tmp_path / 'scene.vrt'), driver='VRT')
+  with raster_pixels.opened(tmp_path / 'scene.vrt') as dataset:  # a scene that the user names
+    assert dataset.count == 5
+  (tmp_path / 'scene.vrt').rename(root / 'train/sea/2.tif')
+  with pytest.raises(BadImage, match='2.tif: cannot be read'):
+    read(opened(root), 1)
+  assert set(SUFFIXES) <= raster_pixels.DRIVERS.keys()
 
 
 def test_a_plane_without_data_is_an_absent_channel(tmp_path):
