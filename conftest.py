@@ -4,7 +4,7 @@ import os
 import tempfile
 
 # Compiling is most of what these tests do; code that runs slower is the better bargain here.
-os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false')
 
 # What one test compiled, the next, other workers and subprocesses need not: for the length of this session.
 if 'PYTEST_XDIST_WORKER' not in os.environ:

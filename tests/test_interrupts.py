@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM, before the first step and after it: one line, exit code 75, and the same command goes on."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -11,6 +12,7 @@ import pytest
 
 import flaxnets
 from flaxnets.runtime import interrupts
+from flaxnets.training.preemption import StopSignal
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -92,3 +94,25 @@ def test_a_command_that_a_signal_ends_says_so_in_one_line(capsys, raised, resume
     for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
       signal.signal(number, handler)
   assert capsys.readouterr().err.startswith('flaxnets x: stopped')
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_whose_exception_is_lost_still_stops(number):
+  """Lost in a destructor, or turned into an ImportError by an extension that was being imported."""
+  before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
+
+  def loses_it():
+    with contextlib.suppress(KeyboardInterrupt):
+      os.kill(os.getpid(), number)
+      time.sleep(5)
+    with StopSignal() as stop:
+      assert stop.asked
+    raise ImportError('Encountered an error while initializing the extension.')
+
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  try:
+    assert interrupts.exit_code('flaxnets x', loses_it, resumes=False) == 128 + number
+    assert interrupts.exit_code('flaxnets x', lambda: 0, resumes=False) == 0 and not interrupts.arrived()
+  finally:
+    for each, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+      signal.signal(each, handler)

@@ -13,7 +13,6 @@ from flaxnets.data.decode import MAX_PIXELS
 from flaxnets.data.source import DTYPES, BadImage
 from flaxnets.errors import InputError
 
-
 # GDAL tells formats by content. Some, such as VRT, refer to other files and to URLs: a file of a data set must be none.
 DRIVERS = {
   **dict.fromkeys(('.tif', '.tiff'), 'GTiff'),

@@ -146,8 +146,7 @@ class Checkpoints:
     except Exception as error:
       if jax.process_count() > 1:  # the others wait at a barrier, which this process no longer reaches
         raise
-      # What Orbax had planned to do after the write that failed is never awaited, and would warn of that.
-      warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
+      _ignore_abandoned_coroutines()
       with contextlib.suppress(Exception):
         self._manager.close()
       self._metrics.pop(self._started or 0, None)
@@ -249,6 +248,7 @@ class Checkpoints:
     except MemoryError:
       raise
     except Exception as error:
+      _ignore_abandoned_coroutines()
       temporary = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
       raise (InputError if temporary else CorruptCheckpoint)(
         f'checkpoint {self.directory / str(step)} cannot be read: {_reason(error)}'
@@ -326,6 +326,11 @@ def _reason(error: BaseException) -> str:
   if found := re.match(r'([A-Z_]+): .*?"([^"]+?)(/[\d.]+)?"', text):  # TensorStore's status, and the array's name
     return f'{found[2]} ({found[1].lower()})'
   return (text.splitlines() or [type(error).__name__])[0][:200]
+
+
+def _ignore_abandoned_coroutines() -> None:
+  """What Orbax had planned to do after an operation that failed is never awaited, and would warn of that."""
+  warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
 
 
 class _NotOfOrbax(python_logging.Filter):

@@ -11,12 +11,24 @@ AGAIN = 75  # EX_TEMPFAIL: the same command goes on
 SAID = 'stopped; the same command goes on from what is saved'
 
 
+_arrived: list[int] = []
+
+
 class Terminated(KeyboardInterrupt):
   """SIGTERM, as an exception that unwinds the stack as Ctrl-C does."""
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-  raise Terminated
+  _arrived.append(number)
+  raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def arrived() -> bool:
+  """Whether a signal has come since `exit_code` began.
+
+  Its exception can be lost: Python ignores one that is raised in a destructor or a callback, and libraries catch some.
+  """
+  return bool(_arrived)
 
 
 def exit_code(program: str, main: Callable[[], int], resumes: bool) -> int:
@@ -30,14 +42,24 @@ def exit_code(program: str, main: Callable[[], int], resumes: bool) -> int:
     main: what to run.
     resumes: whether the same command goes on.
   """
-  if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
-    signal.signal(signal.SIGTERM, _raise)
+  _arrived.clear()
+  for number in (signal.SIGTERM, signal.SIGINT):
+    if signal.getsignal(number) is not signal.SIG_IGN:  # as after `nohup`
+      signal.signal(number, _raise)
   try:
     return main()
-  except KeyboardInterrupt as stopped:
+  except SystemExit:
+    raise
+  except BaseException as error:
+    if not isinstance(error, KeyboardInterrupt) and not _arrived:
+      raise
     for number in (signal.SIGTERM, signal.SIGINT):  # nothing may interrupt the end, which is short
       signal.signal(number, signal.SIG_IGN)
     print(f'{program}: {SAID if resumes else "stopped"}', file=sys.stderr, flush=True)
+    # Python ends itself with SIGINT, whatever the exit code, if Ctrl-C came while it ran a string (as dataclasses and
+    # namedtuples do at import). It forgets that when it runs the next string.
+    exec('')
     if resumes:
       return AGAIN
-    return 128 + (signal.SIGTERM if isinstance(stopped, Terminated) else signal.SIGINT)
+    terminated = isinstance(error, Terminated) or signal.SIGTERM in _arrived
+    return 128 + (signal.SIGTERM if terminated else signal.SIGINT)

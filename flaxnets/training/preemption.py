@@ -23,7 +23,8 @@ class Preempted(Exception):
 class StopSignal:
   """Within this context SIGTERM and SIGINT (Ctrl-C) only set `asked`, so that the loop stops after a complete step.
 
-  The second signal does what it did before the context: it ends the run without saving.
+  The second signal does what it did before the context: it ends the run without saving. A signal that came earlier,
+  but whose exception was lost, counts as the first.
 
   With several processes the handler is not installed, because each process would stop at a different step. The
   service that `jax.distributed.initialize` starts handles the signal there, and makes all processes agree on a step,
@@ -33,6 +34,7 @@ class StopSignal:
   asked = False
 
   def __enter__(self) -> StopSignal:
+    self.asked = interrupts.arrived()
     self._installed = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
     if self._installed:
       heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as after `nohup`

@@ -177,6 +177,7 @@ def ended(running, code):
   finally:
     for process in running:
       process.kill()
+      process.communicate()
   assert [process.returncode for process in running] == [code] * len(running), '\n'.join(outputs)
   return outputs
 
@@ -215,7 +216,7 @@ DEATH = ('probably because another process ended', 'another task died', 'heartbe
 
 def killed_after_a_save(workdir, victim):
   """Starts two processes, kills one of them after a checkpoint, and returns the code and the output of the other."""
-  running = started(workdir, processes=2, devices=1, epochs=60)
+  running = started(workdir, processes=2, devices=1, epochs=20)
   saved = workdir / 'checkpoints'
   while not any(saved.glob('[0-9]')) and all(process.poll() is None for process in running):
     time.sleep(0.05)
@@ -244,8 +245,8 @@ def test_when_a_process_dies_the_other_ends_and_any_number_of_processes_resumes_
   assert any(words in output for words in DEATH)
   shutil.copytree(tmp_path / 'two', tmp_path / 'one')
   before = flaxnets.load(tmp_path / 'two', step='latest').step
-  ended(started(tmp_path / 'two', processes=2, devices=1, epochs=60), code=0)
-  ended(started(tmp_path / 'one', processes=1, devices=2, epochs=60), code=0)
+  ended(started(tmp_path / 'two', processes=2, devices=1, epochs=20), code=0)
+  ended(started(tmp_path / 'one', processes=1, devices=2, epochs=20), code=0)
   ours, theirs = (
     [line for line in journal_of(tmp_path / name) if line['split'] == 'train' and line['step'] > before]
     for name in ('two', 'one')
