@@ -224,9 +224,9 @@ def checked_labels(name: str, labels: np.ndarray, examples: int, classes: int) -
     InputError: naming `name` and the first example with a wrong label.
   """
   labels = np.asarray(labels)
-  if labels.ndim == 2 and len(labels) == examples:
+  if labels.ndim == 2 and len(labels) == examples and labels.shape[1] > 1:
     raise InputError(
-      f'{name}: labels are {labels.shape}, perhaps one-hot; save labels.argmax(1), one class per example'
+      f'{name}: labels have shape {labels.shape}, perhaps one-hot; save labels.argmax(1), one class per example'
     )
   if labels.shape != (examples,):
     raise InputError(f'{name}: {examples} examples have labels of shape ({examples},), not {labels.shape}')
