@@ -7,6 +7,7 @@ presence.mode=drop is closest to the paper's sampling of channels.
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 import runpy
 from collections.abc import Mapping
@@ -15,6 +16,8 @@ from typing import Any
 from ml_collections import config_dict
 
 from flaxnets.errors import InputError
+
+MAX_SIDE = 4096  # of the network's input, pixels: a batch of one is then 192 MiB
 
 
 def default() -> config_dict.ConfigDict:
@@ -159,8 +162,19 @@ def check(config: config_dict.ConfigDict) -> None:
   train = config.train
   for name, value, fits, allowed in (
     ('seed', config.seed, config.seed >= 0, '0 or more'),
-    ('image_size', config.image_size, config.image_size > 0, 'above 0'),
-    ('train.epochs', train.epochs, train.epochs > 0, 'above 0'),
+    ('image_size', config.image_size, 0 < config.image_size <= MAX_SIDE, f'above 0 and at most {MAX_SIDE:,}'),
+    ('train.batch_size', train.batch_size, train.batch_size > 0, '1 or more'),
+    ('evaluate.batch_size', config.evaluate.batch_size, config.evaluate.batch_size > 0, '1 or more'),
+    ('train.epochs', train.epochs, 0 < train.epochs < math.inf, 'above 0 and finite'),
+    ('train.learning_rate', train.learning_rate, 0 < train.learning_rate < math.inf, 'above 0 and finite'),
+    ('train.weight_decay', train.weight_decay, 0 <= train.weight_decay < math.inf, '0 or more and finite'),
+    ('train.clip_norm', train.clip_norm, train.clip_norm >= 0, '0 or more'),
+    (
+      'train.drops',
+      train.drops,
+      all(isinstance(share, int | float) for share in train.drops),
+      'numbers, as (0.5, 0.75)',
+    ),
     ('train.accumulate', train.accumulate, train.accumulate > 0, '1 or more'),
     ('train.patience', train.patience, train.patience >= 0, '0 or more'),
     ('train.class_weights', repr(train.class_weights), train.class_weights in ('', 'balanced'), "'' or 'balanced'"),

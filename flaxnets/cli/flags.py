@@ -88,6 +88,7 @@ def define_process_flags(flags: absl.flags.FlagValues) -> None:
 
 def _parse(flags: absl.flags.FlagValues, arguments: list[str]) -> list[str]:
   """Sets the flags; returns the remaining arguments."""
+  _check_once(flags, arguments)
   if 'config_file' in flags:
     arguments = _read_config(flags, arguments)
   try:
@@ -98,10 +99,21 @@ def _parse(flags: absl.flags.FlagValues, arguments: list[str]) -> list[str]:
     raise UsageError(f'unknown flag --{error.flagname}{meant}') from None
   except absl.flags.Error as error:
     raise UsageError(' '.join(str(error).split())) from None
+  if empty := [name for name in flags if flags[name].value == '' and flags[name].default is None]:
+    raise UsageError(f'--{empty[0]} is empty; it needs a value')
   missing = [name for name in flags if flags[name].value is None and not name.startswith('config')]
   if missing:
     raise UsageError(f'--{missing[0]} is required')
   return rest
+
+
+def _check_once(flags: absl.flags.FlagValues, arguments: Sequence[str]) -> None:
+  """Raises UsageError for a flag with two values, of which the first would be ignored."""
+  names = [argument.lstrip('-').partition('=')[0] for argument in arguments if argument.startswith('-')]
+  for name in names:
+    many = name in flags and isinstance(flags[name], absl.flags.MultiFlag)
+    if name and names.count(name) > 1 and not many:
+      raise UsageError(f'--{name} is given twice; give it once')
 
 
 def _read_config(flags: absl.flags.FlagValues, arguments: list[str]) -> list[str]:

@@ -47,9 +47,12 @@ def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | N
   held = get(options.channels_key) if options.channels_key in keys else None
   bands = _bands(str(place), options.channels_key, held, channels)
   taken = _taken(bands, channels, str(place), some=class_names is not None)
-  present = get(present_key).astype(bool) if present_key in keys else None
+  present = get(present_key) if present_key in keys else None
   names = chosen_classes(place if place.is_dir() else place.parent, options.classes, class_names)
   own = _texts(get(options.classes_key)) if options.classes_key in keys else None
+  if own is not None and len(set(own)) < len(own):
+    twice = next(word for word in own if own.count(word) > 1)
+    raise InputError(f'{options.classes_key} in {place}: class {twice!r} is named twice; names must be unique')
   if own is not None and labels.dtype.kind in 'iu':
     check_labels_mean_the_same(own, class_names, f'{options.classes_key} in {place}')
   names = names or own if options.label_key else tuple(class_names or ('unlabelled',))
@@ -99,8 +102,8 @@ def _open(place: Path) -> tuple[list[str], Callable[[str], np.ndarray]]:
 def _loaded(what: object, load: Callable[[], object]):
   try:
     return load()
-  except MemoryError:
-    raise
+  except MemoryError as error:  # also where a corrupt header claims more than there is
+    raise InputError(f'cannot read {what}: it does not fit into memory ({error})') from None
   except Exception as error:  # NumPy, zipfile and zlib have no common exception for corrupt files
     reason = ' '.join(str(error).split()) or type(error).__name__
     if 'pickle' in reason:

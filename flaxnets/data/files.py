@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import posixpath
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from flaxnets.data.decode import decode_planes, image_planes
 from flaxnets.data.geotiff import Rasters, is_raster
 from flaxnets.data.source import BadImage, DataOptions, Reading
 from flaxnets.errors import InputError
+
+MAX_BYTES = 2**30  # of an image file; more than 178,956,970 pixels are refused too
 
 SUFFIXES = (
   '.jpg',
@@ -119,11 +122,26 @@ class ImageFiles:
       BadImage: if it cannot be read.
     """
     try:
-      with open(os.path.join(self.root, self._paths[index]), 'rb') as file:
-        return file.read()
+      return read_regular(os.path.join(self.root, self._paths[index]))
     except (OSError, ValueError) as error:
       reason = getattr(error, 'strerror', None) or error
       raise BadImage(f'{self.where(index)}: cannot be read ({reason})') from None
+
+
+def read_regular(path: str) -> bytes:
+  """The bytes of a regular file of at most `MAX_BYTES`. A pipe or device would block, or never end.
+
+  Raises:
+    OSError: if it cannot be read.
+    ValueError: if it is something else, or larger.
+  """
+  with open(os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0)), 'rb') as file:
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+      raise ValueError('it is not a regular file')
+    if status.st_size > MAX_BYTES:
+      raise ValueError(f'it has {status.st_size:,} bytes; images have at most {MAX_BYTES:,}')
+    return file.read()
 
 
 def open_list(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> ImageFiles:
@@ -259,6 +277,9 @@ def open_folders(options: DataOptions, split: str, class_names: Sequence[str] | 
     if folder not in by_name:
       raise InputError(f'{top / folder} is not one of the {len(names)} classes, {names[0]!r} to {names[-1]!r}')
     found = _images_below(str(top), folder)
+    for path in found:
+      if os.path.islink(top / path) and not _inside(options.root, f'{split}/{path}'):
+        raise InputError(f'{top / path} is a link that leaves the root {options.root}; copy the file there')
     paths += found
     labels += [by_name[folder]] * len(found)
   if not paths:

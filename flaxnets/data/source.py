@@ -157,6 +157,10 @@ class ArraySource:
       raise InputError(f'{name}: images must be (N, H, W, C), but the array is {images.shape}')
     if images.dtype.kind not in 'biuf':
       raise InputError(f'{name}: images must be numbers, but the array holds {images.dtype}')
+    if 0 in images.shape[1:]:
+      raise InputError(
+        f'{name}: images of {images.shape[1:]} have no pixels; height, width and channels must be 1 or more'
+      )
     planes = images.shape[3]
     if take is None and len(channels) != planes:
       raise InputError(f'{name}: {len(channels)} channels are named for {planes} planes')
@@ -220,6 +224,10 @@ def checked_labels(name: str, labels: np.ndarray, examples: int, classes: int) -
     InputError: naming `name` and the first example with a wrong label.
   """
   labels = np.asarray(labels)
+  if labels.ndim == 2 and len(labels) == examples and labels.shape[1] > 1:
+    raise InputError(
+      f'{name}: labels have shape {labels.shape}, perhaps one-hot; save labels.argmax(1), one class per example'
+    )
   if labels.shape != (examples,):
     raise InputError(f'{name}: {examples} examples have labels of shape ({examples},), not {labels.shape}')
   if not examples:

@@ -1,0 +1,56 @@
+"""Commands on runs, weights, studies and scenes that are missing, or that are something else."""
+
+from tests.bad_inputs.case import Case
+
+
+def _text(name):
+  return lambda folder: (folder / name).write_text('hello\n')
+
+
+CASES = [
+  Case(
+    'unknown flag of eval', 'eval --workdir=DIR --subset=R', 'unknown flag --subset; did you mean --subsets', code=2
+  ),
+  Case('eval without a run', 'eval --workdir=DIR/no', 'DIR/no|no'),
+  Case(
+    'eval of an empty folder',
+    'eval --workdir=DIR',
+    'holds no trained network; train one with flaxnets train --workdir=',
+  ),
+  Case(
+    'eval of a config that is not JSON',
+    'eval --workdir=DIR',
+    'holds no trained network; train one with flaxnets train --workdir=',
+    _text('config.json'),
+  ),
+  Case('predict without files', 'predict DIR', r'FILE.* is missing', code=2),
+  Case('predict without a run', 'predict DIR/no DIR/a.png', 'no'),
+  Case('verify of a missing folder', 'verify DIR/no', 'no does not exist; give the folder of a run'),
+  Case('verify of an empty folder', 'verify DIR', 'holds nothing to verify; give the folder of a run'),
+  Case('verify without a folder', 'verify', 'DIR is missing; --help shows the usage', code=2),
+  Case('worth of a missing run', 'worth DIR/no', 'no'),
+  Case('report of a missing run', 'report DIR/no', 'no'),
+  Case('convert of missing weights', 'convert DIR/a.pth --model=resnet18 --out=DIR/out', 'a.pth'),
+  Case(
+    'convert of text',
+    'convert DIR/a.pth --model=resnet18 --out=DIR/out',
+    'a.pth.* cannot be read as a .pth file',
+    _text('a.pth'),
+  ),
+  Case(
+    'convert of text named safetensors',
+    'convert DIR/a.safetensors --model=resnet18 --out=DIR/out',
+    'a.safetensors',
+    _text('a.safetensors'),
+  ),
+  Case(
+    'cost without pixels', 'cost --config=demo --image_size=0', '--image_size=0: 0 is not a positive integer', code=2
+  ),
+  Case(
+    'study that is a config', 'study --config=demo --out=DIR/out', r'has no get_runs\(\); see configs/studies/rgb.py'
+  ),
+  Case('study with an unknown run', 'study --config=studies/rgb --out=DIR/out --only=none', "'none'|none"),
+  Case('study with a bad shard', 'study --config=studies/rgb --out=DIR/out --shard=3/2', 'shard.*3/2'),
+  Case('views as text', 'views --config=demo --out=DIR/a.txt', 'must end in .png, .jpg, .jpeg or .webp'),
+  Case('prepare without lists', 'prepare --root=DIR --data_dir=DIR/out', 'no split files .*; --splits=FILE,FILE'),
+]

@@ -1,0 +1,32 @@
+"""Bad input ends with one line that says what was wrong, where, and what would be right."""
+
+import re
+
+import pytest
+
+from flaxnets.runtime import devices
+from tests.bad_inputs import arrays, commands, configs, images, lists
+from tests.bad_inputs.case import run
+
+CASES = [*arrays.CASES, *commands.CASES, *configs.CASES, *images.CASES, *lists.CASES]
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch):
+  """The tests' process has its devices, and a command would set up others."""
+  monkeypatch.setattr(devices, 'start', lambda *args, **options: None)
+
+
+def test_the_table_has_at_least_100_different_cases():
+  assert len({(case.command, case.make) for case in CASES}) == len(CASES) >= 100
+  assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize('case', CASES, ids=lambda case: case.name.replace(' ', '-'))
+def test_bad_input(case, tmp_path, capfd):
+  code = run(case, tmp_path)
+  written = capfd.readouterr().err
+  program = f'flaxnets {case.command.split()[0]}: '
+  assert written.startswith(program) and written.count('\n') == 1, written
+  assert re.search(case.says, written.removeprefix(program)), written
+  assert code == case.code
