@@ -6,6 +6,7 @@ import pytest
 
 from flaxnets.runtime import devices
 from tests.bad_inputs import arrays, commands, configs, images, lists
+from tests.bad_inputs.arrays import EXECUTED
 from tests.bad_inputs.case import run
 
 CASES = [*arrays.CASES, *commands.CASES, *configs.CASES, *images.CASES, *lists.CASES]
@@ -23,10 +24,12 @@ def test_the_table_has_at_least_100_different_cases():
 
 
 @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name.replace(' ', '-'))
-def test_bad_input(case, tmp_path, capfd):
+def test_bad_input(case, tmp_path, capfd, monkeypatch):
+  monkeypatch.chdir(tmp_path)
   code = run(case, tmp_path)
   written = capfd.readouterr().err
   program = f'flaxnets {case.command.split()[0]}: '
   assert written.startswith(program) and written.count('\n') == 1, written
   assert re.search(case.says, written.removeprefix(program)), written
   assert code == case.code
+  assert not (tmp_path / EXECUTED).exists()

@@ -267,7 +267,7 @@ def open_folders(options: DataOptions, split: str, class_names: Sequence[str] | 
   """
   home = _folder(options.root, 'data.root')
   top = _folder(str(home / split), 'the split')
-  folders = sorted(path.name for path in top.iterdir() if path.is_dir() and not path.name.startswith('.'))
+  folders = sorted(path.name for path in top.iterdir() if path.is_dir() and not _is_hidden(path.name))
   if not folders:
     raise InputError(f'{top} has no folders; it must hold one folder of images per class')
   names = chosen_classes(home, options.classes, class_names) or tuple(folders)
@@ -290,10 +290,14 @@ def open_folders(options: DataOptions, split: str, class_names: Sequence[str] | 
 def _images_below(top: str, folder: str) -> list[str]:
   found = []
   for place, inner, files in os.walk(os.path.join(top, folder)):
-    inner[:] = [name for name in inner if not name.startswith('.')]
+    inner[:] = [name for name in inner if not _is_hidden(name)]
     below = Path(place).relative_to(top).as_posix()
-    found += [f'{below}/{file}' for file in files if file.lower().endswith(SUFFIXES) and not file.startswith('.')]
+    found += [f'{below}/{file}' for file in files if file.lower().endswith(SUFFIXES) and not _is_hidden(file)]
   return sorted(found)
+
+
+def _is_hidden(name: str) -> bool:
+  return name.startswith('.') or name == '__MACOSX'  # the folder that macOS adds to archives
 
 
 def _folder(path: str, what: str) -> Path:

@@ -11,7 +11,7 @@ CASES = [
   Case(
     'unknown flag of eval', 'eval --workdir=DIR --subset=R', 'unknown flag --subset; did you mean --subsets', code=2
   ),
-  Case('eval without a run', 'eval --workdir=DIR/no', 'DIR/no|no'),
+  Case('eval without a run', 'eval --workdir=DIR/no', 'no holds no trained network; train one with'),
   Case(
     'eval of an empty folder',
     'eval --workdir=DIR',
@@ -24,13 +24,17 @@ CASES = [
     _text('config.json'),
   ),
   Case('predict without files', 'predict DIR', r'FILE.* is missing', code=2),
-  Case('predict without a run', 'predict DIR/no DIR/a.png', 'no'),
+  Case('predict without a run', 'predict DIR/no DIR/a.png', 'no holds no trained network; train one with'),
   Case('verify of a missing folder', 'verify DIR/no', 'no does not exist; give the folder of a run'),
   Case('verify of an empty folder', 'verify DIR', 'holds nothing to verify; give the folder of a run'),
   Case('verify without a folder', 'verify', 'DIR is missing; --help shows the usage', code=2),
-  Case('worth of a missing run', 'worth DIR/no', 'no'),
-  Case('report of a missing run', 'report DIR/no', 'no'),
-  Case('convert of missing weights', 'convert DIR/a.pth --model=resnet18 --out=DIR/out', 'a.pth'),
+  Case('worth of a missing run', 'worth DIR/no', r'no cannot be read .*; flaxnets eval writes DIR/eval/test.json'),
+  Case('report of a missing run', 'report DIR/no', 'no is not a folder; give the folder of a run or of a study'),
+  Case(
+    'convert of missing weights',
+    'convert DIR/a.pth --model=resnet18 --out=DIR/out',
+    'a.pth cannot be read: No such file',
+  ),
   Case(
     'convert of text',
     'convert DIR/a.pth --model=resnet18 --out=DIR/out',
@@ -40,7 +44,7 @@ CASES = [
   Case(
     'convert of text named safetensors',
     'convert DIR/a.safetensors --model=resnet18 --out=DIR/out',
-    'a.safetensors',
+    'a.safetensors cannot be read as a safetensors file',
     _text('a.safetensors'),
   ),
   Case(
@@ -49,8 +53,16 @@ CASES = [
   Case(
     'study that is a config', 'study --config=demo --out=DIR/out', r'has no get_runs\(\); see configs/studies/rgb.py'
   ),
-  Case('study with an unknown run', 'study --config=studies/rgb --out=DIR/out --only=none', "'none'|none"),
-  Case('study with a bad shard', 'study --config=studies/rgb --out=DIR/out --shard=3/2', 'shard.*3/2'),
+  Case(
+    'study with an unknown run',
+    'study --config=studies/rgb --out=DIR/out --only=none',
+    '--only=none is not a run; choose from hierarchical-linear,',
+  ),
+  Case(
+    'study with a bad shard',
+    'study --config=studies/rgb --out=DIR/out --shard=3/2',
+    '--shard=3/2 must be i/n with i from 1 to n, such as 1/4',
+  ),
   Case('views as text', 'views --config=demo --out=DIR/a.txt', 'must end in .png, .jpg, .jpeg or .webp'),
   Case('prepare without lists', 'prepare --root=DIR --data_dir=DIR/out', 'no split files .*; --splits=FILE,FILE'),
 ]

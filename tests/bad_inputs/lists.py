@@ -39,10 +39,6 @@ def _folders(*names):
   return make
 
 
-def _macosx(folder):
-  _folders('a/1.png', 'b/1.png', '__MACOSX/1.png')(folder)
-
-
 def _link(folder):
   _folders('a/1.png', 'b/1.png')(folder)
   (folder / 'train' / 'b' / '2.png').symlink_to('/etc/hostname')
@@ -102,10 +98,10 @@ CASES = [
     lambda folder: (folder / 'train' / 'a').mkdir(parents=True),
   ),
   Case(
-    'folder __MACOSX',
+    'missing folder of validation',
     FOLDERS.replace('data.validation=train', 'data.validation=val'),
     "the split '.*val' is not a folder",
-    _macosx,
+    _folders('a/1.png', 'b/1.png'),
   ),
   Case('link out of the folders', FOLDERS, 'b/2.png is a link that leaves', _link),
   Case(

@@ -208,6 +208,7 @@ def folders(tmp_path):
   (tmp_path / 'train/finch/.hidden.png').write_text('')
   (tmp_path / 'train/finch/notes.txt').write_text('')
   (tmp_path / 'train/.cache').mkdir()
+  write_image(tmp_path / 'train/__MACOSX/1.png', 20)
   return tmp_path
 
 
