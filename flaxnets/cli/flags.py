@@ -111,8 +111,8 @@ def _check_once(flags: absl.flags.FlagValues, arguments: Sequence[str]) -> None:
   """Raises UsageError for a flag with two values, of which the first would be ignored."""
   names = [argument.lstrip('-').partition('=')[0] for argument in arguments if argument.startswith('-')]
   for name in names:
-    many = name in flags and isinstance(flags[name], absl.flags.MultiFlag)
-    if name and names.count(name) > 1 and not many:
+    known = name.startswith('config.') or (name in flags and not isinstance(flags[name], absl.flags.MultiFlag))
+    if known and names.count(name) > 1:
       raise UsageError(f'--{name} is given twice; give it once')
 
 
