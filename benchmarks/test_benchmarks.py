@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from benchmarks import communication, input_pipeline, layers, many_classes, photos, predict, scaling, subsets
+from benchmarks import (
+  communication,
+  input_pipeline,
+  layers,
+  many_classes,
+  photos,
+  predict,
+  resources,
+  scaling,
+  subsets,
+)
 from benchmarks.children import Child, in_turns, pace
 from flaxnets.errors import InputError
 
@@ -245,3 +255,11 @@ def test_many_classes_are_measured_as_a_user_would_judge_them():
   assert {name.removeprefix('many_classes/12 classes x 3 subsets/') for name in rows} == {
     f'{command}/{what}' for command in ('eval', 'report') for what in ('peak memory', 'time', 'files')
   }
+
+
+def test_resources_are_sampled_over_training_evaluations_and_predictions(monkeypatch):
+  monkeypatch.setattr(resources.devices, 'start', lambda *args: None)  # the tests' process has its devices
+  rows = named(resources.main(['--steps=9', '--evaluations=2', '--predictions=8']))
+  assert rows.keys() == {'resources/training steps', 'resources/evaluations', 'resources/predictions'}
+  assert [len(row.details['memory']) for row in rows.values()] == [9, 2, 8]
+  assert all(count > 0 for row in rows.values() for count in (*row.details['files'], *row.details['threads']))
