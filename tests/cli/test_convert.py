@@ -34,7 +34,9 @@ def weights(tmp_path_factory):
 
 
 def convert(weights, out, *flags):
-  return main.run('convert', [weights, '--model=resnet18', f'--out={out}', *SMALL, *flags])
+  given = {flag.partition('=')[0] for flag in flags}
+  small = [flag for flag in SMALL if flag.partition('=')[0] not in given]
+  return main.run('convert', [weights, '--model=resnet18', f'--out={out}', *small, *flags])
 
 
 @pytest.mark.slow
