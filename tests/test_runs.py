@@ -84,7 +84,7 @@ def test_the_same_command_again_has_nothing_left_to_do(run):
     ('seed', -1, '0 or more'),
     ('train.log_every', 0, '1 or more'),
     ('train.accumulate', 0, '1 or more'),
-    ('train.epochs', 0.0, 'above 0'),
+    ('train.epochs', 0.0, 'above 0 and finite'),
     ('train.label_smoothing', 1.5, 'from 0 to below 1'),
     ('train.ema', 1.0, 'from 0 to below 1'),
   ],
