@@ -1,6 +1,5 @@
 """Ctrl-C and SIGTERM, before the first step and after it: one line, exit code 75, and the same command goes on."""
 
-import contextlib
 import os
 import pathlib
 import signal
@@ -65,9 +64,11 @@ def stopped(folder, number, ready):
 def test_a_signal_before_the_first_step_ends_a_run_with_75_and_one_line(tmp_path, number):
   began = time.monotonic()
   code, last = stopped(tmp_path / 'early', number, lambda _: time.monotonic() > began + 0.7)
-  assert (code, last) == (75, f'flaxnets train: {interrupts.SAID}')
+  # Where Python ignores the exception of the signal, as in a callback, the run notes it and stops when it is set up.
+  before_a_step = 'flaxnets train: stopped before step 1; the same command resumes the run'
+  assert code == 75 and last in (f'flaxnets train: {interrupts.SAID}', before_a_step)
   code, last = stopped(tmp_path / 'compiling', number, lambda said: 'compiling' in said)
-  assert (code, last) == (75, 'flaxnets train: stopped before step 1; the same command resumes the run')
+  assert (code, last) == (75, before_a_step)
 
 
 @pytest.mark.slow
@@ -97,14 +98,17 @@ def test_a_command_that_a_signal_ends_says_so_in_one_line(capsys, raised, resume
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_whose_exception_is_lost_still_stops(number):
+def test_a_signal_whose_exception_is_lost_still_stops(number, capsys):
   """Lost in a destructor, or turned into an ImportError by an extension that was being imported."""
   before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
 
-  def loses_it():
-    with contextlib.suppress(KeyboardInterrupt):
+  class Destroyed:
+    def __del__(self):
       os.kill(os.getpid(), number)
       time.sleep(5)
+
+  def loses_it():
+    Destroyed()
     with StopSignal() as stop:
       assert stop.asked
     raise ImportError('Encountered an error while initializing the extension.')
@@ -116,3 +120,4 @@ def test_a_signal_whose_exception_is_lost_still_stops(number):
   finally:
     for each, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
       signal.signal(each, handler)
+  assert capsys.readouterr().err == 'flaxnets x: stopped\n'

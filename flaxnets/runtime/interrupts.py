@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 AGAIN = 75  # EX_TEMPFAIL: the same command goes on
 SAID = 'stopped; the same command goes on from what is saved'
@@ -21,6 +23,12 @@ class Terminated(KeyboardInterrupt):
 def _raise(number: int, frame: FrameType | None) -> None:
   _arrived.append(number)
   raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _unless_a_signal(unraisable: Any, others: Callable[[Any], Any]) -> None:
+  """Keeps Python from printing a traceback where it ignores the exception of a signal, which `arrived` tells."""
+  if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+    others(unraisable)
 
 
 def arrived() -> bool:
@@ -46,6 +54,7 @@ def exit_code(program: str, main: Callable[[], int], resumes: bool) -> int:
   for number in (signal.SIGTERM, signal.SIGINT):
     if signal.getsignal(number) is not signal.SIG_IGN:  # as after `nohup`
       signal.signal(number, _raise)
+  sys.unraisablehook = functools.partial(_unless_a_signal, others=sys.unraisablehook)
   try:
     return main()
   except SystemExit:
