@@ -257,8 +257,7 @@ def test_many_classes_are_measured_as_a_user_would_judge_them():
   }
 
 
-def test_resources_are_sampled_over_training_evaluations_and_predictions(monkeypatch):
-  monkeypatch.setattr(resources.devices, 'start', lambda *args: None)  # the tests' process has its devices
+def test_resources_are_sampled_over_training_evaluations_and_predictions():
   rows = named(resources.main(['--steps=9', '--evaluations=2', '--predictions=8']))
   assert rows.keys() == {'resources/training steps', 'resources/evaluations', 'resources/predictions'}
   assert [len(row.details['memory']) for row in rows.values()] == [9, 2, 8]

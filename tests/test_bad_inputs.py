@@ -5,11 +5,12 @@ import re
 import pytest
 
 from flaxnets.runtime import devices
-from tests.bad_inputs import arrays, commands, configs, images, lists
+from tests.bad_inputs import arrays, commands, configs, images, lists, rasters, runs, weights
 from tests.bad_inputs.arrays import EXECUTED
 from tests.bad_inputs.case import run
 
-CASES = [*arrays.CASES, *commands.CASES, *configs.CASES, *images.CASES, *lists.CASES]
+TABLES = (arrays, commands, configs, images, lists, rasters, runs, weights)
+CASES = [case for table in TABLES for case in table.CASES]
 
 
 @pytest.fixture(autouse=True)
@@ -26,10 +27,13 @@ def test_the_table_has_at_least_100_different_cases():
 @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name.replace(' ', '-'))
 def test_bad_input(case, tmp_path, capfd, monkeypatch):
   monkeypatch.chdir(tmp_path)
+  if case.make:
+    case.make(tmp_path)
+  capfd.readouterr()  # what making the files printed
   code = run(case, tmp_path)
   written = capfd.readouterr().err
   program = f'flaxnets {case.command.split()[0]}: '
-  assert written.startswith(program) and written.count('\n') == 1, written
-  assert re.search(case.says, written.removeprefix(program)), written
+  assert written.startswith(program) and written.count('\n') == case.lines, written
+  assert re.search(case.says, written.removeprefix(program).split('\n')[0]), written
   assert code == case.code
   assert not (tmp_path / EXECUTED).exists()

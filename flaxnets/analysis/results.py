@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 
 from flaxnets.analysis import metrics
 from flaxnets.channels import ChannelSet, Subset
@@ -140,12 +141,15 @@ def labels_done(folder: str | pathlib.Path, identity: Mapping[str, Any]) -> set[
   """
   path = path_of(folder, identity)
   scores = _read_json(path)
+  if not scores and path.exists():
+    logging.warning('%s is corrupt; its subsets are evaluated again', path)
   if not scores or not _same_evaluation(scores, identity):
     return set()
   try:
     with _arrays(path, scores) as arrays:
       return {row['channels'] for row in scores['subsets'] if f'prediction/{row["channels"]}' in arrays}
   except _UNREADABLE:
+    logging.warning('%s is missing or corrupt; its subsets are evaluated again', path.with_suffix('.npz'))
     return set()
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from flaxnets.channels import ChannelSet
 from flaxnets.data.classes import check_labels_mean_the_same, chosen_classes, labels_by_name, numbered_classes
 from flaxnets.data.source import ArraySource, DataOptions
 from flaxnets.errors import InputError
+from flaxnets.runtime import regular
 
 
 def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> ArraySource:
@@ -82,13 +85,13 @@ def _open(place: Path) -> tuple[list[str], Callable[[str], np.ndarray]]:
   """The names of the arrays in a file or folder, and a function that loads one of them."""
   if place.is_dir():
     keys = sorted(path.stem for path in place.glob('*.npy'))
-    load = lambda key: np.load(place / f'{key}.npy', mmap_mode='r', allow_pickle=False)  # noqa: E731
+    load = lambda key: opened(place / f'{key}.npy', mmap_mode='r')  # noqa: E731
   else:
     if place.is_file() and not zipfile.is_zipfile(place):
       raise InputError(
         f'{place} is not an .npz file, or a corrupt one; data.root must be an .npz or a folder of .npy files'
       )
-    file = _loaded(place, lambda: np.load(place, allow_pickle=False))
+    file = _loaded(place, lambda: opened(place))
     keys, load = list(file.files), file.__getitem__
 
   def get(key: str) -> np.ndarray:
@@ -99,18 +102,32 @@ def _open(place: Path) -> tuple[list[str], Callable[[str], np.ndarray]]:
   return keys, get
 
 
-def _loaded(what: object, load: Callable[[], object]):
+def opened(path: str | os.PathLike[str], mmap_mode: Literal['r'] | None = None):
+  """`np.load`, but only of NumPy's formats: other files would be taken for pickles, and a pipe waited for."""
+  regular.check(path)
+  with open(path, 'rb') as file:
+    if not file.read(6).startswith((b'\x93NUMPY', b'PK')):
+      raise ValueError('it is not an .npy or .npz file, or a corrupt one')
+  return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+
+
+def _loaded(what: object, load: Callable[[], Any]) -> Any:
   try:
     return load()
   except MemoryError as error:  # also where a corrupt header claims more than there is
     raise InputError(f'cannot read {what}: it does not fit into memory ({error})') from None
   except Exception as error:  # NumPy, zipfile and zlib have no common exception for corrupt files
-    reason = ' '.join(str(error).split()) or type(error).__name__
-    if 'pickle' in reason:
-      reason = 'it holds pickled Python objects, which may run code when read; save plain numbers or strings'
-    elif isinstance(error, OSError) and error.strerror:
-      reason = error.strerror
-    raise InputError(f'cannot read {what}: {reason}') from None
+    raise InputError(f'cannot read {what}: {reason(error)}') from None
+
+
+def reason(error: Exception) -> str:
+  """Why an array could not be read, in one line, from whatever was raised."""
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  text = ' '.join(str(error).split()) or type(error).__name__
+  if 'pickle' in text:
+    return 'it holds pickled Python objects, which may run code when read; save plain numbers or strings'
+  return text
 
 
 def _bands(place: str, channels_key: str, held: np.ndarray | None, channels: str) -> ChannelSet:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flaxnets.errors import InputError
+from flaxnets.runtime import regular
 
 MAX_CLASSES = 1_000_000  # without class names: a wrong label must not exhaust the memory
 
@@ -18,6 +19,7 @@ def read_text(path: Path, what: str) -> str:
     InputError: if it cannot be read, or is not UTF-8.
   """
   try:
+    regular.check(path)
     return path.read_text('utf-8-sig')
   except UnicodeDecodeError as error:
     line = error.object[: error.start].count(b'\n') + 1

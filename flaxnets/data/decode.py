@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Sequence
 
@@ -15,7 +16,9 @@ from PIL import Image
 from flaxnets.channels import ChannelSet
 from flaxnets.data.source import BadImage
 from flaxnets.errors import InputError
+from flaxnets.runtime import regular
 
+MAX_BYTES = 2**30  # per file
 MAX_PIXELS = 178_956_970  # per image: twice Pillow's MAX_IMAGE_PIXELS, above which Pillow refuses to decode
 
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
@@ -51,6 +54,18 @@ def image_planes(channels: ChannelSet) -> tuple[int, ...]:
       'other channels come from GeoTIFFs or data.source=arrays'
     )
   return (0, 1, 2) if len(names) == 3 else ()
+
+
+def read_image(path: str | os.PathLike[str], name: str) -> bytes:
+  """The bytes of an image file; `name` is the file in messages.
+
+  Raises:
+    BadImage: if it cannot be read, is a pipe or a device, or has more than 1 GiB.
+  """
+  try:
+    return regular.read(path, MAX_BYTES)
+  except (OSError, ValueError) as error:
+    raise BadImage(f'{name}: cannot be read ({getattr(error, "strerror", None) or error})') from None
 
 
 def decode_planes(data: bytes, out: np.ndarray, planes: Sequence[int], *, name: str) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import os
 import posixpath
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,12 +19,10 @@ from flaxnets.data.classes import (
   numbered_classes,
   read_text,
 )
-from flaxnets.data.decode import decode_planes, image_planes
+from flaxnets.data.decode import decode_planes, image_planes, read_image
 from flaxnets.data.geotiff import Rasters, is_raster
-from flaxnets.data.source import BadImage, DataOptions, Reading
+from flaxnets.data.source import DataOptions, Reading
 from flaxnets.errors import InputError
-
-MAX_BYTES = 2**30  # of an image file; more than 178,956,970 pixels are refused too
 
 SUFFIXES = (
   '.jpg',
@@ -121,27 +118,7 @@ class ImageFiles:
     Raises:
       BadImage: if it cannot be read.
     """
-    try:
-      return read_regular(os.path.join(self.root, self._paths[index]))
-    except (OSError, ValueError) as error:
-      reason = getattr(error, 'strerror', None) or error
-      raise BadImage(f'{self.where(index)}: cannot be read ({reason})') from None
-
-
-def read_regular(path: str) -> bytes:
-  """The bytes of a regular file of at most `MAX_BYTES`. A pipe or device would block, or never end.
-
-  Raises:
-    OSError: if it cannot be read.
-    ValueError: if it is something else, or larger.
-  """
-  with open(os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0)), 'rb') as file:
-    status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode):
-      raise ValueError('it is not a regular file')
-    if status.st_size > MAX_BYTES:
-      raise ValueError(f'it has {status.st_size:,} bytes; images have at most {MAX_BYTES:,}')
-    return file.read()
+    return read_image(os.path.join(self.root, self._paths[index]), self.where(index))
 
 
 def open_list(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> ImageFiles:

@@ -61,7 +61,7 @@ def header(dataset: Any) -> Header:
   kinds = {dataset.dtypes[index - 1] for index in indexes}
   if len(kinds) != 1 or np.dtype(next(iter(kinds))).kind not in 'iuf':
     raise BadImage(
-      f'{dataset.name}: its bands are {", ".join(sorted(kinds)) or "none"}; all must be one type of number'
+      f'{dataset.name}: its bands are {", ".join(sorted(kinds)) or "none"}; all must be one integer or float type'
     )
   stored = np.dtype(kinds.pop())
   described = [dataset.descriptions[index - 1] for index in indexes]
@@ -98,10 +98,12 @@ def is_raster(path: str | os.PathLike[str], options: DataOptions) -> bool:
   if rasterio is not installed. A file that cannot be opened is none.
   """
   text = str(path).lower()
+  if not os.path.isfile(path):
+    return False
   if text.endswith('.png'):
     with contextlib.suppress(OSError), open(path, 'rb') as file:
       return is_deep(file.read(25))
-  if not text.endswith(SUFFIXES) or not os.path.isfile(path):
+  if not text.endswith(SUFFIXES):
     return False
   if options.bands or options.nodata or not options.channels:
     return True

@@ -12,6 +12,7 @@ import numpy as np
 from flaxnets.data.decode import MAX_PIXELS
 from flaxnets.data.source import DTYPES, BadImage
 from flaxnets.errors import InputError
+from flaxnets.runtime import regular
 
 # GDAL tells formats by content. Some, such as VRT, refer to other files and to URLs: a file of a data set must be none.
 DRIVERS = {
@@ -39,6 +40,10 @@ def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
   except ImportError:
     raise InputError(f"{name or path}: rasterio reads such files; pip install 'flaxnets[geo]'") from None
   driver = DRIVERS.get(os.path.splitext(path)[1].lower())
+  try:
+    regular.check(path)
+  except OSError as error:
+    raise BadImage(f'{name or path}: cannot be read ({error.strerror})') from None
   try:
     with rasterio.open(path, driver=driver) as dataset:
       yield dataset

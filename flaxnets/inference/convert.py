@@ -134,7 +134,11 @@ def _head(
     return {}, tuple(classes) or _numbers(num_classes), f'new, {num_classes} classes'
   head = {name: tensors[name] for name in torch_names.HEAD if name in tensors}
   if len(head) < 2 or any(value.ndim == 0 for value in head.values()):
-    raise InputError(f'{where} has no head ({" and ".join(torch_names.HEAD)}); --num_classes=N makes a new one')
+    held = ', '.join([*sorted(tensors)[:2], *(['...'] if len(tensors) > 2 else [])]) or 'none'
+    raise InputError(
+      f'{where} has no head ({" and ".join(torch_names.HEAD)}) among its tensors ({held}); '
+      '--num_classes=N makes a new one'
+    )
   count, kind = len(head['fc.weight']), 'kept'
   if wrong := [index for index in keep if not 0 <= index < count] or len(set(keep)) < len(keep):
     raise InputError(

@@ -16,7 +16,7 @@ from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
 from flaxnets.inference.export import FORMATS, sidecar
 from flaxnets.inference.predictor import BATCH, softmax
-from flaxnets.runtime import records
+from flaxnets.runtime import records, regular
 
 
 class ExportedNetwork:
@@ -95,7 +95,7 @@ def load_exported(file: str | os.PathLike[str]) -> ExportedNetwork:
   """
   path = pathlib.Path(file)
   try:
-    data, metadata = path.read_bytes(), records.read(sidecar(path))
+    data, metadata = regular.read(path), records.read(sidecar(path))
   except OSError as error:
     raise InputError(f'{error.filename} cannot be read: {error.strerror}') from None
   except ValueError as error:

@@ -8,12 +8,14 @@ import glob
 import itertools
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from flaxnets.channels import ChannelSet
+from flaxnets.data import arrays
 from flaxnets.data.files import SUFFIXES
 from flaxnets.data.geotiff import Rasters
 from flaxnets.data.source import BadImage
@@ -188,9 +190,8 @@ class FilePredictions:
         part = part if planes == list(held.full) else part[..., planes]
         for offset, row in enumerate(self._net.probabilities(part, used)):
           yield path, start + offset, row
-    except (InputError, OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-      reason = getattr(error, 'strerror', None) or ' '.join(str(error).split()) or type(error).__name__
-      self._count_bad(f'{path}: {reason}')
+    except (InputError, OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+      self._count_bad(f'{path}: {arrays.reason(error)}')
 
   def _count_bad(self, message: str) -> None:
     self.bad += 1
@@ -212,12 +213,12 @@ def _batches(decoded: Iterable[Decoded], size: int) -> Iterator[tuple[tuple[str,
 def _open_array(path: str, key: str, channels_key: str) -> tuple[np.ndarray, ChannelSet | None]:
   """An array of images, an .npy memory-mapped, and the channels that an .npz names."""
   if path.lower().endswith('.npy'):
-    return np.load(path, mmap_mode='r'), None
-  with np.load(path) as archive:
-    arrays = {name: archive[name] for name in ([key] if key in archive.files else archive.files)}
+    return arrays.opened(path, 'r'), None
+  with arrays.opened(path) as archive:
+    found = {name: archive[name] for name in ([key] if key in archive.files else archive.files)}
     held = ChannelSet(tuple(map(str, archive[channels_key].tolist()))) if channels_key in archive.files else None
-  names = [key] if key else [name for name, array in arrays.items() if array.ndim == 4]
-  if len(names) != 1 or names[0] not in arrays:
+  names = [key] if key else [name for name, array in found.items() if array.ndim == 4]
+  if len(names) != 1 or names[0] not in found:
     wrong = f'there is no array {key!r}' if key else f'{len(names)} arrays are (n, height, width, channels)'
-    raise InputError(f'{wrong}; --key names one of {", ".join(arrays)}')
-  return arrays[names[0]], held
+    raise InputError(f'{wrong}; --key names one of {", ".join(found)}')
+  return found[names[0]], held

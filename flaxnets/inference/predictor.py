@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import os
-import pathlib
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -16,9 +15,9 @@ import numpy as np
 from absl import logging
 
 from flaxnets.channels import ChannelSet
-from flaxnets.data.decode import decode_planes, image_planes
+from flaxnets.data.decode import decode_planes, image_planes, read_image
 from flaxnets.data.geotiff import SUFFIXES, Rasters, is_raster
-from flaxnets.data.source import BadImage, DataOptions
+from flaxnets.data.source import DataOptions
 from flaxnets.errors import InputError
 
 if TYPE_CHECKING:
@@ -58,11 +57,7 @@ class Predictor:
     options = raster_options(self.net, [self.net.channels.names[index] for index in self.order])
     if reads_raster(self.net, path, options):
       return self.read_raster(path, Rasters(path, options))
-    try:
-      data = pathlib.Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-      raise BadImage(f'{path}: cannot be read ({getattr(error, "strerror", None) or error})') from None
-    return self.decode(data, str(path))
+    return self.decode(read_image(path, str(path)), str(path))
 
   def read_raster(self, path: str | os.PathLike[str], rasters: Rasters) -> Canvas:
     """The same for a raster and the reader of its channels, which are those of `order`."""

@@ -15,6 +15,7 @@ import numpy as np
 
 from flaxnets.errors import InputError
 from flaxnets.inference import pth
+from flaxnets.runtime import regular
 
 # What safetensors calls the types of its values.
 _DTYPES = {
@@ -48,7 +49,7 @@ def read(path: str | os.PathLike[str]) -> TensorFile:
   """
   path = pathlib.Path(path)
   try:
-    data = path.read_bytes()
+    data = regular.read(path)
   except OSError as error:
     raise InputError(f'{path} cannot be read: {error.strerror or error}') from None
   if path.suffix == '.safetensors':

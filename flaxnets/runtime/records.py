@@ -11,7 +11,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from flaxnets.runtime import atomic
+from flaxnets.runtime import atomic, regular
 from flaxnets.runtime.digests import text_digest
 
 DIGEST = 'digest'
@@ -59,7 +59,7 @@ def read(path: pathlib.Path) -> dict[str, Any]:
     OSError: if the file cannot be read.
     ValueError: as `loads`.
   """
-  return loads(path.read_text(encoding='utf-8'))
+  return loads(regular.read(path).decode('utf-8'))
 
 
 def write(path: pathlib.Path, values: Mapping[str, Any], indent: int | None = None) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import pathlib
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import IO, Any
 
 from absl import logging
@@ -15,6 +15,8 @@ from flaxnets import config as configs
 from flaxnets.errors import InputError
 from flaxnets.runtime import records
 from flaxnets.runtime.local import check_local
+
+MAX_LISTED = 4  # fields that differ, in a message
 
 
 class WorkdirLock:
@@ -80,12 +82,15 @@ def locked(folder: pathlib.Path, flag: str, *, shared: bool = False) -> IO[str]:
   return file
 
 
-def claim_workdir(workdir: str | os.PathLike[str], fields: Mapping[str, Any]) -> pathlib.Path:
+def claim_workdir(
+  workdir: str | os.PathLike[str], fields: Mapping[str, Any], may_change: Collection[str] = ()
+) -> pathlib.Path:
   """Makes a run's folder, writes its config.json, and refuses to resume with another config; called by all hosts.
 
   Args:
     workdir: the folder.
     fields: the config as plain JSON values.
+    may_change: names of fields, such as 'data.root', that may differ from those of the run that lives there.
 
   Raises:
     InputError: if the folder cannot be written, is not the same for all hosts, or a run with a different config lives
@@ -118,11 +123,24 @@ def claim_workdir(workdir: str | os.PathLike[str], fields: Mapping[str, Any]) ->
     raise InputError(
       f'{path} cannot be read: {error.strerror}; all processes need one --workdir, on a disk that they share'
     ) from None
-  differing = differences(theirs, fields)
+  differing = {name: both for name, both in differences(theirs, fields).items() if name not in may_change}
   if differing:
-    listed = '; '.join(f'{name} is {old!r} there and {new!r} here' for name, (old, new) in differing.items())
-    raise InputError(f'{folder} holds a run with another config ({listed}); choose another --workdir')
+    listed = [f'{name} is {old!r} there and {new!r} here' for name, (old, new) in differing.items()]
+    shown = '; '.join(listed[:MAX_LISTED]) + (f'; {len(listed) - MAX_LISTED} more' if len(listed) > MAX_LISTED else '')
+    raise InputError(
+      f'{folder} holds a run with another config ({shown}); choose another --workdir, '
+      f'and with it --config.train.init_from={folder} to begin with the weights of this run'
+    )
   return folder
+
+
+def update_config(folder: pathlib.Path, fields: Mapping[str, Any]) -> None:
+  """Replaces the config.json of a run by a config that differs in what may change; called by all hosts."""
+  import jax
+
+  path = folder / 'config.json'
+  if jax.process_index() == 0 and differences(stored_config(path), fields):
+    records.write(path, fields, indent=1)
 
 
 def has_checkpoint(workdir: str | os.PathLike[str]) -> bool:
@@ -137,7 +155,10 @@ def stored_config(path: pathlib.Path) -> dict[str, Any]:
     InputError: naming the fields that this version does not know.
     ValueError, OSError: if the file is corrupt or cannot be read.
   """
-  return configs.to_json(configs.from_json(records.read(path)))
+  try:
+    return configs.to_json(configs.from_json(records.read(path)))
+  except InputError as error:
+    raise InputError(f'{path}: {error}') from None
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = '') -> dict[str, tuple[Any, Any]]:

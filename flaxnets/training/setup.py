@@ -25,7 +25,7 @@ from flaxnets.inference.metadata import Metadata
 from flaxnets.nn.stem import pixel_statistics
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
-from flaxnets.runtime.workdir import WorkdirLock, claim_workdir, has_checkpoint
+from flaxnets.runtime.workdir import WorkdirLock, claim_workdir, has_checkpoint, update_config
 from flaxnets.training import layers, optim
 from flaxnets.training.initial import InitialState, example_digests
 from flaxnets.training.step import TrainState, make_train_step
@@ -162,13 +162,14 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
   # then be refused in.
   lock = WorkdirLock(workdir)
   try:
-    folder = claim_workdir(workdir, configs.to_json(config))
+    folder = claim_workdir(workdir, configs.to_json(config), _may_change(config))
     checkpoints = Checkpoints(folder / 'checkpoints')
     restored = checkpoints.restore_latest()
     if restored:
       state, metadata = initial.resume(*restored, folder, data.digests)
     else:
       state, metadata = initial.begin()
+    update_config(folder, configs.to_json(config))
   except BaseException:
     lock.close()
     raise
@@ -187,6 +188,16 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
     checkpoints=checkpoints,
     lock=lock,
   )
+
+
+def _may_change(config: ml_collections.ConfigDict) -> set[str]:
+  """Fields that may differ from those that a run began with, since every step that was trained stays what it was.
+
+  Moved data must hold the same examples, which `InitialState.resume` checks. The number of epochs may change where the
+  learning rate does not depend on it.
+  """
+  constant = config.train.schedule == 'constant' or (config.train.schedule == 'piecewise' and not config.train.drops)
+  return {'data.root', 'train.epochs'} if constant else {'data.root'}
 
 
 def _open_data(config: ml_collections.ConfigDict) -> Data:

@@ -133,7 +133,7 @@ def test_number_types_are_kept_or_become_float32(tmp_path, stored, expected):
 
 def test_complex_numbers_are_refused(tmp_path):
   write(tmp_path / 'train/sea/0.tif', noise(dtype=np.complex64))
-  with pytest.raises(InputError, match='complex64; all must be one type of number'):
+  with pytest.raises(InputError, match='complex64; all must be one integer or float type'):
     opened(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import time
 import types
 
@@ -73,6 +74,39 @@ def test_other_examples_with_the_same_labels_are_other_examples(tmp_path):
   (root / 'train.txt').write_text('\n'.join(rows) + '\n')
   with pytest.raises(InputError, match='has other examples now than when the run began'):
     setup.prepare(list_config(root), tmp_path / 'run')
+
+
+def test_a_run_whose_data_were_moved_goes_on_and_its_config_names_the_new_folder(tmp_path):
+  root, moved = tmp_path / 'data', tmp_path / 'moved'
+  for split in ('train', 'val', 'test'):
+    write_list(root, split, 32)
+  with contextlib.closing(setup.prepare(list_config(root), tmp_path / 'run')) as ready:
+    ready.checkpoints.save(1, ready.state, {'metadata': ready.metadata.to_json(), **ready.data.digests})
+  root.rename(moved)
+  with contextlib.closing(setup.prepare(list_config(moved), tmp_path / 'run')) as ready:
+    assert ready.saved
+  assert json.loads((tmp_path / 'run' / 'config.json').read_text())['data']['root'] == str(moved)
+
+  other = tmp_path / 'other'
+  shutil.copytree(moved, other)
+  rows = (other / 'train.txt').read_text().splitlines()
+  (other / 'train.txt').write_text('\n'.join(reversed(rows)) + '\n')
+  with pytest.raises(InputError, match='has other examples now than when the run began'):
+    setup.prepare(list_config(other), tmp_path / 'run')
+  assert json.loads((tmp_path / 'run' / 'config.json').read_text())['data']['root'] == str(moved)
+
+
+def test_more_epochs_at_a_constant_rate_end_like_one_long_run_and_others_are_told_of_init_from(tmp_path):
+  constant = {'train.schedule': 'constant'}
+  loop.run(small_config(**constant), tmp_path / 'longer')
+  for name in ('longer', 'whole'):
+    loop.run(small_config(**constant, **{'train.epochs': 2.0}), tmp_path / name)
+  longer, whole = (flaxnets.load(tmp_path / name, step='latest') for name in ('longer', 'whole'))
+  jax.tree.map(np.testing.assert_array_equal, longer.variables, whole.variables)
+  assert json.loads((tmp_path / 'longer' / 'config.json').read_text())['train']['epochs'] == 2.0
+
+  with pytest.raises(InputError, match=r'train.schedule is .* --config.train.init_from=.*longer to begin'):
+    setup.prepare(small_config(**{'train.epochs': 3.0}), tmp_path / 'longer')
 
 
 def test_an_error_before_the_first_step_closes_the_files(tmp_path, monkeypatch):
