@@ -30,9 +30,9 @@ def describe(source: Source) -> str:
 def warnings_for(train: Source, validation: Source, test: Source | None = None) -> list[str]:
   """Warnings about the splits of a data set, one line each; none for a set without a problem.
 
-  They are about examples in two splits at once, one class only, classes without examples and strong imbalance. The same
-  example is known by its id: files by their paths, other examples by the split and the number in it. Two arrays with
-  different names are never compared.
+  They are about examples in two splits at once, files with two labels, one class only, classes without examples and
+  strong imbalance. The same example is known by its id: files by their paths, other examples by the split and the number
+  in it. Copies of a file under another name, and two arrays with different names, are not found.
 
   Args:
     train: the training split.
@@ -50,6 +50,7 @@ def warnings_for(train: Source, validation: Source, test: Source | None = None) 
     only = _name(train, int(counts.argmax()))
     lines.append(f'all training examples are of one class, {only}; there is nothing to tell apart')
   for name, source in splits.items():
+    lines += _relabelled(source, name)
     lines += _empty_classes(source, name)
   return lines + _imbalance(train)
 
@@ -75,6 +76,19 @@ def _overlap(one: Source, other: Source, name: str, other_name: str) -> list[str
   return [f'{examples} in the {name} split too{different}, such as {example}']
 
 
+def _relabelled(source: Source, name: str) -> list[str]:
+  """A file that a list names again, which has the id 'path#2', may have another label there."""
+  labels = source.labels.tolist()
+  again = [(id_.rpartition('#')[0], label) for id_, label in zip(source.ids, labels, strict=True) if '#' in id_]
+  if not again:
+    return []
+  label_of = dict(zip(source.ids, labels, strict=True))
+  wrong = sorted({path for path, label in again if label_of.get(path, label) != label})
+  if not wrong:
+    return []
+  return [f'{_number(len(wrong), "file")} of the {name} split {_have(len(wrong))} two labels, such as {wrong[0]}']
+
+
 def _keys(source: Source) -> list[str]:
   """What is equal for two examples, in whatever split, only if they are the same example."""
   if all(id_.isdecimal() for id_ in source.ids):
@@ -87,9 +101,10 @@ def _empty_classes(source: Source, name: str) -> list[str]:
   empty = np.flatnonzero(_counts(source) == 0)
   if not len(empty):
     return []
-  have = 'has' if len(empty) == 1 else 'have'
   shown = ', '.join(_name(source, label) for label in empty[:3].tolist()) + (', ...' if len(empty) > 3 else '')
-  return [f'{len(empty):,} of {_number(len(source.classes), "class")} {have} no example in the {name} split: {shown}']
+  return [
+    f'{len(empty):,} of {_number(len(source.classes), "class")} {_have(len(empty))} no example in the {name} split: {shown}'
+  ]
 
 
 def _imbalance(train: Source) -> list[str]:
@@ -107,6 +122,10 @@ def _imbalance(train: Source) -> list[str]:
 
 def _name(source: Source, label: int) -> str:
   return repr(textwrap.shorten(source.classes[label], 40, placeholder='...'))
+
+
+def _have(count: int) -> str:
+  return 'has' if count == 1 else 'have'
 
 
 def _number(count: int, noun: str) -> str:

@@ -55,6 +55,19 @@ def test_the_same_example_in_two_splits_is_found_by_its_id():
   ]
 
 
+def test_a_file_that_is_listed_with_two_labels_is_found(tmp_path):
+  for name in ('a', 'b', 'c'):
+    (tmp_path / f'{name}.jpg').touch()
+  (tmp_path / 'train.txt').write_text('a.jpg 0\nb.jpg 1\nc.jpg 2\na.jpg 0\nb.jpg 2\n')
+  (tmp_path / 'val.txt').write_text('b.jpg 1\nb.jpg 1\na.jpg 0\nc.jpg 2\n')
+  train, validation = (
+    open_list(DataOptions('lists', str(tmp_path), canvas=8), f'{name}.txt') for name in ('train', 'val')
+  )
+  lines = summary.warnings_for(train, validation)
+  assert '1 file of the training split has two labels, such as b.jpg' in lines
+  assert not any('of the validation split have' in line or 'of the validation split has' in line for line in lines)
+
+
 def test_overlapping_slices_are_found_and_row_numbers_of_different_arrays_are_not_compared():
   (line,) = summary.warnings_for(synthetic.source('train[:24]'), synthetic.source('train[12:36]'))
   assert line == '12 examples of the validation split are in the training split too, such as train[12]'
