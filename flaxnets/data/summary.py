@@ -31,8 +31,8 @@ def warnings_for(train: Source, validation: Source, test: Source | None = None) 
   """Warnings about the splits of a data set, one line each; none for a set without a problem.
 
   They are about examples in two splits at once, files with two labels, one class only, classes without examples and
-  strong imbalance. The same example is known by its id: files by their paths, other examples by the split and the number
-  in it. Copies of a file under another name, and two arrays with different names, are not found.
+  strong imbalance. The same example is known by its id: files by their paths, other examples by the split and the
+  number in it. Copies of a file under another name, and two arrays with different names, are not found.
 
   Args:
     train: the training split.
@@ -102,9 +102,8 @@ def _empty_classes(source: Source, name: str) -> list[str]:
   if not len(empty):
     return []
   shown = ', '.join(_name(source, label) for label in empty[:3].tolist()) + (', ...' if len(empty) > 3 else '')
-  return [
-    f'{len(empty):,} of {_number(len(source.classes), "class")} {_have(len(empty))} no example in the {name} split: {shown}'
-  ]
+  of_all = f'{len(empty):,} of {_number(len(source.classes), "class")}'
+  return [f'{of_all} {_have(len(empty))} no example in the {name} split: {shown}']
 
 
 def _imbalance(train: Source) -> list[str]:
