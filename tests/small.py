@@ -46,7 +46,7 @@ def small_config(**changes) -> ml_collections.ConfigDict:
   """Three steps of 32 examples, validated on two subsets; `changes` are dotted names and values."""
   config = configs.named('demo')
   config.image_size = 16
-  config.model.width = 8
+  config.model.name, config.model.width = 'resattention', 8
   config.data.train = 'train[:96]'
   config.data.validation = 'validation[:40]'
   config.data.test = 'test[:52]'

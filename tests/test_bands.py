@@ -35,7 +35,9 @@ def bands(path, *, taken=BANDS, classes=CLASSES, scale=1.0, dtype=np.uint16, **c
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  return tmp_path_factory.mktemp('bands')
+  folder = tmp_path_factory.mktemp('bands')
+  bands(folder / 'bands.npz')
+  return folder
 
 
 def bands_config(path, **changes):
@@ -58,7 +60,7 @@ def bands_config(path, **changes):
 
 @pytest.fixture(scope='module')
 def run(folder):
-  workdir, config = folder / 'run', bands_config(bands(folder / 'bands.npz'))
+  workdir, config = folder / 'run', bands_config(folder / 'bands.npz')
   assert loop.run(config, workdir) == 0
   assert loop.run(config, workdir) == 0  # the same command again finds everything done
   return workdir

@@ -225,10 +225,10 @@ def test_arrays_are_evaluated_as_the_command_evaluates_files(run, net):
     evaluate_arrays(net, images[:1], np.asarray([4]))
 
 
-def test_only_a_network_with_attention_shows_some(net):
+def test_only_a_network_with_attention_shows_some():
   images = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), np.uint8)
   with pytest.raises(InputError, match='resnet18 has no attention over positions'):
-    net.attention(images)
+    untrained(**{'model.name': 'resnet18'}).attention(images)
   attentive = untrained(**{'model.name': 'resattention', 'model.stem': 'conv', 'model.completion': 'mean'})
   mask = attentive.attention(images, 'RGB')
   assert mask.shape == (3, 4, 4) and mask.dtype == np.float32

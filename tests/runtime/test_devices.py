@@ -147,6 +147,7 @@ def started(workdir, processes, devices, epochs=1):
     '--config=configs/demo.py',
     f'--workdir={workdir}',
     '--config.image_size=16',
+    '--config.model.name=resattention',
     '--config.model.width=8',
     '--config.data.train=train[:96]',
     '--config.data.validation=validation[:40]',

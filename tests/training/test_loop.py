@@ -145,7 +145,7 @@ def test_a_run_says_what_it_does_and_what_comes_next_and_so_does_a_finished_one(
     'training:   synthetic train[:96]: 96 examples, 12 classes of 8 each',
     'validation: synthetic validation[:40]: 40 examples, 12 classes; smallest',
     'channels:   R, G, B; validation on 2 subsets',
-    'model:      resnet18, ',
+    'model:      resattention, ',
     'devices:    8 x cpu',
     'steps:      3 of 32 examples (1 epoch); validation every 2 steps',
   ):
