@@ -16,8 +16,9 @@ $(VENV)/.done: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+# A file's tests run in one process, so that the runs that they share are trained once.
 test: setup
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # What takes longer: the wheel, installed and used; every block of the documentation; the examples.
 slow: setup
