@@ -2,8 +2,8 @@
 
     python -m benchmarks.resources [--steps=10000] [--evaluations=200] [--predictions=10000] [--json=FILE]
 
-Everything runs in this process, on a tiny network and the images that flaxnets draws. Each part is sampled at its end
-and at eight moments before. A leak is a difference between the middle and the end: the first half fills caches. The
+Everything runs in this process, on a tiny network and the images that flaxnets draws. Each part is sampled eight
+times, the last time at its end. A leak is a difference between the middle and the end: the first half fills caches. The
 rows are MiB of resident memory at the end, with all samples; `files` and `threads` are counts at the same moments.
 """
 

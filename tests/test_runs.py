@@ -114,7 +114,12 @@ def test_evaluation_scores_every_subset_and_writes_what_the_design_says(run, cap
   scores = json.loads((run / 'eval' / 'test.json').read_text())
   assert [row['channels'] for row in scores['subsets']] == ['RGB', 'RG', 'RB', 'GB', 'R', 'G', 'B']
   assert scores['channels'] == ['R', 'G', 'B']
-  assert (scores['examples'], scores['split'], scores['model'], len(scores['classes'])) == (52, 'test', 'resattention', 12)
+  assert (scores['examples'], scores['split'], scores['model'], len(scores['classes'])) == (
+    52,
+    'test',
+    'resattention',
+    12,
+  )
   assert scores['seed'] == 0 and scores['versions']['jax'] == jax.__version__ and scores['commit'] and scores['date']
   for row in scores['subsets']:
     assert {'accuracy', 'precision', 'recall', 'f1', 'top5', 'loss', 'flops', 'macs', 'params'} <= set(row)

@@ -25,6 +25,8 @@ def evaluate_arrays(
 ) -> list[dict[str, Any]]:
   """Judges a network on subsets of the channels of some images.
 
+  Each call compiles its functions anew, or reads them from the cache of compiled programs: give it all images at once.
+
   Args:
     net: from `flaxnets.load`.
     images: (n, height, width, m) raw pixels; they are seen as `net.predict` sees them.

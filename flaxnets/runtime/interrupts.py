@@ -52,7 +52,7 @@ def exit_code(program: str, main: Callable[[], int], resumes: bool) -> int:
   """
   _arrived.clear()
   for number in (signal.SIGTERM, signal.SIGINT):
-    if signal.getsignal(number) is not signal.SIG_IGN:  # as after `nohup`
+    if signal.getsignal(number) is not signal.SIG_IGN:  # a parent such as a shell may have ignored it
       signal.signal(number, _raise)
   sys.unraisablehook = functools.partial(_unless_a_signal, others=sys.unraisablehook)
   try:

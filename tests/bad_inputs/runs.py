@@ -17,13 +17,13 @@ PREDICT = 'predict DIR/run'
 @functools.cache
 def _trained():
   """A run of three steps with checkpoints at steps 2 and 3, and its evaluation; made once a process."""
-  from flaxnets.cli import main
+  from flaxnets.cli import evaluate
   from flaxnets.training import loop
   from tests.small import small_config
 
   folder = tempfile.TemporaryDirectory(prefix='flaxnets-bad-inputs-')
   loop.run(small_config(**{'model.name': 'resattention'}), folder.name)
-  assert main.run('eval', [f'--workdir={folder.name}', '--subsets=RGB']) == 0
+  assert evaluate.run(folder.name, subsets='RGB') == 0
   return folder
 
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import flaxnets
+from flaxnets.analysis import results
 from flaxnets.errors import InputError
 from flaxnets.runtime import devices, machine
 
@@ -140,9 +141,6 @@ def test_compiled_programs_are_kept_per_kind_of_cpu_in_the_users_folder(monkeypa
 
 def started(workdir, processes, devices, epochs=1):
   """Starts train_main.py, as one process or as several that meet on this machine."""
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    port = free.getsockname()[1]
   flags = [
     '--config=configs/demo.py',
     f'--workdir={workdir}',
@@ -151,16 +149,25 @@ def started(workdir, processes, devices, epochs=1):
     '--config.model.width=8',
     '--config.data.train=train[:96]',
     '--config.data.validation=validation[:40]',
+    '--config.data.test=test[:45]',
     '--config.train.batch_size=32',
     f'--config.train.epochs={epochs}',
     '--config.train.log_every=1',
     '--config.evaluate.subsets=RGB',
     '--config.evaluate.batch_size=32',
   ]
+  return launched(['train_main.py', *flags], processes, devices)
+
+
+def launched(words, processes, devices):
+  """Starts a program as one process, or as several that meet on this machine."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
   several = [] if processes == 1 else [f'--coordinator=127.0.0.1:{port}', f'--processes={processes}']
   return [
     subprocess.Popen(
-      [sys.executable, 'train_main.py', *flags, *several, *([f'--process={index}'] if several else [])],
+      [sys.executable, *words, *several, *([f'--process={index}'] if several else [])],
       cwd=ROOT,
       env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)},
       stdout=subprocess.PIPE,
@@ -189,7 +196,7 @@ def journal_of(workdir):
   return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_two_processes_train_the_same_network_as_one(tmp_path):
+def test_two_processes_train_and_evaluate_the_same_network_as_one(tmp_path):
   ended(started(tmp_path / 'one', processes=1, devices=2), code=0)
   ended(started(tmp_path / 'two', processes=2, devices=1), code=0)
   for ours, theirs in zip(*(journal_of(tmp_path / name) for name in ('two', 'one')), strict=True):
@@ -197,6 +204,21 @@ def test_two_processes_train_the_same_network_as_one(tmp_path):
     assert ours['loss'] == pytest.approx(theirs['loss'], rel=1e-3)
   for a, b in zip(*(jax.tree.leaves(flaxnets.load(tmp_path / name).variables) for name in ('one', 'two')), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3)
+
+  # 45 examples in batches of 32: the second has 13, which two processes cannot share evenly.
+  shutil.copytree(tmp_path / 'one', tmp_path / 'same')
+  for name, processes in (('one', 1), ('same', 2)):
+    words = ['eval_main.py', f'--workdir={tmp_path / name}', '--subsets=RGB;R']
+    ended(launched(words, processes, devices=2 // processes), code=0)
+  scores, same = (json.loads((tmp_path / name / 'eval' / 'test.json').read_text()) for name in ('one', 'same'))
+  assert scores['examples'] == same['examples'] == 45
+  for row, other in zip(scores['subsets'], same['subsets'], strict=True):
+    assert row['channels'] == other['channels'] and row['accuracy'] == other['accuracy']
+    assert row['loss'] == pytest.approx(other['loss'], rel=1e-5)
+  arrays, others = (results.read_arrays(tmp_path / name / 'eval' / 'test.json', scores) for name, scores in
+                    (('one', scores), ('same', same)))  # fmt: skip
+  for name in arrays:
+    np.testing.assert_array_equal(arrays[name], others[name], err_msg=name)
 
 
 @pytest.mark.slow

@@ -1,0 +1,269 @@
+"""ResNet-18 fine-tuned on EuroSAT: one network for all subsets of its bands, beside an expert for each.
+
+python -m benchmarks.eurosat_finetune --weights=resnet18.safetensors --data=eurosat_13band.npz --work=DIR
+--out=docs/results/eurosat/finetune.json [--folds=5] [--epochs=30] [--only=one,expert-RGB]
+
+All images of the archive (X_*, y_* and 'bands') are split into five folds, and each is judged by the networks that were
+trained on the four others. All networks have the same epochs, batches, rate and augmentation, and the last step is
+judged, so that nothing is chosen on what is judged. None of the settings was tuned.
+
+one: all 13 bands, kernels by `flaxnets adapt --init=nearest`, training on sampled subsets, completion unit.
+one-zeros: the same, absent bands filled with zeros, the mean (completion none).
+one-scratch: the same from random weights, with the default completion, linear.
+expert-SUBSET: a network of these bands only, kernels by `flaxnets adapt --init=nearest`.
+timm-SUBSET: the same, kernels by timm's rule (by position, times 3 / m; of one band their sum).
+scratch-SUBSET: the same from random weights.
+
+DIR keeps what is done: the same command goes on where it was stopped. Runs are deleted once they are judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import flaxnets
+from benchmarks.eurosat_bands import SUBSETS
+from flaxnets.analysis import results
+from flaxnets.analysis.intervals import difference_interval, wilson
+from flaxnets.channels import ChannelSet
+from flaxnets.inference import run_folder
+from flaxnets.inference.network import Network
+from flaxnets.runtime import atomic, provenance
+
+FOLDS = 5
+BATCH = 32
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+  """Trains what is missing, fold by fold, prints a table and writes --out; returns what it wrote."""
+  parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+  for name in ('weights', 'data', 'work', 'out'):
+    parser.add_argument(f'--{name}', required=True)
+  parser.add_argument('--folds', type=int, default=FOLDS, help='how many of the folds to judge')
+  parser.add_argument('--epochs', type=float, default=30)
+  parser.add_argument('--size', type=int, default=64, help="side of the network's input, pixels")
+  parser.add_argument('--only', default='', help='names of contenders, with commas between them')
+  options = parser.parse_args(argv)
+  work = Path(options.work)
+  work.mkdir(parents=True, exist_ok=True)
+  images, labels, bands = read(options.data)
+  fold_of = folds(labels)
+  if not (work / 'imagenet').exists():
+    flax('convert', options.weights, '--model=resnet18', f'--out={work / "imagenet"}')
+  names = options.only.split(',') if options.only else contenders()
+  predicted: dict[str, np.ndarray] = {}
+  for fold in range(options.folds):
+    write_fold(work / f'fold{fold}.npz', images, labels, bands, fold_of == fold)
+    for name in names:
+      for key, classes in judged(options, work, name, fold).items():
+        predicted.setdefault(key, np.full(len(labels), -1))[fold_of == fold] = classes
+    result = table(options, predicted, labels, fold_of < fold + 1)
+    atomic.write_text(Path(options.out), json.dumps(result, indent=1) + '\n')
+  show(result)
+  return result
+
+
+def contenders() -> list[str]:
+  """Names, as in the module's text. On RGB, timm's rule is what the expert begins with."""
+  experts = [f'expert-{subset}' for subset in SUBSETS]
+  timm = [f'timm-{subset}' for subset in SUBSETS if subset != 'RGB']
+  return ['one', *experts, *timm, 'one-zeros', 'one-scratch', 'scratch-13 bands', 'scratch-RGB']
+
+
+def read(path: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+  """All images, labels and bands of an archive."""
+  with np.load(path) as file:
+    splits = sorted(key.removeprefix('X_') for key in file.files if key.startswith('X_'))
+    images = np.concatenate([file[f'X_{split}'] for split in splits])
+    labels = np.concatenate([file[f'y_{split}'] for split in splits])
+    return images, labels, tuple(map(str, file['bands']))
+
+
+def folds(labels: np.ndarray) -> np.ndarray:
+  """The fold of each image; as many of each class in every fold."""
+  fold = np.empty(len(labels), int)
+  for label in np.unique(labels):
+    members = np.flatnonzero(labels == label)
+    fold[np.random.default_rng(int(label)).permutation(members)] = np.arange(len(members)) % FOLDS
+  return fold
+
+
+def write_fold(path: Path, images: np.ndarray, labels: np.ndarray, bands: Sequence[str], held_out: np.ndarray) -> None:
+  """An archive with a fold's images as the test split and the others as the training split."""
+  if not path.exists():
+    parts = {'train': ~held_out, 'test': held_out}
+    arrays = {f'{kind}_{split}': array[part] for split, part in parts.items()
+              for kind, array in (('X', images), ('y', labels))}  # fmt: skip
+    np.savez(path, bands=np.array(bands), **arrays)
+
+
+def judged(options: argparse.Namespace, work: Path, name: str, fold: int) -> dict[str, list[int]]:
+  """The classes that a contender gives a fold's images, by 'contender/subset'; trained where they are missing."""
+  path = work / f'{name}-{fold}.json'
+  if not path.exists():
+    began = time.time()
+    kind, _, subset = name.partition('-')
+    alone = subset if subset in SUBSETS else ''
+    found = _trained(options, work, name, fold, kind, alone)
+    atomic.write_text(path, json.dumps({'predicted': found, 'seconds': round(time.time() - began)}) + '\n')
+    print(f'fold {fold}, {name}: {time.time() - began:.0f} s', flush=True)
+  return json.loads(path.read_text())['predicted']
+
+
+def _trained(
+  options: argparse.Namespace, work: Path, name: str, fold: int, kind: str, alone: str
+) -> dict[str, list[int]]:
+  """Starts a contender's network, trains it and evaluates it, in processes of the program's own commands."""
+  place = work / 'runs'
+  shutil.rmtree(place, ignore_errors=True)
+  start, run = place / 'start', place / 'run'
+  fields = {
+    'image_size': options.size,
+    'data.source': 'arrays',
+    'data.root': work / f'fold{fold}.npz',
+    'data.channels': SUBSETS[alone] if alone else '',
+    'data.train': 'train',
+    'data.validation': 'test',
+    'data.test': 'test',
+  }
+  training = {
+    'augment.crop_scale': '(0.5, 1.0)',
+    'augment.rotation': 180.0,
+    'augment.perspective': 0.0,
+    'presence.mode': 'none' if alone else 'hierarchical',
+    'train.batch_size': BATCH,
+    'train.epochs': options.epochs,
+    'train.learning_rate': 0.05 if 'scratch' in name else 0.02,
+    'train.schedule': 'onecycle',
+    'train.nesterov': True,
+    'train.weight_decay': 5e-4,
+    'train.checkpoint_every': 10**6,
+    'evaluate.every': 10**6,  # the last step only, which is judged whatever it is
+    'evaluate.subsets': 'full',
+    'model.completion': 'none' if name == 'one-zeros' else 'linear' if 'scratch' in name else 'unit',
+  }
+  if 'scratch' not in name:
+    flax('adapt', work / 'imagenet', f'--out={start}', '--init=nearest', *flags(fields))
+    if kind == 'timm':
+      positions_for(start)
+    training['train.init_from'] = start
+  flax('train', '--config=default', f'--workdir={run}', *flags({**fields, **training}))
+  subsets = 'full' if alone else ';'.join(text or 'full' for text in SUBSETS.values())
+  flax('eval', f'--workdir={run}', f'--subsets={subsets}', '--step=latest', '--batch_size=64')
+  path = next((run / 'eval').glob('*.json'))
+  scores = json.loads(path.read_text())
+  arrays = results.read_arrays(path, scores)
+  channels = ChannelSet(tuple(scores['channels']))
+  wanted = {alone: 'full'} if alone else {subset: text or 'full' for subset, text in SUBSETS.items()}
+  found = {
+    f'{name}/{subset}' if not alone else name: arrays[f'prediction/{channels.label(channels.subset(text))}'].tolist()
+    for subset, text in wanted.items()
+  }
+  shutil.rmtree(place)
+  return found
+
+
+def flax(*words: Any) -> None:
+  """Runs a command of flaxnets; its last lines are shown if it fails."""
+  done = subprocess.run([sys.executable, '-m', 'flaxnets', *map(str, words)], capture_output=True, text=True)
+  if done.returncode:
+    raise flaxnets.InputError(f'flaxnets {words[0]} failed: {done.stderr[-500:]}')
+
+
+def flags(fields: dict[str, Any]) -> list[str]:
+  return [f'--config.{name}={value}' for name, value in fields.items()]
+
+
+def positions_for(folder: Path) -> None:
+  """Replaces the first kernel of a network that was adapted by one by timm's rule from the network it came from."""
+  net = flaxnets.load(folder)
+  kernel = flaxnets.load(folder.parents[1] / 'imagenet').variables['params']['stem']['conv']['kernel']
+  count = len(net.channels)
+  tiled = kernel.sum(axis=2, keepdims=True) if count == 1 else kernel[:, :, np.arange(count) % 3] * 3 / count
+  variables = jax.tree.map(np.asarray, net.variables)
+  variables['params']['stem']['conv']['kernel'] = tiled.astype(kernel.dtype)
+  shutil.rmtree(folder)
+  run_folder.write(Network(net.config, net.metadata, variables, 0, False), folder, {'kernels': 'by position'})
+
+
+def table(
+  options: argparse.Namespace, predicted: dict[str, np.ndarray], labels: np.ndarray, done: np.ndarray
+) -> dict[str, Any]:
+  """Accuracies on the folds that are done, and paired differences from the expert and from the network `one`."""
+  hits = {key: (classes == labels)[done] for key, classes in predicted.items()}
+  rows: dict[str, dict[str, Any]] = {}
+  for subset in SUBSETS:
+    found = {key.removesuffix(f'/{subset}'): hit for key, hit in hits.items()
+             if key.endswith(f'/{subset}') or key.partition('-')[2] == subset}  # fmt: skip
+    rows[subset] = {name: _row(hit, found) for name, hit in found.items()}
+  return {
+    'images': int(done.sum()),
+    'epochs': options.epochs,
+    'size': options.size,
+    'subsets': rows,
+    'means': _means(hits),
+    'predicted': {key: classes[done].tolist() for key, classes in predicted.items()},
+    'labels': labels[done].tolist(),
+    'commit': provenance.commit(),
+    'versions': provenance.versions(),
+    'date': time.strftime('%Y-%m-%d'),
+  }
+
+
+def _row(hit: np.ndarray, found: dict[str, np.ndarray]) -> dict[str, Any]:
+  row: dict[str, Any] = {'accuracy': round(float(hit.mean()), 4)}
+  row['interval'] = [round(end, 4) for end in wilson(float(hit.sum()), len(hit))]
+  for kind in ('one', 'expert'):
+    other = next((name for name in found if name.split('-')[0] == kind and 'zeros' not in name
+                  and 'scratch' not in name), None)  # fmt: skip
+    if other and found[other] is not hit:
+      difference = hit.astype(float) - found[other]
+      row[f'less_{kind}'] = round(float(difference.mean()), 4)
+      row[f'less_{kind}_interval'] = [round(end, 4) for end in difference_interval(difference)]
+  return row
+
+
+def _means(hits: dict[str, np.ndarray]) -> dict[str, Any]:
+  """Means over the subsets of one network against the experts and against timm's rule, paired by image."""
+  found: dict[str, Any] = {}
+  kinds = {'one': 'one/{}', 'one-zeros': 'one-zeros/{}', 'one-scratch': 'one-scratch/{}', 'expert': 'expert-{}',
+           'timm': 'timm-{}'}  # fmt: skip
+  each = {}
+  for kind, pattern in kinds.items():
+    keys = [pattern.format(subset) for subset in SUBSETS]
+    if kind == 'timm':  # on RGB timm's rule is the expert
+      keys = [key if key in hits else key.replace('timm', 'expert') for key in keys]
+    if all(key in hits for key in keys):
+      each[kind] = np.mean([hits[key] for key in keys], axis=0)
+      found[kind] = {'accuracy': round(float(each[kind].mean()), 4)}
+  for kind in each.keys() - {'one'}:
+    if 'one' in each:
+      difference = each['one'] - each[kind]
+      found[kind]['one_less_this'] = round(float(difference.mean()), 4)
+      found[kind]['one_less_this_interval'] = [round(end, 4) for end in difference_interval(difference)]
+  return found
+
+
+def show(result: dict[str, Any]) -> None:
+  for subset, rows in result['subsets'].items():
+    print(subset, '  '.join(f'{name} {100 * row["accuracy"]:.1f}' for name, row in rows.items()))
+  for kind, row in result['means'].items():
+    print('mean', kind, row)
+
+
+if __name__ == '__main__':
+  try:
+    main()
+  except flaxnets.InputError as error:
+    sys.exit(f'benchmarks.eurosat_finetune: {error}')
