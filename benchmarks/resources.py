@@ -1,14 +1,17 @@
-"""Memory, open files and threads over a long training, many evaluations and many predictions.
+"""Memory, open files and threads over a long training, many checkpoints, evaluations and predictions.
 
-    python -m benchmarks.resources [--steps=10000] [--evaluations=200] [--predictions=10000] [--json=FILE]
+    python -m benchmarks.resources [--steps=10000] [--saves=500] [--evaluations=200] [--predictions=10000] [--json=FILE]
 
-Everything runs in this process, on a tiny network and the images that flaxnets draws. Each part is sampled eight
-times, the last time at its end. A leak is a difference between the middle and the end: the first half fills caches. The
-rows are MiB of resident memory at the end, with all samples; `files` and `threads` are counts at the same moments.
+Everything runs in this process, on a tiny network and the images that flaxnets draws. The training validates and saves
+twenty times. Each part is sampled eight times, the last time at its end. A leak is a difference between the middle and
+the end: the first half fills caches. The rows are MiB of resident memory at the end, with all samples; `files` and
+`threads` are counts at the same moments.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import sys
 import tempfile
@@ -27,7 +30,7 @@ from benchmarks.measure import Row
 from flaxnets import config as configs
 from flaxnets.evaluation.arrays import evaluate_arrays
 from flaxnets.runtime import devices
-from flaxnets.training import loop
+from flaxnets.training import loop, setup
 from flaxnets.training.metric_logger import MetricLogger
 
 SAMPLES = 8
@@ -62,12 +65,13 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
   """Runs the parts, prints and writes the rows, and returns them."""
   parser = measure.parser('resources', __doc__ or '')
   parser.add_argument('--steps', type=measure.positive, default=10_000)
+  parser.add_argument('--saves', type=measure.positive, default=500)
   parser.add_argument('--evaluations', type=measure.positive, default=200)
   parser.add_argument('--predictions', type=measure.positive, default=10_000)
   args = parser.parse_args(argv)
   devices.start([32])  # with the cache of compiled programs: every evaluation compiles its function anew
   with tempfile.TemporaryDirectory(prefix='flaxnets-benchmark-') as folder:
-    rows = [_training(args.steps, Path(folder))]
+    rows = [_training(args.steps, Path(folder)), _saves(args.saves, Path(folder, 'saves'))]
     net = flaxnets.load(folder)
     images = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3)).astype(np.uint8)
     labels = np.arange(64) % len(net.classes)
@@ -95,6 +99,12 @@ def _training(steps: int, workdir: Path) -> Row:
   return samples.row('training steps', steps)
 
 
+def _saves(total: int, workdir: Path) -> Row:
+  with contextlib.closing(setup.prepare(_config(1), str(workdir))) as ready:
+    meta, steps = {'metadata': ready.metadata.to_json(), **ready.data.digests}, itertools.count()
+    return _repeated('checkpoints', total, lambda: ready.checkpoints.save(next(steps), ready.state, meta))
+
+
 def _repeated(name: str, total: int, do: Callable[[], Any]) -> Row:
   samples = Samples(total)
   for count in range(1, total + 1):
@@ -111,7 +121,7 @@ def _config(steps: int) -> ml_collections.ConfigDict:
   config.train.batch_size = config.evaluate.batch_size = 32
   config.train.epochs = steps / 3  # of three steps
   config.train.log_every = 100
-  config.evaluate.every = max(steps // 20, 1)
+  config.evaluate.every = config.train.checkpoint_every = max(steps // 20, 1)
   config.evaluate.subsets = 'RGB;R'
   return config
 

@@ -258,7 +258,9 @@ def test_many_classes_are_measured_as_a_user_would_judge_them():
 
 
 def test_resources_are_sampled_over_training_evaluations_and_predictions():
-  rows = named(resources.main(['--steps=9', '--evaluations=2', '--predictions=8']))
-  assert rows.keys() == {'resources/training steps', 'resources/evaluations', 'resources/predictions'}
-  assert [len(row.details['memory']) for row in rows.values()] == [9, 2, 8]
+  rows = named(resources.main(['--steps=9', '--saves=3', '--evaluations=2', '--predictions=8']))
+  assert rows.keys() == {
+    f'resources/{name}' for name in ('training steps', 'checkpoints', 'evaluations', 'predictions')
+  }
+  assert [len(row.details['memory']) for row in rows.values()] == [9, 3, 2, 8]
   assert all(count > 0 for row in rows.values() for count in (*row.details['files'], *row.details['threads']))

@@ -21,6 +21,9 @@ import contextlib
 import dataclasses
 import functools
 import math
+import multiprocessing
+import os
+import threading
 import warnings
 from collections.abc import Callable, Generator, Sequence
 
@@ -272,10 +275,18 @@ def _start_worker(worker: int, workers: int) -> None:
   del worker, workers
   import cv2
 
+  threading.Thread(target=_end_with_parent, daemon=True).start()
   cv2.setNumThreads(1)
   # Odd metadata (a palette's, a corrupt TIFF tag) does not deserve a line on stderr from every worker.
   warnings.filterwarnings('ignore', module=r'PIL\.')
   warnings.filterwarnings('ignore', message='Dataset has no geotransform')
+
+
+def _end_with_parent() -> None:
+  """Ends this process when the one that started it is gone. Grain ends its workers only where it ends orderly."""
+  if parent := multiprocessing.parent_process():
+    parent.join()
+    os._exit(1)
 
 
 def _caught(read: Callable[[int], Result], step: int) -> Result | InputError:

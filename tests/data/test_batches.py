@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import pathlib
+import subprocess
+import sys
 import threading
 import time
 
@@ -127,6 +131,45 @@ def test_threads_and_worker_processes_change_no_batch(caplog):
       assert_equal_batches(take(train_batches(source, seed=2, start=2, **kind, **common), 9), train)
     assert len(caplog.records) == 2, 'one warning for each broken image, whoever read it'
     assert_equal_batches(list(evaluation_batches(source, **kind, **common)), evaluation)
+
+
+READS_AND_WAITS = """
+import time
+from flaxnets.data import synthetic
+from flaxnets.data.batches import train_batches
+if __name__ == '__main__':
+  batches = train_batches(synthetic.source('train[:64]'), batch_size=8, seed=0, workers=2)
+  next(batches)
+  print('reading', flush=True)
+  time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='/proc tells which processes there are')
+def test_workers_end_when_the_process_that_started_them_is_killed(tmp_path):
+  (tmp_path / 'reads.py').write_text(READS_AND_WAITS)
+  parent = subprocess.Popen(
+    [sys.executable, tmp_path / 'reads.py'], stdout=subprocess.PIPE, text=True, start_new_session=True
+  )
+  assert parent.stdout.readline() == 'reading\n'
+  assert len(session(parent.pid)) >= 3
+  parent.kill()
+  parent.communicate()
+  deadline = time.monotonic() + 20
+  while left := session(parent.pid):
+    assert time.monotonic() < deadline, left
+    time.sleep(0.1)
+
+
+def session(number):
+  """The processes of a session, by id, that have not ended."""
+  found = []
+  for place in pathlib.Path('/proc').glob('[0-9]*'):
+    with contextlib.suppress(OSError):
+      fields = (place / 'stat').read_text().rpartition(')')[2].split()
+      found += [place.name] if int(fields[3]) == number and fields[0] != 'Z' else []
+  return found
 
 
 @pytest.mark.parametrize('kind', [{'threads': 2}, {'workers': 1}])
