@@ -6,10 +6,10 @@ import tempfile
 
 # Compiling is most of what these tests do; code that runs slower is the better bargain here. XLA aborts on a flag that
 # it does not know, and jaxlib 0.11 does not know the second one.
-_FLAGS = ['--xla_backend_optimization_level=0']
-if tuple(map(int, importlib.metadata.version('jaxlib').split('.')[:2])) < (0, 11):
-  _FLAGS.append('--xla_cpu_use_fusion_emitters=false')
-os.environ.setdefault('XLA_FLAGS', ' '.join(_FLAGS))
+if importlib.metadata.version('jaxlib') < '0.11':
+  os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false')
+else:
+  os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
 
 # What one test compiled, the next, other workers and subprocesses need not: for the length of this session.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
