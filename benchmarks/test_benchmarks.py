@@ -5,12 +5,15 @@ import json
 import math
 import os
 
+import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 import simplejpeg
 
 from benchmarks import (
   communication,
+  eurosat_finetune,
   input_pipeline,
   layers,
   many_classes,
@@ -21,7 +24,11 @@ from benchmarks import (
   subsets,
 )
 from benchmarks.children import Child, in_turns, pace
+from flaxnets import config as configs
+from flaxnets import experiment
+from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
+from flaxnets.inference import torch_names
 
 TORCHVISION = all(importlib.util.find_spec(name) for name in ('torch', 'torchvision'))
 TORCH = importlib.util.find_spec('torch') is not None
@@ -264,3 +271,25 @@ def test_resources_are_sampled_over_training_evaluations_and_predictions():
   }
   assert [len(row.details['memory']) for row in rows.values()] == [9, 3, 2, 8]
   assert all(count > 0 for row in rows.values() for count in (*row.details['files'], *row.details['threads']))
+
+
+def test_fine_tuning_on_eurosat_judges_every_image_once_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+  config = configs.named('pretrained')
+  net = experiment.build_network(config, ChannelSet.of('RGB'), 10)
+  variables = jax.jit(net.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+  weights = {name: np.asarray(value) for name, value in torch_names.to_torch(variables).items()}
+  safetensors.numpy.save_file(weights, tmp_path / 'w.safetensors')
+  rng, labels = np.random.default_rng(0), np.arange(20) % 2
+  bands = [f'B{number:02}' for number in range(1, 14)]
+  np.savez(
+    tmp_path / 'bands.npz',
+    X_train=rng.integers(1, 4000, (20, 13, 32, 32)).astype(np.uint16), y_train=labels, bands=np.array(bands),
+  )  # fmt: skip
+  flags = [f'--weights={tmp_path}/w.safetensors', f'--data={tmp_path}/bands.npz', f'--work={tmp_path}/work']
+  flags += [f'--out={tmp_path}/out.json', '--folds=1', '--epochs=1', '--size=32', '--only=timm-B08']
+  result = eurosat_finetune.main(flags)
+  assert result['images'] == len(result['labels']) == 4
+  assert 0 <= result['subsets']['B08']['timm-B08']['accuracy'] <= 1
+  assert len(result['predicted']['timm-B08']) == 4 and set(result['predicted']['timm-B08']) <= {0, 1}
+  monkeypatch.setattr(eurosat_finetune, 'flax', None)  # nothing is left to do
+  assert eurosat_finetune.main(flags)['predicted'] == result['predicted']
