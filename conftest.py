@@ -5,11 +5,11 @@ import os
 import tempfile
 
 # Compiling is most of what these tests do; code that runs slower is the better bargain here. XLA aborts on a flag that
-# it does not know, and jaxlib 0.11 does not know the second one.
+# it does not know. For the one of jaxlib 0.11 see `flaxnets.runtime.machine.bfloat16_warning`.
 if importlib.metadata.version('jaxlib') < '0.11':
   os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false')
 else:
-  os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0')
+  os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0 --xla_cpu_experimental_ynn_fusion_type=')
 
 # What one test compiled, the next, other workers and subprocesses need not: for the length of this session.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
@@ -20,6 +20,7 @@ os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
 import jax
 import pytest
+from absl import logging
 
 jax.config.update('jax_num_cpu_devices', 8)
 # A (C,) array meets a (b, h, w, C) one by name of the axes, never by accident.
@@ -36,3 +37,10 @@ def mesh1():
 @pytest.fixture(scope='session')
 def mesh8():
   return devices.data_mesh()
+
+
+@pytest.fixture(autouse=True)
+def the_programs_verbosity_does_not_stay():
+  before = logging.get_verbosity()
+  yield
+  logging.set_verbosity(before)

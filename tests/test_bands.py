@@ -196,11 +196,15 @@ def test_kernels_and_features_belong_to_the_logits(net, images):
   np.testing.assert_array_equal(net.kernels(), net.variables['params']['stem']['conv']['kernel'])
 
 
-def test_a_network_whose_outputs_are_not_finite_is_not_evaluated(run):
+def test_a_network_whose_outputs_are_not_finite_is_not_evaluated_and_predicts_nothing(run, images):
   broken = flaxnets.load(run)
   broken.variables['params']['head']['dense']['bias'] = np.full(3, np.nan, np.float32)
   with pytest.raises(InputError, match='the outputs of the network on B08 are not finite'):
     judge.evaluate(broken, subsets='B08')
+  with pytest.raises(InputError, match='the outputs of the network are not finite'):
+    broken.predict(images)
+  with pytest.raises(InputError, match='the outputs of the network are not finite'):
+    broken.predict(list(images[:2]))
 
 
 def test_more_images_than_fit_at_once_are_worked_off_in_parts(net, images, monkeypatch):

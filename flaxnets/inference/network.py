@@ -84,7 +84,8 @@ class Network:
 
     Raises:
       InputError: for names that are unknown or repeated, another number of channels than names, pixels on another
-        scale than the training data's, single pixels that are not finite, or an image without any channel.
+        scale than the training data's, single pixels that are not finite, an image without any channel, or logits that
+        are not finite.
     """
     return self._apply(images, channels)[0]
 
@@ -149,7 +150,7 @@ class Network:
         np.zeros((0, num_features(self.variables)), np.float32),
         np.zeros((0, side, side), np.float32),
       )
-    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return predictor.finite(tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
   @functools.cached_property
   def _compiled(self):

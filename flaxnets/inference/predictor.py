@@ -123,7 +123,7 @@ class Predictor:
     if present is not None:
       present = np.pad(present, [padding, (0, 0)], constant_values=True)
     outputs = self.net._compiled(self._variables, canvases, sizes, present, self._subset)
-    return tuple(np.asarray(output)[:count] for output in outputs)
+    return finite(tuple(np.asarray(output)[:count] for output in outputs))
 
   def latency(self, *, repeats: int = 50, warm_up: int = 5) -> float:
     """Median seconds from one decoded image on the host to its logits on the host, compiled and warmed up before.
@@ -224,6 +224,17 @@ def _groups(predictor: Predictor, items: Sequence[Any]) -> Iterator[tuple[bool, 
   ):
     while part := list(itertools.islice(group, BATCH)):
       yield is_array, [canvas for _, canvas in part]
+
+
+def finite(outputs: Outputs) -> Outputs:
+  """The outputs.
+
+  Raises:
+    InputError: if logits are NaN or infinite: the likeliest class would be the first, whatever the image.
+  """
+  if np.isfinite(outputs[0]).all():
+    return outputs
+  raise InputError('the outputs of the network are not finite; its weights or statistics may be, so take another step')
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

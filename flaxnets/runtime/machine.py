@@ -18,6 +18,9 @@ import platform
 _KEEP_FREED = ((-4, 0), (-1, 2**31 - 1), (-2, 64 * 2**20), (-8, 1))
 
 
+YNN = '--xla_cpu_experimental_ynn_fusion_type'
+
+
 def cores() -> int:
   """The number of CPU cores that this process may use."""
   return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
@@ -34,6 +37,21 @@ def has_accelerator_plugin() -> bool:
     bool(folders and list(pkgutil.iter_modules(folders)))
     or bool(importlib.metadata.entry_points(group='jax_plugins'))
     or importlib.util.find_spec('libtpu') is not None
+  )
+
+
+def bfloat16_warning() -> str:
+  """Why bfloat16 should not be used on this machine, in one line; '' if nothing is known against it.
+
+  XLA's YNNPACK fusions of jaxlib 0.11.2 compute some convolutions of bfloat16 wrongly on CPUs: ResAttentionNet's logits
+  are NaN, or wrong and finite, from a batch of four on.
+  """
+  version = importlib.metadata.version('jaxlib')
+  if not version.startswith('0.11.') or YNN in os.environ.get('XLA_FLAGS', '') or has_accelerator_plugin():
+    return ''
+  return (
+    f'model.dtype=bfloat16 may give wrong outputs on CPUs with jaxlib {version}; use float32, or set '
+    f'XLA_FLAGS={YNN}= before the start'
   )
 
 

@@ -133,6 +133,22 @@ def test_jax_platforms_decides_whether_there_is_an_accelerator(monkeypatch, plat
   assert machine.has_accelerator_plugin() is found
 
 
+@pytest.mark.parametrize(
+  ('version', 'flags', 'platforms', 'warned'),
+  [
+    ('0.11.2', '', 'cpu', True),
+    ('0.11.2', '--xla_cpu_experimental_ynn_fusion_type=', 'cpu', False),
+    ('0.11.2', '', 'cuda', False),
+    ('0.10.2', '', 'cpu', False),
+  ],
+)
+def test_bfloat16_is_warned_of_where_xla_computes_it_wrongly(monkeypatch, version, flags, platforms, warned):
+  monkeypatch.setenv('XLA_FLAGS', flags)
+  monkeypatch.setenv('JAX_PLATFORMS', platforms)
+  monkeypatch.setattr(machine.importlib.metadata, 'version', lambda name: version)
+  assert ('set XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type= ' in machine.bfloat16_warning()) is warned
+
+
 def test_compiled_programs_are_kept_per_kind_of_cpu_in_the_users_folder(monkeypatch, tmp_path):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   assert machine.cache_folder().parent == tmp_path / 'flaxnets'
