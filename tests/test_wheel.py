@@ -22,6 +22,7 @@ def get_runs():
 """
 TINY = [
   '--config.image_size=16',
+  '--config.model.name=resattention',
   '--config.model.width=8',
   '--config.data.train=train[:64]',
   '--config.data.validation=validation[:16]',
