@@ -247,13 +247,41 @@ def _against_macs(runs: Sequence[Mapping[str, Any]]) -> Plot:
     ]
     colour = COLOURS[number % len(COLOURS)]
     axes.errorbar(macs, accuracy, ends, fmt='o', color=colour, markersize=4, elinewidth=0.8, label=_short(run['name']))
-    for row, x, y in zip(rows, macs, accuracy, strict=True) if label else ():
-      axes.annotate(_short(row['channels'], 14), (x, y), (5, 2), textcoords='offset points', fontsize=8)
   axes.set(xlabel='MACs of one image, millions', ylabel='accuracy, %')
   axes.set_ylim(bottom=0)
   axes.margins(x=0.1)
+  if label:
+    _name_points(
+      axes, {row['channels']: point for row, point in zip(rows, zip(macs, accuracy, strict=True), strict=True)}
+    )
   _legend(axes)
   return Plot('macs-accuracy', 'Accuracy of each subset against its cost, with 95 % intervals', figure)
+
+
+def _name_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
+  """Writes a name beside each point. Names of points with one x are moved apart vertically where they would overlap."""
+  scale = 72 / axes.figure.dpi
+  for column in {x for x, _ in points.values()}:
+    names = sorted((name for name, (x, _) in points.items() if x == column), key=lambda name: points[name][1])
+    heights = [scale * axes.transData.transform(points[name])[1] for name in names]
+    for name, height, place in zip(names, heights, spread(heights, 9), strict=True):
+      axes.annotate(_short(name, 14), points[name], (5, 2 + place - height), textcoords='offset points', fontsize=8)
+
+
+def spread(places: Sequence[float], gap: float) -> list[float]:
+  """Ascending places, moved as little as needed for neighbours to be `gap` apart."""
+  groups: list[list[float]] = []  # neighbours that touch, by the places that they want
+  for place in places:
+    groups.append([place])
+    while len(groups) > 1 and _first(groups[-1], gap) - _first(groups[-2], gap) < gap * len(groups[-2]):
+      last = groups.pop()
+      groups[-1] += last
+  return [_first(group, gap) + gap * number for group in groups for number in range(len(group))]
+
+
+def _first(group: Sequence[float], gap: float) -> float:
+  """Where the first of a group stands, so that the group is centred on the places that it wants."""
+  return sum(group) / len(group) - gap * (len(group) - 1) / 2
 
 
 def _worth(runs: Sequence[Mapping[str, Any]]) -> Plot:

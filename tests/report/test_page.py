@@ -1,10 +1,13 @@
 import html.parser
+import itertools
 import json
 import pathlib
 import re
 import subprocess
 import sys
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 from PIL import Image
 
@@ -121,6 +124,15 @@ def test_a_plot_takes_its_colours_from_the_page():
   assert not re.search('#[0-9a-f]{6}', svg.replace('#ffffff', ''))
   assert svg == plots.svg(drawn[0])
   assert plots.png(drawn[0]).startswith(b'\x89PNG')
+
+
+@hypothesis.given(st.lists(st.floats(0, 200), min_size=1, max_size=12).map(sorted))
+def test_names_that_would_overlap_are_moved_apart_and_others_stay(places):
+  moved = plots.spread(places, 9)
+  assert all(later - earlier > 9 - 1e-6 for earlier, later in itertools.pairwise(moved))
+  assert sum(moved) == pytest.approx(sum(places), abs=1e-6)
+  if all(later - earlier >= 9 for earlier, later in itertools.pairwise(places)):
+    assert moved == places
 
 
 def test_markdown_links_pictures_that_exist(tmp_path):
