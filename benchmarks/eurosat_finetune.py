@@ -1,7 +1,7 @@
 """ResNet-18 fine-tuned on EuroSAT: one network for all subsets of its bands, beside an expert for each.
 
 python -m benchmarks.eurosat_finetune --weights=resnet18.safetensors --data=eurosat_13band.npz --work=DIR
---out=docs/results/eurosat/finetune.json [--folds=5] [--epochs=30] [--only=one,expert-RGB]
+--out=docs/results/eurosat/finetune [--folds=5] [--epochs=30] [--only=one,expert-RGB]
 
 All images of the archive (X_*, y_* and 'bands') are split into five folds, and each is judged by the networks that were
 trained on the four others. All networks have the same epochs, batches, rate and augmentation, and the last step is
@@ -14,7 +14,8 @@ expert-SUBSET: a network of these bands only, kernels by `flaxnets adapt --init=
 timm-SUBSET: the same, kernels by timm's rule (by position, times 3 / m; of one band their sum).
 scratch-SUBSET: the same from random weights.
 
-DIR keeps what is done: the same command goes on where it was stopped. Runs are deleted once they are judged.
+OUT gets a file for each contender and fold, and table.json. The same command goes on where it was stopped. Networks
+are deleted once they are judged.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ BATCH = 32
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
-  """Trains what is missing, fold by fold, prints a table and writes --out; returns what it wrote."""
+  """Trains what is missing, fold by fold, prints a table and writes OUT/table.json; returns what it wrote."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   for name in ('weights', 'data', 'work', 'out'):
     parser.add_argument(f'--{name}', required=True)
@@ -55,8 +56,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
   parser.add_argument('--size', type=int, default=64, help="side of the network's input, pixels")
   parser.add_argument('--only', default='', help='names of contenders, with commas between them')
   options = parser.parse_args(argv)
-  work = Path(options.work)
-  work.mkdir(parents=True, exist_ok=True)
+  work, out = Path(options.work), Path(options.out)
+  for folder in (work, out):
+    folder.mkdir(parents=True, exist_ok=True)
   images, labels, bands = read(options.data)
   fold_of = folds(labels)
   if not (work / 'imagenet').exists():
@@ -66,10 +68,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
   for fold in range(options.folds):
     write_fold(work / f'fold{fold}.npz', images, labels, bands, fold_of == fold)
     for name in names:
-      for key, classes in judged(options, work, name, fold).items():
+      for key, classes in judged(options, work, out / f'{name}-{fold}.json', name, fold).items():
         predicted.setdefault(key, np.full(len(labels), -1))[fold_of == fold] = classes
     result = table(options, predicted, labels, fold_of < fold + 1)
-    atomic.write_text(Path(options.out), json.dumps(result, indent=1) + '\n')
+    atomic.write_text(out / 'table.json', json.dumps(result, indent=1) + '\n')
   show(result)
   return result
 
@@ -108,17 +110,21 @@ def write_fold(path: Path, images: np.ndarray, labels: np.ndarray, bands: Sequen
     np.savez(path, bands=np.array(bands), **arrays)
 
 
-def judged(options: argparse.Namespace, work: Path, name: str, fold: int) -> dict[str, list[int]]:
+def judged(options: argparse.Namespace, work: Path, path: Path, name: str, fold: int) -> dict[str, list[int]]:
   """The classes that a contender gives a fold's images, by 'contender/subset'; trained where they are missing."""
-  path = work / f'{name}-{fold}.json'
+  settings = {'epochs': options.epochs, 'size': options.size}
   if not path.exists():
     began = time.time()
     kind, _, subset = name.partition('-')
     alone = subset if subset in SUBSETS else ''
     found = _trained(options, work, name, fold, kind, alone)
-    atomic.write_text(path, json.dumps({'predicted': found, 'seconds': round(time.time() - began)}) + '\n')
-    print(f'fold {fold}, {name}: {time.time() - began:.0f} s', flush=True)
-  return json.loads(path.read_text())['predicted']
+    record = {'predicted': found, **settings, 'commit': provenance.commit(), 'seconds': round(time.time() - began)}
+    atomic.write_text(path, json.dumps(record) + '\n')
+    print(f'fold {fold}, {name}: {record["seconds"]} s', flush=True)
+  stored = json.loads(path.read_text())
+  if {key: stored[key] for key in settings} != settings:
+    raise flaxnets.InputError(f'{path} is of other --epochs or another --size; choose another --out')
+  return stored['predicted']
 
 
 def _trained(
@@ -213,8 +219,6 @@ def table(
     'size': options.size,
     'subsets': rows,
     'means': _means(hits),
-    'predicted': {key: classes[done].tolist() for key, classes in predicted.items()},
-    'labels': labels[done].tolist(),
     'commit': provenance.commit(),
     'versions': provenance.versions(),
     'date': time.strftime('%Y-%m-%d'),
