@@ -1,6 +1,8 @@
 """Bad input ends with one line that says what was wrong, where, and what would be right."""
 
+import os
 import re
+import sys
 
 import pytest
 
@@ -37,3 +39,27 @@ def test_bad_input(case, tmp_path, capfd, monkeypatch):
   assert re.search(case.says, written.removeprefix(program).split('\n')[0]), written
   assert code == case.code
   assert not (tmp_path / EXECUTED).exists()
+
+
+# What claims to be large. The program itself takes 250 to 450 MiB.
+LARGE = (
+  'PNG that claims 10 billion pixels', 'file of 6 GiB', 'predict of 10 billion pixels', 'header that claims 72 TiB',
+  'header that claims 4 GiB', 'safetensors that claim 4 TB', 'config image_size=100000',
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('case', [case for case in CASES if case.name in LARGE], ids=lambda case: case.name)
+def test_what_claims_to_be_large_takes_less_than_a_gibibyte(case, tmp_path):
+  if case.make:
+    case.make(tmp_path)
+  words = case.command.replace('DIR', str(tmp_path)).split(' ')
+  silent = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_WRONLY, 0) for number in (1, 2)]
+  child = os.posix_spawn(sys.executable, [sys.executable, '-m', 'flaxnets', *words], os.environ, file_actions=silent)
+  _, status, usage = os.wait4(child, 0)
+  assert os.waitstatus_to_exitcode(status) == case.code
+  assert usage.ru_maxrss < 2**20  # KiB
+
+
+def test_all_that_claim_to_be_large_are_in_the_table():
+  assert set(LARGE) <= {case.name for case in CASES}

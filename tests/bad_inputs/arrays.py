@@ -35,12 +35,17 @@ class Evil:
     return open, (EXECUTED, 'w')
 
 
-def _claims(folder):
-  header = "{'descr': '<f8', 'fortran_order': False, 'shape': (9895604649984, 1, 1, 1), }".ljust(117) + '\n'
-  data = b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header.encode()
-  _npz(X_train=None)(folder)
-  with zipfile.ZipFile(folder / 'a.npz', 'a') as archive:
-    archive.writestr('X_train.npy', data)
+def _claims(numbers):
+  """An array of 8-byte numbers that are not there."""
+
+  def make(folder):
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({numbers}, 1, 1, 1), }}".ljust(117) + '\n'
+    data = b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header.encode()
+    _npz(X_train=None)(folder)
+    with zipfile.ZipFile(folder / 'a.npz', 'a') as archive:
+      archive.writestr('X_train.npy', data)
+
+  return make
 
 
 def _cut(folder):
@@ -78,7 +83,13 @@ CASES = [
     'y_train in .*a.npz: it holds pickled Python objects, which may run code',
     _npz(y_train=np.array([Evil()] * 8, object)),
   ),
-  Case('header that claims 72 TiB', TRAIN, r'X_train in .*a.npz: it does not fit into memory \(.* 72.0 TiB', _claims),
+  Case(
+    'header that claims 72 TiB',
+    TRAIN,
+    r'X_train in .*a.npz: it does not fit into memory \(.* 72.0 TiB',
+    _claims(9 * 2**40),
+  ),
+  Case('header that claims 4 GiB', TRAIN, r'cannot read X_train in .*a.npz', _claims(2**29)),
   Case(
     'images without height',
     TRAIN,
