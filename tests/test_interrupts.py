@@ -121,3 +121,13 @@ def test_a_signal_whose_exception_is_lost_still_stops(number, capsys):
     for each, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
       signal.signal(each, handler)
   assert capsys.readouterr().err == 'flaxnets x: stopped\n'
+
+
+def test_a_command_whose_reader_has_ended_ends_without_a_word():
+  reader, writer = os.pipe()
+  os.close(reader)
+  done = subprocess.run(
+    [sys.executable, '-m', 'flaxnets', 'study', '--help'], stdout=writer, stderr=subprocess.PIPE, text=True
+  )
+  os.close(writer)
+  assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, '')

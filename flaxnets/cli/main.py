@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -44,8 +47,24 @@ def main(command: str = '') -> NoReturn:
   arguments = sys.argv[1:]
   if not command:
     command, *arguments = arguments or ['--help']
-  code = interrupts.exit_code(f'flaxnets {command}', lambda: run(command, arguments), resumes=command in RESUMING)
+  try:
+    code = interrupts.exit_code(f'flaxnets {command}', lambda: run(command, arguments), resumes=command in RESUMING)
+    sys.stdout.flush()
+  except BrokenPipeError:
+    if not _stdout_is_closed():
+      raise
+    code = 128 + signal.SIGPIPE
   sys.exit(code)
+
+
+def _stdout_is_closed() -> bool:
+  """Whether the reader of stdout has ended, as in `flaxnets --help | head -3`. If so, stdout goes nowhere from now."""
+  poll = select.poll()
+  poll.register(sys.stdout, select.POLLOUT)
+  if not any(event & select.POLLERR for _, event in poll.poll(0)):
+    return False
+  os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
+  return True
 
 
 def run(command: str, arguments: Sequence[str]) -> int:
