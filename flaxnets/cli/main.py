@@ -10,7 +10,6 @@ import difflib
 import importlib
 import os
 import select
-import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -47,21 +46,24 @@ def main(command: str = '') -> NoReturn:
   arguments = sys.argv[1:]
   if not command:
     command, *arguments = arguments or ['--help']
+  code: int = 0
   try:
     code = interrupts.exit_code(f'flaxnets {command}', lambda: run(command, arguments), resumes=command in RESUMING)
     sys.stdout.flush()
   except BrokenPipeError:
     if not _stdout_is_closed():
       raise
-    code = 128 + signal.SIGPIPE
+    code = code or 141  # what a shell reports for a program that SIGPIPE ends
   sys.exit(code)
 
 
 def _stdout_is_closed() -> bool:
   """Whether the reader of stdout has ended, as in `flaxnets --help | head -3`. If so, stdout goes nowhere from now."""
+  if not hasattr(select, 'poll'):
+    return False
   poll = select.poll()
   poll.register(sys.stdout, select.POLLOUT)
-  if not any(event & select.POLLERR for _, event in poll.poll(0)):
+  if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
     return False
   os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain at its end
   return True

@@ -105,9 +105,10 @@ def _open(place: Path) -> tuple[list[str], Callable[[str], np.ndarray]]:
 def opened(path: str | os.PathLike[str], mmap_mode: Literal['r'] | None = None):
   """`np.load`, but only of NumPy's formats: other files would be taken for pickles, and a pipe waited for."""
   regular.check(path)
+  suffix = '.npy' if os.fspath(path).lower().endswith('.npy') else '.npz'
   with open(path, 'rb') as file:
-    if not file.read(6).startswith((b'\x93NUMPY', b'PK')):
-      raise ValueError('it is not an .npy or .npz file, or a corrupt one')
+    if not file.read(6).startswith(b'\x93NUMPY' if suffix == '.npy' else b'PK'):
+      raise ValueError(f'it is not an {suffix} file, or a corrupt one')
   return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
 
 
@@ -117,15 +118,15 @@ def _loaded(what: object, load: Callable[[], Any]) -> Any:
   except MemoryError as error:  # also where a corrupt header claims more than there is
     raise InputError(f'cannot read {what}: it does not fit into memory ({error})') from None
   except Exception as error:  # NumPy, zipfile and zlib have no common exception for corrupt files
-    raise InputError(f'cannot read {what}: {reason(error)}') from None
+    raise InputError(f'cannot read {what}: {why_unreadable(error)}') from None
 
 
-def reason(error: Exception) -> str:
+def why_unreadable(error: Exception) -> str:
   """Why an array could not be read, in one line, from whatever was raised."""
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
   text = ' '.join(str(error).split()) or type(error).__name__
-  if 'pickle' in text:
+  if 'pickle' in text and not isinstance(error, InputError):
     return 'it holds pickled Python objects, which may run code when read; save plain numbers or strings'
   return text
 

@@ -283,7 +283,7 @@ def _start_worker(worker: int, workers: int) -> None:
 
 
 def _end_with_parent() -> None:
-  """Ends this process when the one that started it is gone. Grain ends its workers only where it ends orderly."""
+  """Ends this process when the one that started it is gone. Grain stops its workers only on a normal exit."""
   if parent := multiprocessing.parent_process():
     parent.join()
     os._exit(1)

@@ -98,13 +98,11 @@ def is_raster(path: str | os.PathLike[str], options: DataOptions) -> bool:
   if rasterio is not installed. A file that cannot be opened is none.
   """
   text = str(path).lower()
-  if not os.path.isfile(path):
+  if not text.endswith((*SUFFIXES, '.png')) or not os.path.isfile(path):
     return False
   if text.endswith('.png'):
     with contextlib.suppress(OSError), open(path, 'rb') as file:
       return is_deep(file.read(25))
-  if not text.endswith(SUFFIXES):
-    return False
   if options.bands or options.nodata or not options.channels:
     return True
   try:

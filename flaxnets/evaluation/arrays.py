@@ -25,7 +25,8 @@ def evaluate_arrays(
 ) -> list[dict[str, Any]]:
   """Judges a network on subsets of the channels of some images.
 
-  Each call compiles its functions anew, or reads them from the cache of compiled programs: give it all images at once.
+  Each call compiles its functions anew, or reads them from the cache of compiled programs, so pass all images in one
+  call.
 
   Args:
     net: from `flaxnets.load`.

@@ -7,8 +7,6 @@ import concurrent.futures
 import glob
 import itertools
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -175,6 +173,10 @@ class FilePredictions:
   def _of_array(self, path: str) -> Iterator[Row]:
     try:
       array, held = _open_array(path, self._key, self._net.config.data.channels_key)
+    except Exception as error:  # NumPy, zipfile and zlib have no common exception for corrupt files
+      self._count_bad(f'{path}: {arrays.why_unreadable(error)}')
+      return
+    try:
       if self._held is not None or held is None:
         held = self._held or self._net.channels
       used = self._usable(held, all_known=self._held is not None)
@@ -190,8 +192,8 @@ class FilePredictions:
         part = part if planes == list(held.full) else part[..., planes]
         for offset, row in enumerate(self._net.probabilities(part, used)):
           yield path, start + offset, row
-    except (InputError, OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-      self._count_bad(f'{path}: {arrays.reason(error)}')
+    except (InputError, OSError) as error:
+      self._count_bad(f'{path}: {arrays.why_unreadable(error)}')
 
   def _count_bad(self, message: str) -> None:
     self.bad += 1

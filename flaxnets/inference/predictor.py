@@ -234,7 +234,10 @@ def finite(outputs: Outputs) -> Outputs:
   """
   if np.isfinite(outputs[0]).all():
     return outputs
-  raise InputError('the outputs of the network are not finite; its weights or statistics may be, so take another step')
+  raise InputError(
+    'the outputs of the network are not finite; its weights or statistics may hold NaN or infinity: choose another '
+    'checkpoint with --step'
+  )
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

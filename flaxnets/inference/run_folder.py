@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -16,14 +17,15 @@ from flaxnets.errors import InputError
 from flaxnets.inference.network import Network
 from flaxnets.runtime import atomic
 from flaxnets.runtime.checkpoint import Checkpoints
+from flaxnets.runtime.workdir import locked
 
-MARK = '.incomplete'  # a file that is in the folder while it is being written
+INCOMPLETE = '.incomplete'  # a file that is in the folder while it is being written
 
 
 def check_free(folder: str | os.PathLike[str]) -> None:
   """Raises InputError if a folder holds a run already, other than one that `write` was killed in the middle of."""
   path = pathlib.Path(folder)
-  if (path / MARK).exists():
+  if (path / INCOMPLETE).exists():
     return
   if (path / 'config.json').exists() or (path / 'checkpoints').exists():
     raise InputError(f'{path} holds a network already; choose another --out')
@@ -44,15 +46,17 @@ def write(net: Network, folder: str | os.PathLike[str], origin: Mapping[str, Any
   """
   check_free(folder)
   path, fields = pathlib.Path(folder), configs.to_json(net.config)
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-    (path / MARK).touch()
-    shutil.rmtree(path / 'checkpoints', ignore_errors=True)  # of an earlier attempt that was killed
-    checkpoints = Checkpoints(path / 'checkpoints')
-  except OSError as error:
-    raise InputError(f'--out={path} cannot be written: {error.strerror or error}') from None
-  state = {**net.variables, 'step': np.zeros((), np.int32)}
-  checkpoints.save(0, state, {'config': fields, 'metadata': net.metadata.to_json(), 'origin': dict(origin)})
-  checkpoints.close()
-  atomic.write_text(path / 'config.json', json.dumps(fields, indent=1) + '\n')
-  (path / MARK).unlink()
+  with locked(path, '--out'):
+    try:
+      (path / INCOMPLETE).touch()
+      (path / 'config.json').unlink(missing_ok=True)  # this and the next are of an earlier attempt that was killed
+      with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(path / 'checkpoints')
+      checkpoints = Checkpoints(path / 'checkpoints')
+    except OSError as error:
+      raise InputError(f'--out={path} cannot be written: {error.strerror or error}') from None
+    state = {**net.variables, 'step': np.zeros((), np.int32)}
+    checkpoints.save(0, state, {'config': fields, 'metadata': net.metadata.to_json(), 'origin': dict(origin)})
+    checkpoints.close()
+    atomic.write_text(path / 'config.json', json.dumps(fields, indent=1) + '\n')
+    (path / INCOMPLETE).unlink()

@@ -22,12 +22,17 @@ def read(path: str | os.PathLike[str], max_bytes: int | None = None) -> bytes:
     OSError: if it cannot be read, or is a pipe, device, socket or folder.
     ValueError: if it is larger than `max_bytes`, or the path is invalid.
   """
-  with open(os.open(path, os.O_RDONLY | getattr(os, 'O_NONBLOCK', 0)), 'rb') as file:
+  check(path)  # a folder cannot be opened as a file below
+  with open(path, 'rb', opener=_without_waiting) as file:
     status = os.fstat(file.fileno())
     _check(status.st_mode, path)
     if max_bytes is not None and status.st_size > max_bytes:
       raise ValueError(f'it has {status.st_size:,} bytes; at most {max_bytes:,} are read')
     return file.read()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+  return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))
 
 
 def _check(mode: int, path: str | os.PathLike[str]) -> None:

@@ -128,19 +128,30 @@ def claim_workdir(
     listed = [f'{name} is {old!r} there and {new!r} here' for name, (old, new) in differing.items()]
     shown = '; '.join(listed[:MAX_LISTED]) + (f'; {len(listed) - MAX_LISTED} more' if len(listed) > MAX_LISTED else '')
     raise InputError(
-      f'{folder} holds a run with another config ({shown}); choose another --workdir, '
-      f'and with it --config.train.init_from={folder} to begin with the weights of this run'
+      f'{folder} holds a run with another config ({shown}); choose another --workdir. '
+      f'To start from the weights of this run, add --config.train.init_from={folder}'
     )
   return folder
 
 
 def update_config(folder: pathlib.Path, fields: Mapping[str, Any]) -> None:
-  """Replaces the config.json of a run by a config that differs in what may change; called by all hosts."""
+  """Replaces the config.json of a run by a config that differs in what may change; called by all hosts.
+
+  Raises:
+    InputError: if it cannot be written, or if the hosts were given different configs.
+  """
   import jax
+  from jax.experimental import multihost_utils
 
   path = folder / 'config.json'
   if jax.process_index() == 0 and differences(stored_config(path), fields):
-    records.write(path, fields, indent=1)
+    try:
+      records.write(path, fields, indent=1)
+    except OSError as error:
+      raise InputError(f'{path} cannot be written: {error.strerror}') from None
+  multihost_utils.sync_global_devices('config.json: updated')
+  if wrong := differences(stored_config(path), fields):
+    raise InputError(f'{path}: the processes were started with different values of {", ".join(wrong)}')
 
 
 def has_checkpoint(workdir: str | os.PathLike[str]) -> bool:

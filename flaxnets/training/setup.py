@@ -167,6 +167,11 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
     restored = checkpoints.restore_latest()
     if restored:
       state, metadata = initial.resume(*restored, folder, data.digests)
+      if int(state.step) > lengths.steps:
+        raise InputError(
+          f'{folder}: {int(state.step):,} steps were trained already, and train.epochs={config.train.epochs:g} are '
+          f'{lengths.steps:,}; it may only be raised'
+        )
     else:
       state, metadata = initial.begin()
     update_config(folder, configs.to_json(config))
@@ -193,11 +198,12 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
 def _may_change(config: ml_collections.ConfigDict) -> set[str]:
   """Fields that may differ from those that a run began with, since every step that was trained stays what it was.
 
-  Moved data must hold the same examples, which `InitialState.resume` checks. The number of epochs may change where the
-  learning rate does not depend on it.
+  Moved data must hold the same training examples. `InitialState.resume` checks their ids, which for arrays are only
+  numbers: arrays may not move. The number of epochs may grow if the learning rate does not depend on it.
   """
   constant = config.train.schedule == 'constant' or (config.train.schedule == 'piecewise' and not config.train.drops)
-  return {'data.root', 'train.epochs'} if constant else {'data.root'}
+  movable = {'data.root'} if config.data.source != 'arrays' else set()
+  return movable | ({'train.epochs'} if constant else set())
 
 
 def _open_data(config: ml_collections.ConfigDict) -> Data:

@@ -105,8 +105,10 @@ def test_more_epochs_at_a_constant_rate_end_like_one_long_run_and_others_are_tol
   jax.tree.map(np.testing.assert_array_equal, longer.variables, whole.variables)
   assert json.loads((tmp_path / 'longer' / 'config.json').read_text())['train']['epochs'] == 2.0
 
-  with pytest.raises(InputError, match=r'train.schedule is .* --config.train.init_from=.*longer to begin'):
+  with pytest.raises(InputError, match=r'train.schedule is .* add --config.train.init_from=.*longer'):
     setup.prepare(small_config(**{'train.epochs': 3.0}), tmp_path / 'longer')
+  with pytest.raises(InputError, match='6 steps were trained already, and train.epochs=1 are 3; it may only be raised'):
+    setup.prepare(small_config(**constant), tmp_path / 'longer')
 
 
 def test_an_error_before_the_first_step_closes_the_files(tmp_path, monkeypatch):
