@@ -5,12 +5,13 @@ import optax
 import pytest
 from sklearn import metrics as sklearn_metrics
 
+from flaxnets.analysis import metrics
 from flaxnets.channels import ChannelSet
 from flaxnets.data.batches import evaluation_batches
 from flaxnets.data.source import ArraySource
 from flaxnets.evaluation import evaluator as evaluator_module
 from flaxnets.evaluation import logit_metrics
-from flaxnets.evaluation.evaluator import Evaluator
+from flaxnets.evaluation.evaluator import Evaluator, SubsetResult
 from flaxnets.evaluation.logit_metrics import TOP
 from flaxnets.runtime import devices
 from tests.networks import MEAN, tiny
@@ -264,3 +265,13 @@ def test_a_batch_on_the_device_is_evaluated_without_another_transfer(network, me
         placed, None, sums[attempt], images, present, batch['label'], batch['mask']
       )
   assert classes.shape == (16,)
+
+
+def test_classes_that_are_neither_labels_nor_predictions_count_in_the_means_and_need_no_memory():
+  labels, predictions = np.array([0, 2, 2, 5, 5, 5], np.int32), np.array([0, 2, 5, 5, 5, 3], np.int32)
+  ours = SubsetResult({'loss': 1.0}, labels, predictions, 9).summary()
+  dense = metrics.summary(metrics.confusion_matrix(labels, predictions, 9))
+  assert list(ours) == [*dense, 'loss']
+  assert all(ours[name] == pytest.approx(value, abs=1e-12) for name, value in dense.items())
+  many = SubsetResult({}, labels, predictions, 10**6).summary()  # a matrix would have 8 TB
+  assert many['recall'] == pytest.approx(ours['recall'] * 9 / 10**6)
