@@ -9,6 +9,7 @@ import socket
 from collections.abc import Collection, Mapping
 from typing import IO, Any
 
+import numpy as np
 from absl import logging
 
 from flaxnets import config as configs
@@ -150,8 +151,11 @@ def update_config(folder: pathlib.Path, fields: Mapping[str, Any]) -> None:
     except OSError as error:
       raise InputError(f'{path} cannot be written: {error.strerror}') from None
   multihost_utils.sync_global_devices('config.json: updated')
-  if wrong := differences(stored_config(path), fields):
-    raise InputError(f'{path}: the processes were started with different values of {", ".join(wrong)}')
+  wrong = differences(stored_config(path), fields)
+  # All of them end: one that ends alone would wait for the others at its exit, and they for it in their first step.
+  if np.any(multihost_utils.process_allgather(np.asarray(bool(wrong)))):
+    named = f' of {", ".join(wrong)}' if wrong else ''
+    raise InputError(f'{path}: the processes were started with different values{named}')
 
 
 def has_checkpoint(workdir: str | os.PathLike[str]) -> bool:

@@ -156,7 +156,7 @@ def test_compiled_programs_are_kept_per_kind_of_cpu_in_the_users_folder(monkeypa
 
 
 def started(workdir, processes, devices, epochs=1):
-  """Starts train_main.py, as one process or as several that meet on this machine."""
+  """Starts train_main.py, as one process or as several that meet on this machine; `epochs` may be a list of theirs."""
   flags = [
     '--config=configs/demo.py',
     f'--workdir={workdir}',
@@ -167,16 +167,18 @@ def started(workdir, processes, devices, epochs=1):
     '--config.data.validation=validation[:40]',
     '--config.data.test=test[:45]',
     '--config.train.batch_size=32',
-    f'--config.train.epochs={epochs}',
+    '--config.train.schedule=constant',
     '--config.train.log_every=1',
     '--config.evaluate.subsets=RGB',
     '--config.evaluate.batch_size=32',
   ]
-  return launched(['train_main.py', *flags], processes, devices)
+  each = epochs if isinstance(epochs, list) else [epochs] * processes
+  return launched([['train_main.py', *flags, f'--config.train.epochs={own}'] for own in each], devices)
 
 
-def launched(words, processes, devices):
-  """Starts a program as one process, or as several that meet on this machine."""
+def launched(commands, devices):
+  """Starts one process, or several that meet on this machine, each with its own command."""
+  processes = len(commands)
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
@@ -190,7 +192,7 @@ def launched(words, processes, devices):
       stderr=subprocess.STDOUT,
       text=True,
     )
-    for index in range(processes)
+    for index, words in enumerate(commands)
   ]
 
 
@@ -225,7 +227,7 @@ def test_two_processes_train_and_evaluate_the_same_network_as_one(tmp_path):
   shutil.copytree(tmp_path / 'one', tmp_path / 'same')
   for name, processes in (('one', 1), ('same', 2)):
     words = ['eval_main.py', f'--workdir={tmp_path / name}', '--subsets=RGB;R']
-    ended(launched(words, processes, devices=2 // processes), code=0)
+    ended(launched([words] * processes, devices=2 // processes), code=0)
   scores, same = (json.loads((tmp_path / name / 'eval' / 'test.json').read_text()) for name in ('one', 'same'))
   assert scores['examples'] == same['examples'] == 45
   for row, other in zip(scores['subsets'], same['subsets'], strict=True):
@@ -235,6 +237,13 @@ def test_two_processes_train_and_evaluate_the_same_network_as_one(tmp_path):
                     (('one', scores), ('same', same)))  # fmt: skip
   for name in arrays:
     np.testing.assert_array_equal(arrays[name], others[name], err_msg=name)
+
+
+@pytest.mark.slow
+def test_processes_that_were_started_with_different_numbers_of_epochs_do_not_train(tmp_path):
+  outputs = ended(started(tmp_path, processes=2, devices=1, epochs=[1, 2]), code=1)
+  assert 'config.json: the processes were started with different values of train.epochs' in outputs[1]
+  assert not journal_of(tmp_path)
 
 
 @pytest.mark.slow
