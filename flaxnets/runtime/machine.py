@@ -17,8 +17,7 @@ import platform
 # (option of <malloc.h>, value): M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX.
 _KEEP_FREED = ((-4, 0), (-1, 2**31 - 1), (-2, 64 * 2**20), (-8, 1))
 
-
-YNN = '--xla_cpu_experimental_ynn_fusion_type'
+YNN = '--xla_cpu_experimental_ynn_fusion_type'  # a flag of XLA; empty for no YNNPACK fusions
 
 
 def cores() -> int:
