@@ -81,26 +81,27 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
 
   if flags.recalibrate and flags.completion:
     raise InputError("--recalibrate is for the run's own completion; leave out --completion")
-  if flags.recalibrate:
-    recalibrate.run(
+  with devices.ending_with_others('flaxnets eval'):
+    if flags.recalibrate:
+      recalibrate.run(
+        flags.workdir,
+        subsets=flags.subsets,
+        step=flags.step,
+        view=flags.recalibrate_view,
+        images=flags.recalibrate_images,
+        batch_size=flags.batch_size,
+      )
+    return run(
       flags.workdir,
       subsets=flags.subsets,
+      split=flags.split,
+      root=flags.root,
       step=flags.step,
-      view=flags.recalibrate_view,
-      images=flags.recalibrate_images,
       batch_size=flags.batch_size,
+      recalibrated=flags.recalibrate,
+      latency=flags.latency,
+      completion=flags.completion,
     )
-  return run(
-    flags.workdir,
-    subsets=flags.subsets,
-    split=flags.split,
-    root=flags.root,
-    step=flags.step,
-    batch_size=flags.batch_size,
-    recalibrated=flags.recalibrate,
-    latency=flags.latency,
-    completion=flags.completion,
-  )
 
 
 def run(

@@ -199,9 +199,15 @@ class ArraySource:
       present &= ~missing
       bad = ~np.isfinite(out).all(axis=(0, 1)) & present
       if bad.any():
+        where = f'{self.name}: example {self.ids[index]}'
+        channel = self.channels.names[int(bad.argmax())]
+        if np.isinf(out).any() and not np.isinf(image).any():
+          raise BadImage(
+            f'{where} has pixels above 3.4e38 in channel {channel}, too large for float32; scale the images'
+          )
         raise BadImage(
-          f'{self.name}: example {self.ids[index]} has NaN or infinite pixels in channel '
-          f'{self.channels.names[int(bad.argmax())]}; an absent channel must be NaN in all pixels, others in none'
+          f'{where} has NaN or infinite pixels in channel {channel}; an absent channel must be NaN in all pixels, '
+          'others in none'
         )
     if not present.any():
       raise BadImage(

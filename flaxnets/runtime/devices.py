@@ -7,6 +7,8 @@ import contextlib
 import os
 import re
 import sys
+import threading
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +25,9 @@ MIN_PER_CPU_DEVICE = 8
 # Seconds without a sign of life after which the other processes give up a process as dead. JAX's own 100 s keep all
 # hosts of a run waiting longer than they take to restart.
 HEARTBEAT_TIMEOUT = 40
+
+# Seconds that a process with an error gives the others to end with the same error. Less than HEARTBEAT_TIMEOUT.
+WAIT_FOR_OTHERS = 10
 
 
 def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int = 0, process: int = 0) -> None:
@@ -66,27 +71,38 @@ def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int =
 
 @contextlib.contextmanager
 def ending_with_others(program: str) -> Iterator[None]:
-  """Ends this process, with a line and exit code 1, when a computation that spans several processes fails in the block.
+  """Ends a run of several processes when an error ends the block in one of them: a line, and exit code 1.
 
-  The usual reason is that another process died. An ordinary end would wait for that one at a barrier, and then abort
-  with a page of messages from C++. With one process, errors pass unchanged. When process 0 dies, JAX aborts the others
-  before Python learns of it.
+  An ordinary end would wait minutes at JAX's barrier for the processes that did not fail, and these for this one at
+  their next sum. Here the process waits `WAIT_FOR_OTHERS` seconds, in case all fail in the same way, and then ends
+  without them. The sums of the others fail because of that, and they end here too. If process 0 ends, JAX aborts the
+  others before Python learns of it. With a single process, errors pass unchanged.
 
   Args:
     program: the name in the line.
   """
   try:
     yield
-  except jax.errors.JaxRuntimeError as error:
-    if jax.process_count() == 1:
+  except Exception as error:
+    if not jax.distributed.is_initialized():
       raise
-    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    print(
-      f'{program}: a computation of {jax.process_count()} processes failed, probably because another process ended '
-      f'({reason}); start the same command on every host again',
-      file=sys.stderr,
-      flush=True,
-    )
+    if isinstance(error, InputError):
+      print(f'{program}: {error}', file=sys.stderr, flush=True)
+    elif isinstance(error, jax.errors.JaxRuntimeError):
+      reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+      print(
+        f'{program}: a computation of {jax.process_count()} processes failed, probably because another process ended '
+        f'({reason}); start the same command on every host again',
+        file=sys.stderr,
+        flush=True,
+      )
+      os._exit(1)
+    else:
+      traceback.print_exc()
+    goodbye = threading.Thread(target=jax.distributed.shutdown, daemon=True)
+    goodbye.start()
+    goodbye.join(WAIT_FOR_OTHERS)
+    sys.stdout.flush()
     os._exit(1)
 
 

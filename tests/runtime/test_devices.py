@@ -18,6 +18,7 @@ import flaxnets
 from flaxnets.analysis import results
 from flaxnets.errors import InputError
 from flaxnets.runtime import devices, machine
+from tests import small
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -157,7 +158,13 @@ def test_compiled_programs_are_kept_per_kind_of_cpu_in_the_users_folder(monkeypa
 
 def started(workdir, processes, devices, epochs=1):
   """Starts train_main.py, as one process or as several that meet on this machine; `epochs` may be a list of theirs."""
-  flags = [
+  flags = small_flags(workdir)
+  each = epochs if isinstance(epochs, list) else [epochs] * processes
+  return launched([['train_main.py', *flags, f'--config.train.epochs={own}'] for own in each], devices)
+
+
+def small_flags(workdir):
+  return [
     '--config=configs/demo.py',
     f'--workdir={workdir}',
     '--config.image_size=16',
@@ -172,8 +179,17 @@ def started(workdir, processes, devices, epochs=1):
     '--config.evaluate.subsets=RGB',
     '--config.evaluate.batch_size=32',
   ]
-  each = epochs if isinstance(epochs, list) else [epochs] * processes
-  return launched([['train_main.py', *flags, f'--config.train.epochs={own}'] for own in each], devices)
+
+
+def with_own_images(workdir, root, bad=(), train='train.txt'):
+  """Starts two processes that validate on images in files, of which those of the indices `bad` are cut short."""
+  small.write_list(root, 'train', 64)
+  small.write_list(root, 'val', 32, bad=bad)
+  fields = {'data.source': 'lists', 'data.root': root, 'data.train': train, 'data.validation': 'val.txt'}
+  words = [f'--config.{name}={value}' for name, value in fields.items()]
+  replaced = tuple(f'--config.{name}=' for name in fields)
+  kept = [word for word in small_flags(workdir) if not word.startswith(replaced)]
+  return launched([['train_main.py', *kept, *words]] * 2, devices=1)
 
 
 def launched(commands, devices):
@@ -197,14 +213,15 @@ def launched(commands, devices):
 
 
 def ended(running, code):
-  """Waits for processes that are to end with a code; returns what each of them said."""
+  """Waits for processes that are to end with a code, None for any but 0; returns what each of them said."""
   try:
     outputs = [process.communicate(timeout=240)[0] for process in running]
   finally:
     for process in running:
       process.kill()
       process.communicate()
-  assert [process.returncode for process in running] == [code] * len(running), '\n'.join(outputs)
+  codes = [process.returncode for process in running]
+  assert all(codes) if code is None else codes == [code] * len(running), '\n'.join(outputs)
   return outputs
 
 
@@ -244,6 +261,27 @@ def test_processes_that_were_started_with_different_numbers_of_epochs_do_not_tra
   outputs = ended(started(tmp_path, processes=2, devices=1, epochs=[1, 2]), code=1)
   assert 'config.json: the processes were started with different values of train.epochs' in outputs[1]
   assert not journal_of(tmp_path)
+
+
+@pytest.mark.slow
+def test_an_unreadable_image_that_one_process_reads_ends_both_within_a_minute(tmp_path):
+  running = with_own_images(tmp_path / 'run', tmp_path / 'images', bad=[17])
+  began = time.monotonic()
+  outputs = ended(running, code=None)
+  assert time.monotonic() - began < 100  # the start takes up to 40 seconds on two busy cores
+  said = [line for output in outputs for line in output.splitlines() if 'val17.JPEG' in line]
+  assert len(said) == 1 and said[0].startswith('flaxnets train: ')
+  assert sum(any(words in output for words in DEATH) for output in outputs) == 1
+  assert not any('Traceback' in output for output in outputs)
+
+
+@pytest.mark.slow
+def test_an_error_that_all_processes_make_is_told_by_each_and_ends_them_at_once(tmp_path):
+  (tmp_path / 'images').mkdir()
+  running = with_own_images(tmp_path / 'run', tmp_path / 'images', train='gone.txt')
+  outputs = ended(running, code=1)
+  for output in outputs:
+    assert output.startswith('flaxnets train: ') and 'gone.txt' in output and len(output.splitlines()) == 1, output
 
 
 @pytest.mark.slow
