@@ -8,7 +8,9 @@ trained on the four others. All networks have the same epochs, batches and augme
 0.05 from random weights. The last step is judged, so that nothing is chosen on what is judged. No setting was tuned.
 
 one: all 13 bands, kernels by `flaxnets adapt --init=nearest`, training on sampled subsets, completion unit.
-one-zeros: the same, absent bands filled with zeros, the mean (completion none).
+one-listed: the same, trained on the seven subsets of the table only (presence.mode=listed).
+one-listed-x4: the same, trained for four times the epochs.
+one-zeros: as `one`, absent bands filled with zeros, the mean (completion none).
 one-scratch: the same from random weights, with the default completion, linear.
 expert-SUBSET: a network of these bands only, kernels by `flaxnets adapt --init=nearest`.
 timm-SUBSET: the same, kernels by timm's rule (by position, times 3 / m; of one band their sum).
@@ -82,7 +84,8 @@ def contenders() -> list[str]:
   """Names, as in the module's text. On RGB, timm's rule is what the expert begins with."""
   experts = [f'expert-{subset}' for subset in SUBSETS]
   timm = [f'timm-{subset}' for subset in SUBSETS if subset != 'RGB']
-  return ['one', *experts, *timm, 'one-zeros', 'one-scratch', 'scratch-13 bands', 'scratch-RGB']
+  ones = ['one', 'one-listed', 'one-listed-x4']
+  return [*ones, *experts, *timm, 'one-zeros', 'one-scratch', 'scratch-13 bands', 'scratch-RGB']
 
 
 def read(path: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -150,9 +153,10 @@ def _trained(
     'augment.crop_scale': '(0.5, 1.0)',
     'augment.rotation': 180.0,
     'augment.perspective': 0.0,
-    'presence.mode': 'none' if alone else 'hierarchical',
+    'presence.mode': 'none' if alone else 'listed' if 'listed' in name else 'hierarchical',
+    'presence.subsets': ';'.join(text or 'full' for text in SUBSETS.values()) if 'listed' in name else '',
     'train.batch_size': BATCH,
-    'train.epochs': options.epochs,
+    'train.epochs': options.epochs * (4 if name.endswith('-x4') else 1),
     'train.learning_rate': 0.05 if 'scratch' in name else 0.02,
     'train.schedule': 'onecycle',
     'train.nesterov': True,
@@ -209,57 +213,43 @@ def positions_for(folder: Path) -> None:
 def table(
   options: argparse.Namespace, predicted: dict[str, np.ndarray], labels: np.ndarray, done: np.ndarray
 ) -> dict[str, Any]:
-  """Accuracies on the folds that are done, and paired differences from the expert and from the network `one`."""
-  hits = {key: (classes == labels)[done] for key, classes in predicted.items()}
-  rows: dict[str, dict[str, Any]] = {}
-  for subset in SUBSETS:
-    found = {key.removesuffix(f'/{subset}'): hit for key, hit in hits.items()
-             if key.endswith(f'/{subset}') or key.partition('-')[2] == subset}  # fmt: skip
-    rows[subset] = {name: _row(hit, found) for name, hit in found.items()}
+  """Accuracies on the folds that are done, and paired differences from `one`, the experts and timm's rule."""
+  hits = {key: (classes == labels)[done].astype(float) for key, classes in predicted.items()}
+  kinds: dict[str, dict[str, np.ndarray]] = {}  # hits of each kind of network, for each subset that it was judged on
+  for key, hit in hits.items():
+    kind, subset = key.split('/') if '/' in key else key.split('-', 1)
+    kinds.setdefault(kind, {})[subset] = hit
+  if 'expert' in kinds and 'timm' in kinds:  # on RGB timm's rule is the expert
+    kinds['timm']['RGB'] = kinds['expert']['RGB']
+  rows = {
+    subset: _rows({kind: found[subset] for kind, found in kinds.items() if subset in found}) for subset in SUBSETS
+  }
+  whole = {kind: np.mean([*found.values()], axis=0) for kind, found in kinds.items() if found.keys() >= SUBSETS.keys()}
   return {
     'images': int(done.sum()),
     'epochs': options.epochs,
     'size': options.size,
     'subsets': rows,
-    'means': _means(hits),
+    'means': _rows(whole),
     'commit': provenance.commit(),
     'versions': provenance.versions(),
     'date': time.strftime('%Y-%m-%d'),
   }
 
 
-def _row(hit: np.ndarray, found: dict[str, np.ndarray]) -> dict[str, Any]:
-  row: dict[str, Any] = {'accuracy': round(float(hit.mean()), 4)}
-  row['interval'] = [round(end, 4) for end in wilson(float(hit.sum()), len(hit))]
-  for kind in ('one', 'expert'):
-    other = next((name for name in found if name.split('-')[0] == kind and 'zeros' not in name
-                  and 'scratch' not in name), None)  # fmt: skip
-    if other and found[other] is not hit:
-      difference = hit.astype(float) - found[other]
-      row[f'less_{kind}'] = round(float(difference.mean()), 4)
-      row[f'less_{kind}_interval'] = [round(end, 4) for end in difference_interval(difference)]
-  return row
-
-
-def _means(hits: dict[str, np.ndarray]) -> dict[str, Any]:
-  """Means over the subsets of one network against the experts and against timm's rule, paired by image."""
-  found: dict[str, Any] = {}
-  kinds = {'one': 'one/{}', 'one-zeros': 'one-zeros/{}', 'one-scratch': 'one-scratch/{}', 'expert': 'expert-{}',
-           'timm': 'timm-{}'}  # fmt: skip
-  each = {}
-  for kind, pattern in kinds.items():
-    keys = [pattern.format(subset) for subset in SUBSETS]
-    if kind == 'timm':  # on RGB timm's rule is the expert
-      keys = [key if key in hits else key.replace('timm', 'expert') for key in keys]
-    if all(key in hits for key in keys):
-      each[kind] = np.mean([hits[key] for key in keys], axis=0)
-      found[kind] = {'accuracy': round(float(each[kind].mean()), 4)}
-  for kind in each.keys() - {'one'}:
-    if 'one' in each:
-      difference = each['one'] - each[kind]
-      found[kind]['one_less_this'] = round(float(difference.mean()), 4)
-      found[kind]['one_less_this_interval'] = [round(end, 4) for end in difference_interval(difference)]
-  return found
+def _rows(hits: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+  """The accuracy of each kind of network, from hits per image (for means over subsets, shares of hits)."""
+  rows: dict[str, dict[str, Any]] = {}
+  for kind, hit in hits.items():
+    rows[kind] = {'accuracy': round(float(hit.mean()), 4)}
+    if np.isin(hit, (0, 1)).all():
+      rows[kind]['interval'] = [round(end, 4) for end in wilson(float(hit.sum()), len(hit))]
+    for reference in ('one', 'expert', 'timm'):
+      if reference in hits and hits[reference] is not hit:
+        difference = hit - hits[reference]
+        rows[kind][f'less_{reference}'] = round(float(difference.mean()), 4)
+        rows[kind][f'less_{reference}_interval'] = [round(end, 4) for end in difference_interval(difference)]
+  return rows
 
 
 def show(result: dict[str, Any]) -> None:

@@ -286,10 +286,12 @@ def test_fine_tuning_on_eurosat_judges_every_image_once_and_goes_on_where_it_sto
     X_train=rng.integers(1, 4000, (20, 13, 32, 32)).astype(np.uint16), y_train=labels, bands=np.array(bands),
   )  # fmt: skip
   flags = [f'--weights={tmp_path}/w.safetensors', f'--data={tmp_path}/bands.npz', f'--work={tmp_path}/work']
-  flags += [f'--out={tmp_path}/out', '--folds=1', '--epochs=1', '--size=32', '--only=timm-B08']
+  flags += [f'--out={tmp_path}/out', '--folds=1', '--epochs=1', '--size=32', '--only=timm-B08;one-listed']
   result = eurosat_finetune.main(flags)
   assert result['images'] == 4
-  assert 0 <= result['subsets']['B08']['timm-B08']['accuracy'] <= 1
+  rows = result['subsets']['B08']
+  assert rows['one-listed']['less_timm'] == pytest.approx(rows['one-listed']['accuracy'] - rows['timm']['accuracy'])
+  assert result['means'].keys() == {'one-listed'}
   predicted = json.loads((tmp_path / 'out' / 'timm-B08-0.json').read_text())['predicted']['timm-B08']
   assert len(predicted) == 4 and set(predicted) <= {0, 1}
   monkeypatch.setattr(eurosat_finetune, 'flax', None)  # nothing is left to do

@@ -81,10 +81,11 @@ def default() -> config_dict.ConfigDict:
   augment.evaluation_resize = 1.0  # evaluation: shorter side / image_size before the central crop, 1 or more
 
   config.presence = presence = config_dict.ConfigDict()
-  # Sampling of channels in training: none | drop | hierarchical | full_and_random, and with several passes per step
-  # pair (2) | sandwich (3).
+  # Sampling of channels in training: none | drop | hierarchical | listed | full_and_random, and with several passes per
+  # step pair (2) | sandwich (3).
   presence.mode = 'hierarchical'
   presence.probability = 0.5  # drop, full_and_random: probability that an example loses channels
+  presence.subsets = ''  # listed: the subsets that an example's is drawn from, such as 'full;B02,B03,B04;B08'
   presence.fill = 'absent'  # drop: dropped channels are absent | black (zeros that count as present) | either (50:50)
 
   config.train = train = config_dict.ConfigDict()

@@ -97,6 +97,7 @@ def training_view_of(
   order: Sequence[int],
   canvas: tuple[int, int],
   statistics: Mapping[str, np.ndarray],
+  listed: Sequence[Subset] = (),
 ) -> View:
   """The training view of a config: from a batch to the network's input. See `flaxnets.augment.pipeline.training_view`.
 
@@ -105,6 +106,7 @@ def training_view_of(
     order: index of each of the network's channels in the source.
     canvas: height and width of the batch's images, pixels.
     statistics: 'mean' and 'std' (C,) of the network's channels.
+    listed: from `listed_subsets`.
   """
   with _errors_name('augment'):
     view = pipeline.training_view(
@@ -117,6 +119,7 @@ def training_view_of(
       presence_mode=config.presence.mode,
       presence_probability=config.presence.probability,
       presence_fill=config.presence.fill,
+      presence_subsets=listed,
     )
   return _errors_name('augment')(view)  # most options are checked when the view is traced
 
@@ -150,6 +153,18 @@ def subsets(config: ml_collections.ConfigDict, channels: ChannelSet, text: str) 
   """
   text = text or ('all' if 2 ** len(channels) <= MAX_SUBSETS else f'full;{config.evaluate.subsets}')
   return channels.subsets('full' if config.train.subset and text == 'all' else text)
+
+
+def listed_subsets(config: ml_collections.ConfigDict, channels: ChannelSet) -> list[Subset]:
+  """The subsets that presence.subsets lists for training.
+
+  Raises:
+    InputError: for a text that is not subsets of these channels.
+  """
+  try:
+    return channels.subsets(config.presence.subsets) if config.presence.subsets else []
+  except InputError as error:
+    raise InputError(f'presence.subsets: {error}') from None
 
 
 def statistics_of(statistics: Mapping[str, np.ndarray], order: Sequence[int]) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 
 from flaxnets.augment import geometry, mixing, photometric, presence
 from flaxnets.augment.warp import subsamples_for, warp
+from flaxnets.channels import Subset
 
 Batch = Mapping[str, jax.Array]
 View = Callable[[jax.Array, Batch], tuple[jax.Array, jax.Array]]
@@ -37,6 +38,7 @@ def training_view(
   presence_mode: str,
   presence_probability: float,
   presence_fill: str,
+  presence_subsets: Sequence[Subset] = (),
 ) -> View:
   """The function that turns a batch's canvases into what the network sees in training.
 
@@ -47,7 +49,7 @@ def training_view(
     image_size: side of the network's input, pixels.
     statistics: 'mean' and 'std' (C,) of the network's channels, raw pixel values. Outside the image there is the mean.
     augmentation: options by name, as in `config.augment`: the keyword arguments of the functions that are called below.
-    presence_mode, presence_probability, presence_fill: see `flaxnets.augment.presence`.
+    presence_mode, presence_probability, presence_fill, presence_subsets: see `flaxnets.augment.presence`.
 
   Returns:
     A function of (step, batch) giving raw images (B, S, S, C) and a mask of their present channels for each pass of
@@ -71,7 +73,9 @@ def training_view(
     present = in_order(batch['present'], source_index)
     images = mixing.mix_images(key, images, present, **_options_of(mixing.mix_images, augmentation))
     shape = present.shape[0], present.shape[1]
-    kept = presence.sample_channels(key_presence, presence_mode, shape, probability=presence_probability)
+    kept = presence.sample_channels(
+      key_presence, presence_mode, shape, probability=presence_probability, subsets=presence_subsets
+    )
     return presence.drop_channels(key_fill, images, kept, present, fill=presence_fill)
 
   return view

@@ -5,15 +5,20 @@ Pure functions of (key, position in the batch). An example never loses its last 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from flaxnets.channels import Subset
 from flaxnets.errors import InputError
 
 PASSES = {
   'none': 1,
   'drop': 1,
   'hierarchical': 1,
+  'listed': 1,
   'full_and_random': 1,
   'pair': 2,
   'sandwich': 3,
@@ -22,21 +27,28 @@ MODES = tuple(PASSES)
 FILLS = ('absent', 'black', 'either')
 
 
-def check(mode: str, fill: str, probability: float) -> None:
-  """InputError for an unknown mode or fill, a probability outside 0..1, or a fill that the mode does not allow."""
+def check(mode: str, fill: str, probability: float, listed: bool = True) -> None:
+  """InputError for an unknown mode or fill, a probability outside 0..1, or a fill that the mode does not allow.
+
+  `listed` is whether there are subsets for mode 'listed'.
+  """
   if mode not in MODES:
     raise InputError(f'no presence mode {mode!r}; there are {", ".join(MODES)}')
   if fill not in FILLS:
     raise InputError(f'no presence fill {fill!r}; there are {", ".join(FILLS)}')
   if not 0 <= probability <= 1:
     raise InputError(f'probability is {probability}; it must be from 0 to 1')
+  if mode == 'listed' and not listed:
+    raise InputError("presence mode 'listed' needs the subsets to draw from; list them in presence.subsets")
   if PASSES[mode] > 1 and fill != 'absent':
     raise InputError(
       f"presence fill {fill!r} changes the images, which all passes of mode {mode!r} share; use 'absent'"
     )
 
 
-def sample_channels(key: jax.Array, mode: str, shape: tuple[int, int], *, probability: float) -> jax.Array:
+def sample_channels(
+  key: jax.Array, mode: str, shape: tuple[int, int], *, probability: float, subsets: Sequence[Subset] = ()
+) -> jax.Array:
   """Draws the channels that are kept, for each pass of the network in a training step.
 
   Args:
@@ -46,6 +58,8 @@ def sample_channels(key: jax.Array, mode: str, shape: tuple[int, int], *, probab
       'drop': with `probability`, an example loses channels. One of its channels, drawn uniformly, is kept, and each
       other one is dropped with even odds. This is the paper's SelectiveChannelDrop; the paper does not give the odds.
       'hierarchical': a size uniform in 1..C, then a uniform subset of that size (Y. Bao et al., ChannelViT, ICLR 2024).
+      'listed': a uniform draw from `subsets`. For a network that will meet a few known combinations of many channels:
+      of 13 bands, 'hierarchical' draws any one of the subsets of three bands once in 3,718 examples.
       'full_and_random': with `probability`, a size uniform in 1..C-1 and a uniform subset of that size.
       'pair': two passes, the first with all channels, the second with a size uniform in 1..C-1 and a uniform subset of
       that size. If C is 1, both have the channel.
@@ -53,14 +67,15 @@ def sample_channels(key: jax.Array, mode: str, shape: tuple[int, int], *, probab
       Universally Slimmable Networks, ICCV 2019, who train the widest, the narrowest and a random width together).
     shape: (b, C).
     probability: in 0..1; used by 'drop' and 'full_and_random' only.
+    subsets: indices of the channels of each subset; used by 'listed' only.
 
   Returns:
     (b, PASSES[mode], C) bool.
 
   Raises:
-    InputError: for an unknown mode.
+    InputError: for an unknown mode, and for 'listed' without subsets.
   """
-  check(mode, 'absent', probability)
+  check(mode, 'absent', probability, bool(subsets))
   batch, channels = shape
   key_size, key_rank, key_hit = jax.random.split(key, 3)
   # The rank of each channel in a random order: the channels of rank below m are a uniform subset of size m.
@@ -68,6 +83,9 @@ def sample_channels(key: jax.Array, mode: str, shape: tuple[int, int], *, probab
   everything = jnp.ones(shape, bool)
   if mode == 'none':
     return everything[:, None]
+  if mode == 'listed':
+    masks = np.array([np.isin(np.arange(channels), subset) for subset in subsets])
+    return jnp.asarray(masks)[jax.random.randint(key_hit, (batch,), 0, len(masks))][:, None]
   if mode in ('hierarchical', 'sandwich'):
     random = rank < jax.random.randint(key_size, (batch, 1), 1, channels + 1)
     if mode == 'hierarchical':

@@ -135,8 +135,9 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
     raise InputError(f'--out={flags.out} must end in .png, .jpg, .jpeg or .webp, such as --out=sheet.png')
   source = experiment.open_source(config, 'train')
   reading = {'threads': config.data.threads, 'on_bad_image': config.data.on_bad_image}
+  listed = experiment.listed_subsets(config, source.channels)
   measured = statistics.measure(source, examples=200, **reading)
-  view = experiment.training_view_of(config, source.channels.full, source.canvas, measured)
+  view = experiment.training_view_of(config, source.channels.full, source.canvas, measured, listed)
   sheet = contact_sheet(source, view, image_size=config.image_size, resize=config.augment.evaluation_resize, **reading)
   try:
     sheet.save(flags.out)

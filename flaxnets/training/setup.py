@@ -61,6 +61,7 @@ class Data:
     train, validation: the sources.
     channels: the network's channels, all or some of the source's.
     subsets: those to validate on.
+    listed: those that training draws from, if presence.mode=listed.
     digests: identify the training examples, see `flaxnets.training.initial.example_digests`.
   """
 
@@ -68,6 +69,7 @@ class Data:
   validation: Source
   channels: ChannelSet
   subsets: list[Subset]
+  listed: list[Subset]
   digests: dict[str, str]
 
 
@@ -124,7 +126,10 @@ def check(config: ml_collections.ConfigDict) -> None:
   layers.check(train.frozen, train.layer_decay)
   if train.freeze_statistics and not train.init_from:
     raise InputError('train.freeze_statistics keeps the statistics of train.init_from, which is empty; give both')
-  presence.check(config.presence.mode, config.presence.fill, config.presence.probability)
+  sampling = config.presence
+  presence.check(sampling.mode, sampling.fill, sampling.probability, bool(sampling.subsets))
+  if sampling.subsets and sampling.mode != 'listed':
+    raise InputError(f'presence.subsets has no effect with presence.mode={sampling.mode}; set presence.mode=listed')
   if train.recalibrate:
     recalibrate.check_norm(config.model.norm)
   devices.check_batch(train.batch_size, mesh, 'train.batch_size')
@@ -211,7 +216,8 @@ def _open_data(config: ml_collections.ConfigDict) -> Data:
   validation = experiment.open_source(config, 'validation', classes=train.classes)
   channels = experiment.channel_set(config, train.channels)
   subsets = experiment.subsets(config, channels, config.evaluate.subsets)
-  return Data(train, validation, channels, subsets, example_digests(train))
+  listed = experiment.listed_subsets(config, channels)
+  return Data(train, validation, channels, subsets, listed, example_digests(train))
 
 
 def _optimizer(
@@ -243,7 +249,7 @@ def _train_step(config, data: Data, model, optimizer, schedule, mesh: Mesh, stat
     optimizer,
     schedule,
     mesh,
-    experiment.training_view_of(config, source_index, data.train.canvas, statistics),
+    experiment.training_view_of(config, source_index, data.train.canvas, statistics, data.listed),
     experiment.training_targets_of(config, source_index, len(data.train.classes)),
     masked=config.presence.mode != 'none' or data.train.has_missing_channels,
     label_smoothing=config.train.label_smoothing,

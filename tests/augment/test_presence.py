@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from flaxnets.augment import presence
+from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
 
 KEY = jax.random.key(0)
@@ -14,7 +15,7 @@ KEY = jax.random.key(0)
 @pytest.mark.parametrize('mode', presence.MODES)
 @pytest.mark.parametrize('channels', [1, 3, 13])
 def test_no_example_loses_its_last_channel(mode, channels):
-  kept = presence.sample_channels(KEY, mode, (2000, channels), probability=1.0)
+  kept = presence.sample_channels(KEY, mode, (2000, channels), probability=1.0, subsets=[(0,), (channels - 1,)])
   assert kept.shape == (2000, presence.PASSES[mode], channels) and kept.any(axis=2).all()
 
 
@@ -46,6 +47,14 @@ def test_hierarchical_draws_sizes_evenly_and_then_members_evenly():
     assert abs(count - expected) < 5 * expected**0.5
 
 
+def test_listed_draws_each_of_its_subsets_evenly_and_no_other():
+  listed = ChannelSet.of('RGBN').subsets('full;RG;N')
+  kept = np.asarray(presence.sample_channels(KEY, 'listed', (12000, 4), probability=0.0, subsets=listed))[:, 0]
+  counts = collections.Counter(tuple(np.flatnonzero(row).tolist()) for row in kept)
+  assert counts.keys() == {(0, 1, 2, 3), (0, 1), (3,)}
+  np.testing.assert_allclose([count / 12000 for count in counts.values()], 1 / 3, atol=0.02)
+
+
 def test_drop_hits_its_share_and_leaves_each_other_channel_even_odds():
   kept = np.asarray(presence.sample_channels(KEY, 'drop', (12000, 3), probability=0.5))[:, 0]
   sizes = np.bincount(kept.sum(axis=1), minlength=4) / 12000
@@ -65,9 +74,10 @@ def test_none_keeps_all():
 
 @pytest.mark.parametrize('mode', presence.MODES)
 def test_an_example_draws_by_key_and_place_alone(mode):
-  few = presence.sample_channels(KEY, mode, (64, 3), probability=0.5)
-  many = presence.sample_channels(KEY, mode, (128, 3), probability=0.5)
-  other = presence.sample_channels(jax.random.key(1), mode, (64, 3), probability=0.5)
+  options = {'probability': 0.5, 'subsets': [(0, 1), (2,)]}
+  few = presence.sample_channels(KEY, mode, (64, 3), **options)
+  many = presence.sample_channels(KEY, mode, (128, 3), **options)
+  other = presence.sample_channels(jax.random.key(1), mode, (64, 3), **options)
   np.testing.assert_array_equal(few, many[:64])
   if mode != 'none':
     assert (few != other).any() and (few != many[64:]).any()
@@ -103,3 +113,5 @@ def test_unknown_names_are_told_with_those_there_are():
     presence.check('none', 'grey', 0.0)
   with pytest.raises(InputError, match="passes of mode 'sandwich' share"):
     presence.check('sandwich', 'black', 0.0)
+  with pytest.raises(InputError, match='needs the subsets to draw from; list them in presence.subsets'):
+    presence.sample_channels(KEY, 'listed', (2, 3), probability=0.5)

@@ -80,6 +80,8 @@ CASES = [
   _field('train.schedule=linear', "schedule.*'linear'.*cosine"),
   _field('presence.probability=2', 'presence.probability is 2.0; it must be from 0 to 1'),
   _field('presence.mode=some', "'some'.*hierarchical"),
+  _field('presence.mode=listed', "'listed' needs the subsets to draw from; list them in presence.subsets"),
+  _field('presence.subsets=full;R', 'no effect with presence.mode=hierarchical; set presence.mode=listed'),
   _field('augment.evaluation_resize=0.5', 'augment.evaluation_resize is 0.5; it must be 1 or more'),
   _field('model.name=resnet19', "'resnet19'.*resnet18"),
   _field('model.dtype=int8', 'int8'),

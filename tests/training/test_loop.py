@@ -51,6 +51,7 @@ def test_a_run_that_is_refused_or_ends_gives_its_folder_free(tmp_path):
     {'train.momentum': 1.0},
     {'model.name': 'vgg'},
     {'evaluate.subsets': 'RGX'},
+    {'presence.mode': 'listed', 'presence.subsets': 'full;RGX'},
     {'data.validation': 'val'},
     {'evaluate.batch_size': 12},
   ],
