@@ -9,7 +9,7 @@ trained on the four others. All networks have the same epochs, batches and augme
 
 one: all 13 bands, kernels by `flaxnets adapt --init=nearest`, training on sampled subsets, completion unit.
 one-listed: the same, trained on the seven subsets of the table only (presence.mode=listed).
-one-listed-x4: the same, trained for four times the epochs.
+one-listed-x7: the same, trained for seven times the epochs, the training of seven experts.
 one-zeros: as `one`, absent bands filled with zeros, the mean (completion none).
 one-scratch: the same from random weights, with the default completion, linear.
 expert-SUBSET: a network of these bands only, kernels by `flaxnets adapt --init=nearest`.
@@ -84,7 +84,7 @@ def contenders() -> list[str]:
   """Names, as in the module's text. On RGB, timm's rule is what the expert begins with."""
   experts = [f'expert-{subset}' for subset in SUBSETS]
   timm = [f'timm-{subset}' for subset in SUBSETS if subset != 'RGB']
-  ones = ['one', 'one-listed', 'one-listed-x4']
+  ones = ['one', 'one-listed', 'one-listed-x7']
   return [*ones, *experts, *timm, 'one-zeros', 'one-scratch', 'scratch-13 bands', 'scratch-RGB']
 
 
@@ -156,7 +156,7 @@ def _trained(
     'presence.mode': 'none' if alone else 'listed' if 'listed' in name else 'hierarchical',
     'presence.subsets': ';'.join(text or 'full' for text in SUBSETS.values()) if 'listed' in name else '',
     'train.batch_size': BATCH,
-    'train.epochs': options.epochs * (4 if name.endswith('-x4') else 1),
+    'train.epochs': options.epochs * (7 if name.endswith('-x7') else 1),
     'train.learning_rate': 0.05 if 'scratch' in name else 0.02,
     'train.schedule': 'onecycle',
     'train.nesterov': True,

@@ -3,7 +3,8 @@
 python -m benchmarks.subsets [--model=resnet18] [--image_size=96] [--parts=speed,compile,growth,evaluation]
 
 speed: latency of one image and throughput of a batch, for every subset of R, G and B (or for --subsets).
-compile: compile time of the evaluator's functions for these subsets, in fresh processes, without and with the cache.
+compile: compile time of the evaluator's functions for these subsets, in fresh processes, without and with the cache,
+  and of the one function with a mask that can take their place.
 growth: compile time, and the time of everything that `flaxnets eval` does, for 3 and for 13 channels.
 evaluation: these subsets in one pass over image files, beside the sum of their forward passes alone.
 """
@@ -123,12 +124,13 @@ def speed(args: argparse.Namespace, place: Path) -> list[Row]:
 
 
 def compilation(args: argparse.Namespace, place: Path) -> list[Row]:
-  found: dict[str, list[dict[str, float]]] = {way: [] for way in CACHE}
+  found: dict[str, list[dict[str, float]]] = {way: [] for way in (*CACHE, 'shared, without')}
   for start in range(args.starts):
     for way, folder in CACHE.items():
       found[way].append(_fresh(args, place / str(start) / folder if folder else None, 'compile', 3, args.subsets))
+    found['shared, without'].append(_fresh(args, None, 'compile', 3, args.subsets, True))
   rows = []
-  for way in CACHE:
+  for way in found:
     seconds = _medians(found[way])
     without = statistics.median(each['compile'] for each in found['without'])
     rows.append(
@@ -267,7 +269,7 @@ def _repeat(run: Callable[[], Any], times: int) -> None:
     jax.block_until_ready(run())
 
 
-def _evaluator(args: argparse.Namespace, model: nn.Module, subsets: Sequence[Subset]) -> Evaluator:
+def _evaluator(args: argparse.Namespace, model: nn.Module, subsets: Sequence[Subset], shared: bool) -> Evaluator:
   return Evaluator(
     model,
     subsets,
@@ -277,21 +279,24 @@ def _evaluator(args: argparse.Namespace, model: nn.Module, subsets: Sequence[Sub
     fill=np.full(model.num_channels, 120, np.float32),
     has_missing_channels=False,
     mesh=devices.data_mesh(),
+    shared=shared,
   )
 
 
-def _compile(args: argparse.Namespace, count: int, text: str) -> dict[str, float]:
+def _compile(args: argparse.Namespace, count: int, text: str, shared: bool = False) -> dict[str, float]:
   """Seconds to 'initialise' a network, to 'compile' its evaluation on some subsets, and to 'run' that on a batch."""
-  return _compiled(args, channel_set(count), text)[0]
+  return _compiled(args, channel_set(count), text, shared)[0]
 
 
-def _compiled(args: argparse.Namespace, channels: ChannelSet, text: str) -> tuple[dict[str, float], Any]:
+def _compiled(
+  args: argparse.Namespace, channels: ChannelSet, text: str, shared: bool = False
+) -> tuple[dict[str, float], Any]:
   """The seconds of `_compile`, and the network's variables."""
   begin = time.perf_counter()
   model = network(args, channels)
   variables = jax.device_put(_variables(model, args.image_size), devices.replicated(devices.data_mesh()))
   initialise = time.perf_counter() - begin
-  evaluator = _evaluator(args, model, channels.subsets(text))
+  evaluator = _evaluator(args, model, channels.subsets(text), shared)
   noise = ArraySource('noise', *_noise(args, len(channels), args.batch_size), channels, CLASSES)
   passes = []
   for _ in range(3):
@@ -332,7 +337,7 @@ def _evaluation(args: argparse.Namespace, root: str) -> dict[str, Timing]:
   subsets = channels.subsets(args.subsets)
   model = network(args, channels)
   variables = jax.device_put(_variables(model, args.image_size), devices.replicated(mesh))
-  evaluator = _evaluator(args, model, subsets)
+  evaluator, masked = (_evaluator(args, model, subsets, shared) for shared in (False, True))
   source = open_source(DataOptions('lists', root, canvas=round(1.5 * args.image_size)), 'train.txt', CLASSES)
   shape = (args.batch_size, args.image_size, args.image_size, len(channels))
   images = jax.device_put(np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32), devices.sharded(mesh))
@@ -355,6 +360,7 @@ def _evaluation(args: argparse.Namespace, root: str) -> dict[str, Timing]:
   return measure.interleaved(
     {
       'one pass over the files': functools.partial(each, run=lambda: evaluator(variables, canvases())),
+      'the same by the shared function': functools.partial(each, run=lambda: masked(variables, canvases())),
       'forward passes alone': functools.partial(each, run=alone),
       'reading alone': functools.partial(each, run=lambda: list(devices.to_devices(canvases(), mesh))),
     },

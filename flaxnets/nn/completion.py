@@ -29,6 +29,10 @@ EPSILON = 1e-3
 # the measured correlation. It also keeps an uncorrelated channel at zero.
 LEAST_VARIANCE = 1e-3
 
+# Up to this size a batch of matrices is inverted step by step; larger ones are halved, which takes fewer passes through
+# memory. As fast as LAPACK with 32, for 3 to 200 channels.
+LARGEST_BLOCK = 32
+
 
 def mixing(completion: str, subset: tuple[int, ...], correlation: jax.Array) -> jax.Array:
   """The matrix M of one subset: the kernel of the present channels is `einsum('hwcf,cs->hwsf', bank, M)`.
@@ -89,7 +93,7 @@ def presence_mixing(completion: str, present: jax.Array, correlation: jax.Array)
   both = mask[:, :, None] * mask[:, None, :]
   among = both * correlation
   system = among + (EPSILON * mask + (1.0 - mask))[:, :, None] * identity
-  prediction = jnp.swapaxes(_solve(system, mask[:, :, None] * correlation), 1, 2)
+  prediction = jnp.swapaxes(_solve_batch(system, mask[:, :, None] * correlation), 1, 2)
   if completion == 'unit':
     prediction = _unit_variance(prediction, among)
   return selection + (1.0 - mask)[:, :, None] * prediction
@@ -106,3 +110,39 @@ def _solve(system: jax.Array, right: jax.Array) -> jax.Array:
   with jax.default_matmul_precision('highest'):
     factor = jax.scipy.linalg.cho_factor(system, lower=True)
     return jax.scipy.linalg.cho_solve(factor, right)
+
+
+def _solve_batch(systems: jax.Array, right: jax.Array) -> jax.Array:
+  """The same for (b, n, n) systems and (b, n, m) right sides, without LAPACK.
+
+  On a host whose CPU is several devices, jaxlib's LAPACK calls for a batch (jaxlib 0.10, systems of 64) wait forever
+  for threads that wait for them.
+  """
+  with jax.default_matmul_precision('highest'):
+    inverse = _inverse(systems)
+    solution = inverse @ right
+    return solution + inverse @ (right - systems @ solution)  # one refinement: without it 200 channels are 1 % off
+
+
+def _inverse(systems: jax.Array) -> jax.Array:
+  """Inverses of (b, n, n) symmetric positive definite matrices, by halves and their Schur complement."""
+  size = systems.shape[-1]
+  if size <= LARGEST_BLOCK:
+    return jax.lax.fori_loop(0, size, _exchange, systems)
+  half = size // 2
+  first, beside, last = systems[:, :half, :half], systems[:, :half, half:], systems[:, half:, half:]
+  inverse = _inverse(first)
+  weights = inverse @ beside
+  complement = _inverse(last - beside.mT @ weights)
+  corner = -weights @ complement
+  return jnp.block([[inverse - corner @ weights.mT, corner], [corner.mT, complement]])
+
+
+def _exchange(index: jax.Array, matrix: jax.Array) -> jax.Array:
+  """One step of Gauss and Jordan's inversion in place, which needs no pivoting where all matrices are positive."""
+  here = jnp.arange(matrix.shape[-1]) == index
+  row, column = matrix[:, index, None, :], matrix[:, :, index, None]
+  pivot = row[:, :, index, None]
+  others = matrix - column * row / pivot
+  crossed = jnp.where(here[:, None], row / pivot, jnp.where(here, -column / pivot, others))
+  return jnp.where(here[:, None] & here, 1 / pivot, crossed)

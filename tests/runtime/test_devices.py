@@ -123,9 +123,34 @@ def test_only_hosts_whose_devices_are_cpus_keep_freed_memory(monkeypatch, accele
   calls = []
   monkeypatch.setenv('JAX_NUM_CPU_DEVICES', '8')  # JAX runs already: nothing is to be set
   monkeypatch.setattr(machine, 'has_accelerator_plugin', lambda: accelerator)
-  monkeypatch.setattr(machine, 'keep_freed_memory', lambda: calls.append(1))
+  monkeypatch.setattr(machine, 'keep_freed_memory', lambda: calls.append('memory'))
+  monkeypatch.setattr(machine, 'solve_in_one_thread', lambda: calls.append('solve'))
   devices.start([64])
-  assert len(calls) == tuned
+  assert calls == ['memory', 'solve'] * tuned
+
+
+def test_completing_many_channels_on_two_devices_does_not_stall():
+  """With OpenBLAS's own threads this took minutes."""
+  program = """
+from flaxnets.runtime import devices
+devices.start([64])
+import jax, numpy as np
+from flaxnets.nn import presence_mixing
+mesh, count = devices.data_mesh(), 64
+correlation = 0.9 ** np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
+present = np.random.default_rng(0).random((64, count)) < 0.5
+arguments = jax.device_put(present, devices.sharded(mesh)), jax.device_put(correlation, devices.replicated(mesh))
+mixed = jax.jit(lambda *arguments: presence_mixing('linear', *arguments))
+for _ in range(200):
+  done = jax.block_until_ready(mixed(*arguments))
+print(mesh.size, np.isfinite(done).all())
+"""
+  environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': '2'}
+  environment.pop('OPENBLAS_NUM_THREADS', None)
+  done = subprocess.run(
+    [sys.executable, '-c', program], capture_output=True, text=True, check=True, cwd=ROOT, env=environment, timeout=60
+  )
+  assert done.stdout.split() == ['2', 'True']
 
 
 @pytest.mark.parametrize(('platforms', 'found'), [('cpu', False), ('cuda', True), ('tpu,cpu', True)])
