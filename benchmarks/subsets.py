@@ -277,9 +277,8 @@ def _evaluator(args: argparse.Namespace, model: nn.Module, subsets: Sequence[Sub
     image_size=args.image_size,
     resize=1.0,
     fill=np.full(model.num_channels, 120, np.float32),
-    has_missing_channels=False,
+    has_missing_channels=shared,  # such examples are what makes the evaluator take one function
     mesh=devices.data_mesh(),
-    shared=shared,
   )
 
 

@@ -74,7 +74,7 @@ class Evaluator:
 
   Up to MAX_COMPILED subsets get a function each, which takes only the subset's channels. More subsets, or examples that
   can lack channels themselves, share one function that takes all channels and a mask. Both give the same numbers up to
-  rounding. `shared` asks for the one function in any case: less to compile, and more work per image.
+  rounding.
 
   Args:
     model: a network of `flaxnets.models`.
@@ -87,7 +87,6 @@ class Evaluator:
     has_missing_channels: whether examples can lack channels. Each is then evaluated on the channels of a subset that it
       has.
     mesh: devices to spread batches over.
-    shared: whether all subsets share one function also where they need not.
   """
 
   def __init__(
@@ -101,7 +100,6 @@ class Evaluator:
     fill: np.ndarray,
     has_missing_channels: bool,
     mesh: Mesh,
-    shared: bool = False,
   ):
     self.subsets = list(subsets)
     self._mesh, self._model = mesh, model
@@ -115,7 +113,7 @@ class Evaluator:
 
     batch_sharding = devices.sharded(mesh)
     self._view = jax.jit(view, in_shardings=batch_sharding, out_shardings=batch_sharding)
-    self._masked = shared or has_missing_channels or len(self.subsets) > MAX_COMPILED
+    self._masked = has_missing_channels or len(self.subsets) > MAX_COMPILED
     self._shared = self._compile(self._masked_logits)
     self._functions = {} if self._masked else {each: self._compile(self._logits_of(each)) for each in self.subsets}
 
