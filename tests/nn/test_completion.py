@@ -38,6 +38,20 @@ def test_the_static_and_the_masked_matrices_are_the_same(case, completion):
   assert not masked[:, ~present[0]].any()
 
 
+@pytest.mark.parametrize('channels', [32, 33, 65, 200])
+def test_many_channels_are_completed_as_a_solve_in_float64_completes_them(channels):
+  places = np.arange(channels)
+  correlation = np.exp(-np.abs(places[:, None] - places) / (channels / 4))  # of a spectrum: neighbours are much alike
+  present = np.random.default_rng(0).random((4, channels)) < np.array([[0.02], [0.3], [0.7], [0.98]])
+  present[:, 0] = True
+  ours = np.asarray(presence_mixing('linear', jnp.asarray(present), jnp.asarray(correlation, jnp.float32)))
+  for row, matrix in zip(present, ours, strict=True):
+    among = correlation[np.ix_(row, row)] + EPSILON * np.eye(row.sum())
+    weights = np.linalg.solve(among, correlation[np.ix_(row, ~row)]).T
+    np.testing.assert_allclose(matrix[np.ix_(~row, row)], weights, atol=2e-4)
+    assert not matrix[:, ~row].any()
+
+
 @settings(max_examples=25, deadline=None)
 @given(cases)
 def test_linear_is_the_best_linear_prediction_by_least_squares(case):

@@ -123,14 +123,13 @@ def test_only_hosts_whose_devices_are_cpus_keep_freed_memory(monkeypatch, accele
   calls = []
   monkeypatch.setenv('JAX_NUM_CPU_DEVICES', '8')  # JAX runs already: nothing is to be set
   monkeypatch.setattr(machine, 'has_accelerator_plugin', lambda: accelerator)
-  monkeypatch.setattr(machine, 'keep_freed_memory', lambda: calls.append('memory'))
-  monkeypatch.setattr(machine, 'solve_in_one_thread', lambda: calls.append('solve'))
+  monkeypatch.setattr(machine, 'keep_freed_memory', lambda: calls.append(1))
   devices.start([64])
-  assert calls == ['memory', 'solve'] * tuned
+  assert len(calls) == tuned
 
 
-def test_completing_many_channels_on_two_devices_does_not_stall():
-  """With OpenBLAS's own threads this took minutes."""
+def test_completing_many_channels_on_two_cpu_devices_does_not_hang():
+  """It did, within the first ten calls, when LAPACK solved the batch."""
   program = """
 from flaxnets.runtime import devices
 devices.start([64])
@@ -146,7 +145,6 @@ for _ in range(200):
 print(mesh.size, np.isfinite(done).all())
 """
   environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': '2'}
-  environment.pop('OPENBLAS_NUM_THREADS', None)
   done = subprocess.run(
     [sys.executable, '-c', program], capture_output=True, text=True, check=True, cwd=ROOT, env=environment, timeout=60
   )
