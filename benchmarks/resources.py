@@ -28,7 +28,6 @@ from benchmarks import measure
 from benchmarks.input_pipeline import resident_memory
 from benchmarks.measure import Row
 from flaxnets import config as configs
-from flaxnets.evaluation.arrays import evaluate_arrays
 from flaxnets.runtime import devices
 from flaxnets.training import loop, setup
 from flaxnets.training.metric_logger import MetricLogger
@@ -75,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
     net = flaxnets.load(folder)
     images = np.random.default_rng(0).integers(0, 256, (64, 16, 16, 3)).astype(np.uint8)
     labels = np.arange(64) % len(net.classes)
-    rows.append(_repeated('evaluations', args.evaluations, lambda: evaluate_arrays(net, images, labels, 'RG')))
+    rows.append(_repeated('evaluations', args.evaluations, lambda: flaxnets.evaluate(net, images, labels, 'RG')))
     rows.append(_repeated('predictions', args.predictions, lambda: net.predict(images[:1, :, :, :2], channels='RG')))
   measure.finish(rows, args.json)
   return rows

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
   from flaxnets.analysis.covariance import channel_statistics
   from flaxnets.channels import ChannelSet
   from flaxnets.errors import InputError
+  from flaxnets.evaluation.arrays import evaluate
   from flaxnets.inference.exported import load_exported
   from flaxnets.inference.network import Network
   from flaxnets.inference.restore import load
@@ -39,6 +40,7 @@ _NAMES = {
   'ChannelSet': 'flaxnets.channels',
   'InputError': 'flaxnets.errors',
   'load': 'flaxnets.inference.restore',
+  'evaluate': 'flaxnets.evaluation.arrays',
   'load_exported': 'flaxnets.inference.exported',
   'Network': 'flaxnets.inference.network',
 }
@@ -54,6 +56,7 @@ __all__ = [  # noqa: RUF022  in the order of the documentation
   'ChannelSet',
   'InputError',
   'load',
+  'evaluate',
   'load_exported',
   'Network',
   '__version__',

@@ -29,6 +29,7 @@ PUBLIC = (
   'ChannelSet',
   'InputError',
   'load',
+  'evaluate',
   'load_exported',
   'Network',
   '__version__',

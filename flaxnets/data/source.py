@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -85,6 +85,7 @@ class Reading(NamedTuple):
   filled: int = 0
 
 
+@runtime_checkable
 class Source(Protocol):
   """Examples by index. Threads share a source, and worker processes get a pickled copy.
 

@@ -9,28 +9,29 @@ import numpy as np
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data.decode import squash
-from flaxnets.data.source import ArraySource, Reading
-from flaxnets.evaluation.judge import evaluate
+from flaxnets.data.source import ArraySource, Reading, Source
+from flaxnets.errors import InputError
+from flaxnets.evaluation import judge
 from flaxnets.inference.network import Network
 
 
-def evaluate_arrays(
+def evaluate(
   net: Network,
-  images: np.ndarray,
-  labels: np.ndarray,
+  images: np.ndarray | Source,
+  labels: np.ndarray | None = None,
   subsets: str = '',
   *,
   channels: str | Sequence[str] | None = None,
   batch_size: int = 0,
 ) -> list[dict[str, Any]]:
-  """Judges a network on subsets of the channels of some images.
+  """Judges a network on subsets of the channels of some images; public as `flaxnets.evaluate`.
 
-  Each call compiles its functions anew, or reads them from the cache of compiled programs, so pass all images in one
-  call.
+  The functions are compiled at the first call, and again for other subsets, other channels or images of another size.
 
   Args:
     net: from `flaxnets.load`.
-    images: (n, height, width, m) raw pixels; they are seen as `net.predict` sees them.
+    images: (n, height, width, m) raw pixels; they are seen as `net.predict` sees them. Or a source, such as
+      `flaxnets.experiment.open_source(net.config, 'test')`, which has its own labels and channels.
     labels: (n,) integers, the places of the classes in `net.classes`.
     subsets: 'all', 'RG', 'singles', 'size>=2'; see `flaxnets.channels.ChannelSet.subsets`. '' as in `flaxnets eval`.
     channels: names of the m channels in their order; None for the network's.
@@ -43,13 +44,27 @@ def evaluate_arrays(
   Raises:
     InputError: for shapes, labels or channels that do not fit, or pixels on another scale.
   """
+  if isinstance(images, Source):
+    if labels is not None or channels is not None:
+      raise InputError('a source has its own labels and channels; leave out labels and channels')
+    source = images
+  elif labels is None:
+    raise InputError('images in an array need labels, the places of their classes in net.classes')
+  else:
+    source = _source_of(net, np.asarray(images), np.asarray(labels), channels)
+  return judge.evaluate(net, subsets=subsets, batch_size=batch_size, source=source)[0]['subsets']
+
+
+def _source_of(
+  net: Network, images: np.ndarray, labels: np.ndarray, channels: str | Sequence[str] | None
+) -> ArraySource:
   order = net.channels.full if channels is None else net.channels.order(channels)
   held = ChannelSet(tuple(net.channels.names[index] for index in order))
-  kind = SquashedArrays if net.canvas else ArraySource
-  source = kind('these images', np.asarray(images), np.asarray(labels), held, net.classes)
-  if isinstance(source, SquashedArrays) and net.canvas:
-    source.squash_to(net.canvas)
-  return evaluate(net, subsets=subsets, batch_size=batch_size, source=source)[0]['subsets']
+  if not net.canvas:
+    return ArraySource('these images', images, labels, held, net.classes)
+  source = SquashedArrays('these images', images, labels, held, net.classes)
+  source.squash_to(net.canvas)
+  return source
 
 
 class SquashedArrays(ArraySource):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ from flaxnets.evaluation.evaluator import Evaluator, SubsetResult
 from flaxnets.inference.network import Network
 from flaxnets.inference.restore import weights_digest
 from flaxnets.models import cost
-from flaxnets.models.classifier import first_kernel
+from flaxnets.models.classifier import Classifier, first_kernel
 from flaxnets.nn.stem import stored_statistics
 from flaxnets.runtime import devices, provenance
 
@@ -67,7 +68,6 @@ class SplitEvaluation:
     devices.check_batch(self.batch_size, self.mesh, '--batch_size')
     self.steps = math.ceil(len(self.source) / self.batch_size)
     self.evaluator = evaluator_of(net, self.source, self.subsets, self.mesh)
-    self.costs_by_size: dict[int, dict[str, int]] = {}
     self.variables, self.batch_stats = on_devices(net, self.subsets, net.recalibrated, self.mesh)
     self.identity: dict[str, Any] = {
       'split': split,
@@ -124,7 +124,7 @@ class SplitEvaluation:
     """A result file's row for each subset. Costs are counted on host 0 alone, which writes the file."""
     net, counts, rows = self.net, {}, []
     if jax.process_index() == 0:
-      counts = cost.of_subsets(net.model, by_subset, net.config.image_size, self.costs_by_size)
+      counts = cost.of_subsets(net.model, by_subset, net.config.image_size)
     for subset, result in by_subset.items():
       row = {'channels': net.channels.label(subset), 'recalibrated': subset in net.recalibrated}
       row |= {**result.summary(), **counts.get(subset, {})}
@@ -241,15 +241,38 @@ def check_scale(
 
 
 def evaluator_of(net: Network, source: Source, subsets: Sequence[Subset], mesh: Mesh) -> Evaluator:
-  """The compiled functions that evaluate a restored network on some subsets of a source."""
-  return Evaluator(
+  """The functions that evaluate a restored network on some subsets of a source, compiled once for equal arguments."""
+  return _evaluator(
     net.model,
+    tuple(subsets),
+    source_index_of(net, source),
+    net.config.image_size,
+    net.config.augment.evaluation_resize,
+    tuple(net.fill.tolist()),
+    source.has_missing_channels,
+    mesh,
+  )
+
+
+@functools.lru_cache(maxsize=8)
+def _evaluator(
+  model: Classifier,
+  subsets: tuple[Subset, ...],
+  source_index: tuple[int, ...],
+  image_size: int,
+  resize: float,
+  fill: tuple[float, ...],
+  has_missing_channels: bool,
+  mesh: Mesh,
+) -> Evaluator:
+  return Evaluator(
+    model,
     subsets,
-    source_index=source_index_of(net, source),
-    image_size=net.config.image_size,
-    resize=net.config.augment.evaluation_resize,
-    fill=net.fill,
-    has_missing_channels=source.has_missing_channels,
+    source_index=source_index,
+    image_size=image_size,
+    resize=resize,
+    fill=np.asarray(fill, np.float32),
+    has_missing_channels=has_missing_channels,
     mesh=mesh,
   )
 

@@ -9,8 +9,9 @@ work included, so also standardising the input and mixing the kernel.
 from __future__ import annotations
 
 import collections
+import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -51,9 +52,7 @@ def flops(model: nn.Module, subset: Subset, image_size: int) -> int:
   return _flops(traced)
 
 
-def of_subsets(
-  model: nn.Module, subsets: Iterable[Subset], image_size: int, by_size: dict[int, dict[str, int]] | None = None
-) -> dict[Subset, dict[str, int]]:
+def of_subsets(model: nn.Module, subsets: Collection[Subset], image_size: int) -> dict[Subset, dict[str, int]]:
   """'params', 'macs', 'mixing_macs' and 'flops' of each subset.
 
   The counts depend on the shapes in the traced program, and so on the size of a subset but not on its members. The
@@ -63,9 +62,8 @@ def of_subsets(
     model: a network of `flaxnets.models`.
     subsets: which.
     image_size: side of the network's input, pixels.
-    by_size: counts from earlier calls for the same model and image size, by number of channels; new ones are added.
   """
-  by_size, counts, variables = {} if by_size is None else by_size, {}, None
+  by_size, variables = _known_by_size(model, image_size), None
   for subset in subsets:
     if len(subset) not in by_size:
       variables = initial_shapes(model, image_size) if variables is None else variables
@@ -75,8 +73,14 @@ def of_subsets(
         **_macs(traced, norm_outputs),
         'flops': _flops(traced),
       }
-    counts[subset] = dict(by_size[len(subset)])
-  return counts
+  return {subset: dict(by_size[len(subset)]) for subset in subsets}
+
+
+@functools.lru_cache(maxsize=32)
+def _known_by_size(model: nn.Module, image_size: int) -> dict[int, dict[str, int]]:
+  """The counts of earlier calls for a network, by number of channels; `of_subsets` adds to them."""
+  del model, image_size
+  return {}
 
 
 def _traced(model: nn.Module, variables: Any, subset: Subset, image_size: int) -> tuple[Any, int]:

@@ -6,14 +6,15 @@ import json
 import pathlib
 
 import absl.flags
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import flaxnets
+from flaxnets import experiment
 from flaxnets.cli import evaluate, export, main
 from flaxnets.errors import InputError
-from flaxnets.evaluation.arrays import evaluate_arrays
 from flaxnets.inference.files import FilePredictions, find
 from flaxnets.inference.predictor import Predictor
 from flaxnets.runtime import devices
@@ -214,15 +215,41 @@ def test_arrays_are_evaluated_as_the_command_evaluates_files(run, net):
   paths = files(run)[3:]  # of one size
   images = np.stack([np.asarray(opened(path)) for path in paths])
   labels = np.asarray([number % 4 for number in range(3, 32)])
-  found = evaluate_arrays(net, images, labels, 'RGB;R')
+  found = flaxnets.evaluate(net, images, labels, 'RGB;R')
   assert [row['channels'] for row in found] == ['RGB', 'R']
   for row in found:
     assert row['accuracy'] == pytest.approx((expected(run, row['channels'])[3:] == labels).mean())
     assert np.sum(row['confusion']) == 29 and row['macs'] > 0 and row['accuracy_low'] <= row['accuracy_high']
-  (alone,) = evaluate_arrays(net, images[..., :1], labels, channels='R')
+  (alone,) = flaxnets.evaluate(net, images[..., :1], labels, channels='R')
   assert alone['confusion'] == found[1]['confusion']
   with pytest.raises(InputError, match='label 4, but 4 classes have labels 0 to 3'):
-    evaluate_arrays(net, images[:1], np.asarray([4]))
+    flaxnets.evaluate(net, images[:1], np.asarray([4]))
+  with pytest.raises(InputError, match='need labels'):
+    flaxnets.evaluate(net, images)
+
+
+def test_a_source_is_evaluated_with_its_own_labels(run, net):
+  source = experiment.open_source(net.config, 'test.txt')
+  stored = json.loads((run / 'run' / 'eval' / 'test.json').read_text())['subsets']
+  assert flaxnets.evaluate(net, source, subsets='RGB;R') == stored
+  with pytest.raises(InputError, match='a source has its own labels'):
+    flaxnets.evaluate(net, source, np.zeros(len(source), int))
+
+
+def test_a_second_evaluation_compiles_nothing(net):
+  images, labels = np.random.default_rng(0).integers(0, 256, (8, 24, 30, 3), np.uint8), np.arange(8) % 4
+  first = flaxnets.evaluate(net, images, labels, 'RG;B')
+  compiled = []
+  jax.monitoring.register_event_duration_secs_listener(
+    lambda event, seconds, **_: compiled.append(event) if 'backend_compile' in event else None
+  )
+  try:
+    assert flaxnets.evaluate(net, images, labels, 'RG;B') == first
+    assert not compiled
+    flaxnets.evaluate(net, images, labels, 'RB')
+    assert compiled
+  finally:
+    jax.monitoring.clear_event_listeners()
 
 
 def test_only_a_network_with_attention_shows_some():
