@@ -69,4 +69,4 @@ def test_a_trained_network_is_used_as_the_readme_says(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   images = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 2), np.uint8)
   Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save('photo.jpg')
-  exec(BLOCKS[3], {'flaxnets': flaxnets, 'images': images})
+  exec(BLOCKS[3], {'flaxnets': flaxnets, 'images': images, 'labels': np.array([0, 1])})
