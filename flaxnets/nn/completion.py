@@ -115,8 +115,8 @@ def _solve(system: jax.Array, right: jax.Array) -> jax.Array:
 def _solve_batch(systems: jax.Array, right: jax.Array) -> jax.Array:
   """The same for (b, n, n) systems and (b, n, m) right sides, without LAPACK.
 
-  LAPACK's batched calls in jaxlib 0.10 hang where the CPU is several devices, as it is in our programs: with systems of
-  64 channels and two devices, within ten calls. A single system does not hang, and is left to LAPACK (`_solve`).
+  LAPACK's batched calls in jaxlib 0.10 and 0.11 hang where the CPU is several devices, as it is in our programs: with
+  systems of 64 channels and two devices, within ten calls. A single system does not hang; `_solve` leaves it to LAPACK.
   """
   with jax.default_matmul_precision('highest'):
     inverse = _inverse(systems)
