@@ -85,7 +85,7 @@ def default() -> config_dict.ConfigDict:
   # step pair (2) | sandwich (3).
   presence.mode = 'hierarchical'
   presence.probability = 0.5  # drop, full_and_random: probability that an example loses channels
-  presence.subsets = ''  # listed: the subsets that an example's is drawn from, such as 'full;B02,B03,B04;B08'
+  presence.subsets = ''  # listed: subsets to draw each example's channels from, such as 'full;B02,B03,B04;B08'
   presence.fill = 'absent'  # drop: dropped channels are absent | black (zeros that count as present) | either (50:50)
 
   config.train = train = config_dict.ConfigDict()

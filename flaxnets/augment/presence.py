@@ -27,10 +27,10 @@ MODES = tuple(PASSES)
 FILLS = ('absent', 'black', 'either')
 
 
-def check(mode: str, fill: str, probability: float, listed: bool = True) -> None:
+def check(mode: str, fill: str, probability: float, has_subsets: bool) -> None:
   """InputError for an unknown mode or fill, a probability outside 0..1, or a fill that the mode does not allow.
 
-  `listed` is whether there are subsets for mode 'listed'.
+  `has_subsets` is whether there are subsets for mode 'listed'.
   """
   if mode not in MODES:
     raise InputError(f'no presence mode {mode!r}; there are {", ".join(MODES)}')
@@ -38,7 +38,7 @@ def check(mode: str, fill: str, probability: float, listed: bool = True) -> None
     raise InputError(f'no presence fill {fill!r}; there are {", ".join(FILLS)}')
   if not 0 <= probability <= 1:
     raise InputError(f'probability is {probability}; it must be from 0 to 1')
-  if mode == 'listed' and not listed:
+  if mode == 'listed' and not has_subsets:
     raise InputError("presence mode 'listed' needs the subsets to draw from; list them in presence.subsets")
   if PASSES[mode] > 1 and fill != 'absent':
     raise InputError(
@@ -59,7 +59,8 @@ def sample_channels(
       other one is dropped with even odds. This is the paper's SelectiveChannelDrop; the paper does not give the odds.
       'hierarchical': a size uniform in 1..C, then a uniform subset of that size (Y. Bao et al., ChannelViT, ICLR 2024).
       'listed': a uniform draw from `subsets`. For a network that will meet a few known combinations of many channels:
-      of 13 bands, 'hierarchical' draws any one of the subsets of three bands once in 3,718 examples.
+      of 13 bands, 'hierarchical' draws any one of the subsets of three bands once in 3,718 examples. An example that
+      lacks channels keeps those of the subset that it has.
       'full_and_random': with `probability`, a size uniform in 1..C-1 and a uniform subset of that size.
       'pair': two passes, the first with all channels, the second with a size uniform in 1..C-1 and a uniform subset of
       that size. If C is 1, both have the channel.
@@ -118,7 +119,7 @@ def drop_channels(
   Returns:
     The images, and a mask (b, P, C) of the channels that count as present.
   """
-  check('none', fill, 0.0)
+  check('none', fill, 0.0, has_subsets=False)
   present = present[:, None]
   kept = jnp.where((kept & present).any(axis=2, keepdims=True), kept, True)
   if fill == 'absent':

@@ -202,10 +202,8 @@ class ArraySource:
       if bad.any():
         where = f'{self.name}: example {self.ids[index]}'
         channel = self.channels.names[int(bad.argmax())]
-        if np.isinf(out).any() and not np.isinf(image).any():
-          raise BadImage(
-            f'{where} has pixels above 3.4e38 in channel {channel}, too large for float32; scale the images'
-          )
+        if np.isinf(out[:, :, bad.argmax()]).any() and not np.isinf(image).any():
+          raise BadImage(f'{where} has pixels beyond +-3.4e38 in channel {channel}, too large for float32; scale them')
         raise BadImage(
           f'{where} has NaN or infinite pixels in channel {channel}; an absent channel must be NaN in all pixels, '
           'others in none'

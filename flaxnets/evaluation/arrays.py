@@ -31,7 +31,7 @@ def evaluate(
   Args:
     net: from `flaxnets.load`.
     images: (n, height, width, m) raw pixels; they are seen as `net.predict` sees them. Or a source, such as
-      `flaxnets.experiment.open_source(net.config, 'test')`, which has its own labels and channels.
+      `flaxnets.experiment.open_source(net.config, 'test', classes=net.classes)`, with its own labels and channels.
     labels: (n,) integers, the places of the classes in `net.classes`.
     subsets: 'all', 'RG', 'singles', 'size>=2'; see `flaxnets.channels.ChannelSet.subsets`. '' as in `flaxnets eval`.
     channels: names of the m channels in their order; None for the network's.
@@ -47,12 +47,25 @@ def evaluate(
   if isinstance(images, Source):
     if labels is not None or channels is not None:
       raise InputError('a source has its own labels and channels; leave out labels and channels')
+    if tuple(images.classes) != tuple(net.classes):
+      raise InputError(
+        f"{images.name} has other classes than the network, or another order; open it with the network's (classes=)"
+      )
     source = images
   elif labels is None:
     raise InputError('images in an array need labels, the places of their classes in net.classes')
   else:
-    source = _source_of(net, np.asarray(images), np.asarray(labels), channels)
+    source = _source_of(net, _array_of(images), np.asarray(labels), channels)
   return judge.evaluate(net, subsets=subsets, batch_size=batch_size, source=source)[0]['subsets']
+
+
+def _array_of(images: Any) -> np.ndarray:
+  try:
+    return np.asarray(images)
+  except ValueError:
+    raise InputError(
+      'images of several sizes cannot be evaluated as an array; resize them to one, or use a source'
+    ) from None
 
 
 def _source_of(

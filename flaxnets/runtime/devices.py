@@ -84,7 +84,7 @@ def ending_with_others(program: str) -> Iterator[None]:
   try:
     yield
   except Exception as error:
-    if not jax.distributed.is_initialized():
+    if not jax.distributed.is_initialized() or jax.process_count() == 1:
       raise
     if isinstance(error, InputError):
       print(f'{program}: {error}', file=sys.stderr, flush=True)
@@ -151,7 +151,7 @@ def check_batch(batch_size: int, mesh: Mesh, what: str) -> None:
     below = batch_size // mesh.size * mesh.size
     raise InputError(
       f'{what} of {batch_size} cannot be spread over {mesh.size} devices; '
-      f'use a multiple of {mesh.size}, such as {below or mesh.size}'
+      f'use a multiple of {mesh.size}, such as {max(below, mesh.size)}'
     )
 
 

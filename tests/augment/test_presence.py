@@ -110,8 +110,8 @@ def test_unknown_names_are_told_with_those_there_are():
   with pytest.raises(InputError, match='there are none, drop'):
     presence.sample_channels(KEY, 'half', (2, 3), probability=0.5)
   with pytest.raises(InputError, match='there are absent, black'):
-    presence.check('none', 'grey', 0.0)
+    presence.check('none', 'grey', 0.0, has_subsets=False)
   with pytest.raises(InputError, match="passes of mode 'sandwich' share"):
-    presence.check('sandwich', 'black', 0.0)
+    presence.check('sandwich', 'black', 0.0, has_subsets=False)
   with pytest.raises(InputError, match='needs the subsets to draw from; list them in presence.subsets'):
     presence.sample_channels(KEY, 'listed', (2, 3), probability=0.5)

@@ -119,7 +119,7 @@ CASES = [
   Case(
     'images above float32',
     TRAIN,
-    'example 0 has pixels above 3.4e38 in channel B02, too large for float32',
+    r'example 0 has pixels beyond \+-3.4e38 in channel B02, too large for float32',
     _npz(X_train=np.full((8, 16, 16, 3), 1e300)),
   ),
   Case(

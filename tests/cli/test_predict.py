@@ -226,14 +226,19 @@ def test_arrays_are_evaluated_as_the_command_evaluates_files(run, net):
     flaxnets.evaluate(net, images[:1], np.asarray([4]))
   with pytest.raises(InputError, match='need labels'):
     flaxnets.evaluate(net, images)
+  with pytest.raises(InputError, match='images of several sizes'):
+    flaxnets.evaluate(net, [images[0], images[1, :5]], labels[:2])
 
 
 def test_a_source_is_evaluated_with_its_own_labels(run, net):
-  source = experiment.open_source(net.config, 'test.txt')
+  source = experiment.open_source(net.config, 'test', classes=net.classes)
   stored = json.loads((run / 'run' / 'eval' / 'test.json').read_text())['subsets']
   assert flaxnets.evaluate(net, source, subsets='RGB;R') == stored
   with pytest.raises(InputError, match='a source has its own labels'):
     flaxnets.evaluate(net, source, np.zeros(len(source), int))
+  source.classes = source.classes[::-1]
+  with pytest.raises(InputError, match='has other classes than the network'):
+    flaxnets.evaluate(net, source)
 
 
 def test_a_second_evaluation_compiles_nothing(net):

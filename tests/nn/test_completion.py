@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -38,18 +39,51 @@ def test_the_static_and_the_masked_matrices_are_the_same(case, completion):
   assert not masked[:, ~present[0]].any()
 
 
+def spectrum(channels, *, mixtures, noise):
+  """The correlation of channels that are mixtures of a few smooth spectra, with some noise: nearly of low rank."""
+  rng, places = np.random.default_rng(0), np.arange(channels) / channels
+  peaks = np.exp(-np.square((places - np.linspace(0, 1, mixtures)[:, None]) / 0.3)) * rng.uniform(0.5, 2, (mixtures, 1))
+  pixels = rng.standard_normal((500, mixtures)) @ peaks + noise * rng.standard_normal((500, channels))
+  return np.corrcoef(pixels.T)
+
+
+def falling(channels, *, length, power):
+  """The correlation of channels in a row, which falls with their distance."""
+  distances = np.abs(np.subtract.outer(np.arange(channels), np.arange(channels))) / (length * channels)
+  return np.exp(-(distances**power))
+
+
 @pytest.mark.parametrize('channels', [32, 33, 65, 200])
-def test_many_channels_are_completed_as_a_solve_in_float64_completes_them(channels):
-  places = np.arange(channels)
-  correlation = np.exp(-np.abs(places[:, None] - places) / (channels / 4))  # of a spectrum: neighbours are much alike
-  present = np.random.default_rng(0).random((4, channels)) < np.array([[0.02], [0.3], [0.7], [0.98]])
-  present[:, 0] = True
-  ours = np.asarray(presence_mixing('linear', jnp.asarray(present), jnp.asarray(correlation, jnp.float32)))
+@pytest.mark.parametrize(
+  'correlation_of',
+  [
+    functools.partial(falling, length=0.25, power=1),
+    functools.partial(falling, length=4, power=1),
+    functools.partial(falling, length=1, power=2),
+    functools.partial(spectrum, mixtures=5, noise=0.02),
+    functools.partial(spectrum, mixtures=10, noise=0.3),
+  ],
+)
+def test_many_channels_are_completed_as_a_solve_in_float64_completes_them(channels, correlation_of):
+  correlation = correlation_of(channels).astype(np.float32)
+  rng = np.random.default_rng(0)
+  present = rng.random((5, channels)) < np.array([[0.02], [0.3], [0.5], [0.7], [0.98]])
+  present[:, 0], present[:, -1] = True, False
+  ours = np.asarray(presence_mixing('linear', jnp.asarray(present), jnp.asarray(correlation)))
   for row, matrix in zip(present, ours, strict=True):
-    among = correlation[np.ix_(row, row)] + EPSILON * np.eye(row.sum())
+    among = correlation[np.ix_(row, row)].astype(float) + EPSILON * np.eye(row.sum())
     weights = np.linalg.solve(among, correlation[np.ix_(row, ~row)]).T
-    np.testing.assert_allclose(matrix[np.ix_(~row, row)], weights, atol=2e-4)
+    np.testing.assert_allclose(matrix[np.ix_(~row, row)], weights, atol=1e-3)
     assert not matrix[:, ~row].any()
+    static = mixing('linear', tuple(np.flatnonzero(row).tolist()), jnp.asarray(correlation))
+    np.testing.assert_allclose(matrix[:, row], static, atol=1e-3)
+
+
+def test_what_is_no_correlation_gives_nan_for_a_mask_as_for_a_subset():
+  indefinite = jnp.asarray([[1, 0.9, -0.9, 0.5], [0.9, 1, 0.9, 0.5], [-0.9, 0.9, 1, 0.5], [0.5, 0.5, 0.5, 1]])
+  masked = presence_mixing('linear', jnp.asarray([[True, True, True, False]]), indefinite)
+  assert np.isnan(masked[0, 3, :3]).all()
+  assert np.isnan(mixing('linear', (0, 1, 2), indefinite)[3]).all()
 
 
 @settings(max_examples=25, deadline=None)

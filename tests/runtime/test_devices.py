@@ -70,6 +70,12 @@ def test_inconsistent_process_flags_are_an_error_before_connecting(given, said):
     devices.start([64], **given)
 
 
+def test_an_error_of_a_run_with_one_process_passes_unchanged(monkeypatch):
+  monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)  # --coordinator=auto with a single task
+  with pytest.raises(jax.errors.JaxRuntimeError, match='out of memory'), devices.ending_with_others('flaxnets train'):
+    raise jax.errors.JaxRuntimeError('out of memory')
+
+
 def test_batches_become_global_arrays_in_order_and_all_of_them(mesh8):
   batches = [{'x': np.full((16, 2), number)} for number in range(5)]
   arrays = list(devices.to_devices(batches, mesh8))
@@ -287,12 +293,13 @@ def test_processes_that_were_started_with_different_numbers_of_epochs_do_not_tra
 
 
 @pytest.mark.slow
-def test_an_unreadable_image_that_one_process_reads_ends_both_within_a_minute(tmp_path):
-  running = with_own_images(tmp_path / 'run', tmp_path / 'images', bad=[17])
+@pytest.mark.parametrize('image', [1, 17])  # read by process 0 and by process 1
+def test_an_unreadable_image_that_one_process_reads_ends_both_within_a_minute(tmp_path, image):
+  running = with_own_images(tmp_path / 'run', tmp_path / 'images', bad=[image])
   began = time.monotonic()
   outputs = ended(running, code=None)
   assert time.monotonic() - began < 100  # the start takes up to 40 seconds on two busy cores
-  said = [line for output in outputs for line in output.splitlines() if 'val17.JPEG' in line]
+  said = [line for output in outputs for line in output.splitlines() if f'val{image}.JPEG' in line]
   assert len(said) == 1 and said[0].startswith('flaxnets train: ')
   assert sum(any(words in output for words in DEATH) for output in outputs) == 1
   assert not any('Traceback' in output for output in outputs)
@@ -302,7 +309,9 @@ def test_an_unreadable_image_that_one_process_reads_ends_both_within_a_minute(tm
 def test_an_error_that_all_processes_make_is_told_by_each_and_ends_them_at_once(tmp_path):
   (tmp_path / 'images').mkdir()
   running = with_own_images(tmp_path / 'run', tmp_path / 'images', train='gone.txt')
+  began = time.monotonic()
   outputs = ended(running, code=1)
+  assert time.monotonic() - began < 60
   for output in outputs:
     assert output.startswith('flaxnets train: ') and 'gone.txt' in output and len(output.splitlines()) == 1, output
 
