@@ -1,7 +1,14 @@
-"""The one exception for what a person can put right: a path, a name, a value in a config."""
+"""The exceptions for what a person can put right: a path, a name, a value in a config."""
 
 
-class InputError(ValueError):
+class OneLineError(Exception):
+  """An error whose message is one line, also where it quotes a text with line breaks."""
+
+  def __str__(self) -> str:
+    return ' '.join(super().__str__().splitlines())
+
+
+class InputError(OneLineError, ValueError):
   """Something given to flaxnets cannot work.
 
   The message is one line: what was wrong, where, and what would be right. The entry points print it to

@@ -5,7 +5,7 @@ import io
 import types
 
 from flax import traverse_util
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flaxnets import config as configs
@@ -96,6 +96,7 @@ CHECK = types.SimpleNamespace(
 
 @fuzz
 @given(st.dictionaries(st.sampled_from(FIELDS), VALUES, min_size=1, max_size=3))
+@example({'augment.brightness': '\n'})
 def test_an_override_of_a_config_is_taken_or_refused_in_one_line(overrides):
   arguments = [f'--config.{name}={value}' for name, value in overrides.items()]
   said = io.StringIO()

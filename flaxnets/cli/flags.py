@@ -20,15 +20,15 @@ from absl import logging
 from ml_collections import ConfigDict, config_flags
 
 from flaxnets import config as configs
-from flaxnets.errors import InputError
+from flaxnets.errors import InputError, OneLineError
 
 _CONFIG_HELP = (
   'name of a config in configs/, such as demo, or path of a config file; --config.FIELD=VALUE changes a field'
 )
 
 
-class UsageError(Exception):
-  """A command line that cannot be parsed; the message is one line."""
+class UsageError(OneLineError):
+  """A command line that cannot be parsed."""
 
 
 def run(program: str, command: ModuleType, arguments: Sequence[str]) -> int:
