@@ -1,12 +1,8 @@
-import json
 import os
 import pathlib
 import re
-import shutil
-import socket
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
@@ -14,11 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import flaxnets
-from flaxnets.analysis import results
 from flaxnets.errors import InputError
 from flaxnets.runtime import devices, machine
-from tests import small
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -183,192 +176,3 @@ def test_compiled_programs_are_kept_per_kind_of_cpu_in_the_users_folder(monkeypa
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   assert machine.cache_folder().parent == tmp_path / 'flaxnets'
   assert machine.cache_folder() == machine.cache_folder()
-
-
-def started(workdir, processes, devices, epochs=1):
-  """Starts train_main.py, as one process or as several that meet on this machine; `epochs` may be a list of theirs."""
-  flags = small_flags(workdir)
-  each = epochs if isinstance(epochs, list) else [epochs] * processes
-  return launched([['train_main.py', *flags, f'--config.train.epochs={own}'] for own in each], devices)
-
-
-def small_flags(workdir):
-  return [
-    '--config=configs/demo.py',
-    f'--workdir={workdir}',
-    '--config.image_size=16',
-    '--config.model.name=resattention',
-    '--config.model.width=8',
-    '--config.data.train=train[:96]',
-    '--config.data.validation=validation[:40]',
-    '--config.data.test=test[:45]',
-    '--config.train.batch_size=32',
-    '--config.train.schedule=constant',
-    '--config.train.log_every=1',
-    '--config.evaluate.subsets=RGB',
-    '--config.evaluate.batch_size=32',
-  ]
-
-
-def with_own_images(workdir, root, bad=(), train='train.txt'):
-  """Starts two processes that validate on images in files, of which those of the indices `bad` are cut short."""
-  small.write_list(root, 'train', 64)
-  small.write_list(root, 'val', 32, bad=bad)
-  fields = {'data.source': 'lists', 'data.root': root, 'data.train': train, 'data.validation': 'val.txt'}
-  words = [f'--config.{name}={value}' for name, value in fields.items()]
-  replaced = tuple(f'--config.{name}=' for name in fields)
-  kept = [word for word in small_flags(workdir) if not word.startswith(replaced)]
-  return launched([['train_main.py', *kept, *words]] * 2, devices=1)
-
-
-def launched(commands, devices):
-  """Starts one process, or several that meet on this machine, each with its own command."""
-  processes = len(commands)
-  with socket.socket() as free:
-    free.bind(('127.0.0.1', 0))
-    port = free.getsockname()[1]
-  several = [] if processes == 1 else [f'--coordinator=127.0.0.1:{port}', f'--processes={processes}']
-  return [
-    subprocess.Popen(
-      [sys.executable, *words, *several, *([f'--process={index}'] if several else [])],
-      cwd=ROOT,
-      env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)},
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for index, words in enumerate(commands)
-  ]
-
-
-def ended(running, code):
-  """Waits for processes that are to end with a code, None for any but 0; returns what each of them said."""
-  try:
-    outputs = [process.communicate(timeout=240)[0] for process in running]
-  finally:
-    for process in running:
-      process.kill()
-      process.communicate()
-  codes = [process.returncode for process in running]
-  assert all(codes) if code is None else codes == [code] * len(running), '\n'.join(outputs)
-  return outputs
-
-
-def journal_of(workdir):
-  """The lines of metrics.jsonl; none where there is no such file yet."""
-  path = workdir / 'metrics.jsonl'
-  return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def test_two_processes_train_and_evaluate_the_same_network_as_one(tmp_path):
-  ended(started(tmp_path / 'one', processes=1, devices=2), code=0)
-  ended(started(tmp_path / 'two', processes=2, devices=1), code=0)
-  for ours, theirs in zip(*(journal_of(tmp_path / name) for name in ('two', 'one')), strict=True):
-    assert (ours['step'], ours['split']) == (theirs['step'], theirs['split'])
-    assert ours['loss'] == pytest.approx(theirs['loss'], rel=1e-3)
-  for a, b in zip(*(jax.tree.leaves(flaxnets.load(tmp_path / name).variables) for name in ('one', 'two')), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3)
-
-  # 45 examples in batches of 32: the second has 13, which two processes cannot share evenly.
-  shutil.copytree(tmp_path / 'one', tmp_path / 'same')
-  for name, processes in (('one', 1), ('same', 2)):
-    words = ['eval_main.py', f'--workdir={tmp_path / name}', '--subsets=RGB;R']
-    ended(launched([words] * processes, devices=2 // processes), code=0)
-  scores, same = (json.loads((tmp_path / name / 'eval' / 'test.json').read_text()) for name in ('one', 'same'))
-  assert scores['examples'] == same['examples'] == 45
-  for row, other in zip(scores['subsets'], same['subsets'], strict=True):
-    assert row['channels'] == other['channels'] and row['accuracy'] == other['accuracy']
-    assert row['loss'] == pytest.approx(other['loss'], rel=1e-5)
-  arrays, others = (results.read_arrays(tmp_path / name / 'eval' / 'test.json', scores) for name, scores in
-                    (('one', scores), ('same', same)))  # fmt: skip
-  for name in arrays:
-    np.testing.assert_array_equal(arrays[name], others[name], err_msg=name)
-
-
-@pytest.mark.slow
-def test_processes_that_were_started_with_different_numbers_of_epochs_do_not_train(tmp_path):
-  outputs = ended(started(tmp_path, processes=2, devices=1, epochs=[1, 2]), code=1)
-  assert 'config.json: the processes were started with different values of train.epochs' in outputs[1]
-  assert not journal_of(tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('image', [1, 17])  # read by process 0 and by process 1
-def test_an_unreadable_image_that_one_process_reads_ends_both_within_a_minute(tmp_path, image):
-  running = with_own_images(tmp_path / 'run', tmp_path / 'images', bad=[image])
-  began = time.monotonic()
-  outputs = ended(running, code=None)
-  assert time.monotonic() - began < 100  # the start takes up to 40 seconds on two busy cores
-  said = [line for output in outputs for line in output.splitlines() if f'val{image}.JPEG' in line]
-  assert len(said) == 1 and said[0].startswith('flaxnets train: ')
-  assert sum(any(words in output for words in DEATH) for output in outputs) == 1
-  assert not any('Traceback' in output for output in outputs)
-
-
-@pytest.mark.slow
-def test_an_error_that_all_processes_make_is_told_by_each_and_ends_them_at_once(tmp_path):
-  (tmp_path / 'images').mkdir()
-  running = with_own_images(tmp_path / 'run', tmp_path / 'images', train='gone.txt')
-  began = time.monotonic()
-  outputs = ended(running, code=1)
-  assert time.monotonic() - began < 60
-  for output in outputs:
-    assert output.startswith('flaxnets train: ') and 'gone.txt' in output and len(output.splitlines()) == 1, output
-
-
-@pytest.mark.slow
-def test_a_signal_to_one_of_two_processes_saves_and_stops_both_at_one_step(tmp_path):
-  running = started(tmp_path, processes=2, devices=1, epochs=10_000)
-  while not journal_of(tmp_path) and all(process.poll() is None for process in running):
-    time.sleep(0.1)
-  running[1].terminate()
-  outputs = ended(running, code=75)
-  steps = {re.search(r'stopped at step (\d+) of', output)[1] for output in outputs}
-  assert len(steps) == 1
-  assert flaxnets.load(tmp_path, step='latest').step == int(steps.pop())
-
-
-# How the other process tells it: our line where a sum over the processes fails, JAX's messages elsewhere.
-DEATH = ('probably because another process ended', 'another task died', 'heartbeat timeout')
-
-
-def killed_after_a_save(workdir, victim):
-  """Starts two processes, kills one of them after a checkpoint, and returns the code and the output of the other."""
-  running = started(workdir, processes=2, devices=1, epochs=20)
-  saved = workdir / 'checkpoints'
-  while not any(saved.glob('[0-9]')) and all(process.poll() is None for process in running):
-    time.sleep(0.05)
-  assert all(process.poll() is None for process in running), [process.communicate()[0] for process in running]
-  running[victim].kill()
-  try:
-    output = running[1 - victim].communicate(timeout=60)[0]
-  finally:
-    for process in running:
-      process.kill()
-      process.communicate()
-  return running[1 - victim].returncode, output
-
-
-@pytest.mark.slow
-def test_when_process_0_dies_the_other_ends_within_a_minute_and_says_why(tmp_path):
-  code, output = killed_after_a_save(tmp_path, victim=0)
-  assert code != 0
-  assert any(words in output for words in DEATH)
-
-
-@pytest.mark.slow
-def test_when_a_process_dies_the_other_ends_and_any_number_of_processes_resumes_the_run(tmp_path):
-  code, output = killed_after_a_save(tmp_path / 'two', victim=1)
-  assert code != 0
-  assert any(words in output for words in DEATH)
-  shutil.copytree(tmp_path / 'two', tmp_path / 'one')
-  before = flaxnets.load(tmp_path / 'two', step='latest').step
-  ended(started(tmp_path / 'two', processes=2, devices=1, epochs=20), code=0)
-  ended(started(tmp_path / 'one', processes=1, devices=2, epochs=20), code=0)
-  ours, theirs = (
-    [line for line in journal_of(tmp_path / name) if line['split'] == 'train' and line['step'] > before]
-    for name in ('two', 'one')
-  )
-  assert [line['step'] for line in ours] == [line['step'] for line in theirs]
-  for one, other in zip(ours[:5], theirs[:5], strict=True):
-    assert one['loss'] == pytest.approx(other['loss'], rel=1e-4)
