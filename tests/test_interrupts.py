@@ -67,7 +67,7 @@ def test_a_signal_before_the_first_step_ends_a_run_with_75_and_one_line(tmp_path
   # Where Python ignores the exception of the signal, as in a callback, the run notes it and stops when it is set up.
   before_a_step = 'flaxnets train: stopped before step 1; the same command resumes the run'
   assert code == 75 and last in (f'flaxnets train: {interrupts.SAID}', before_a_step)
-  code, last = stopped(tmp_path / 'compiling', number, lambda said: 'compiling' in said)
+  code, last = stopped(tmp_path / 'compiling', number, lambda said: 'compiling the training step' in said)
   assert (code, last) == (75, before_a_step)
 
 
