@@ -111,7 +111,15 @@ def test_subsets_are_timed_against_their_macs_and_judged_beside_their_forward_pa
   )
   assert {name.removeprefix('subsets/resnet18/') for name in rows} == {
     *(f'{subset}/{what}' for subset in ('RG', 'R') for what in ('latency', 'throughput', 'MACs')),
-    *(f'evaluate RG;R/{what}' for what in ('one pass over the files', 'forward passes alone', 'reading alone')),
+    *(
+      f'evaluate RG;R/{what}'
+      for what in (
+        'one pass over the files',
+        'the same by the shared function',
+        'forward passes alone',
+        'reading alone',
+      )
+    ),
   }
   fewer, less = rows['subsets/resnet18/R/MACs'], rows['subsets/resnet18/R/throughput']
   assert fewer.ratio == less.details['macs_ratio'] > 1
@@ -132,6 +140,7 @@ def test_subsets_are_compiled_in_fresh_processes_without_and_with_the_cache():
     'without cache',
     'filling cache',
     'with cache',
+    'shared, without cache',
     'compile sample:7 of 1',
     'report sample:7 of 1',
     'compile singles of 1',
@@ -280,7 +289,7 @@ def test_fine_tuning_on_eurosat_judges_every_image_once_and_goes_on_where_it_sto
   weights = {name: np.asarray(value) for name, value in torch_names.to_torch(variables).items()}
   safetensors.numpy.save_file(weights, tmp_path / 'w.safetensors')
   rng, labels = np.random.default_rng(0), np.arange(20) % 2
-  bands = [f'B{number:02}' for number in range(1, 14)]
+  bands = [*(f'B{number:02}' for number in range(1, 13)), 'B8A']
   np.savez(
     tmp_path / 'bands.npz',
     X_train=rng.integers(1, 4000, (20, 13, 32, 32)).astype(np.uint16), y_train=labels, bands=np.array(bands),
