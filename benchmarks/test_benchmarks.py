@@ -13,6 +13,7 @@ import simplejpeg
 
 from benchmarks import (
   communication,
+  completion,
   eurosat_finetune,
   input_pipeline,
   layers,
@@ -280,6 +281,13 @@ def test_resources_are_sampled_over_training_evaluations_and_predictions():
   }
   assert [len(row.details['memory']) for row in rows.values()] == [9, 3, 2, 8]
   assert all(count > 0 for row in rows.values() for count in (*row.details['files'], *row.details['threads']))
+
+
+def test_completion_is_timed_in_the_step_and_apart():
+  flags = ['--channels=3', '--model=resattention', '--width=8', '--image_size=16', '--batch_size=16']
+  rows = named(completion.main([*flags, '--repeats=1', '--seconds=0.01']))
+  assert rows.keys() == {f'completion/resattention/3/{name}' for name in ('none', 'linear', 'unit', 'apart')}
+  assert all(row.value > 0 for row in rows.values())
 
 
 def test_fine_tuning_on_eurosat_judges_every_image_once_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
