@@ -73,10 +73,10 @@ def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int =
 def ending_with_others(program: str) -> Iterator[None]:
   """Ends a run of several processes when an error ends the block in one of them: a line, and exit code 1.
 
-  An ordinary end would wait minutes at JAX's barrier for the processes that did not fail, and these for this one at
-  their next sum. Here the process waits `WAIT_FOR_OTHERS` seconds, in case all fail in the same way, and then ends
-  without them. The sums of the others fail because of that, and they end here too. If process 0 ends, JAX aborts the
-  others before Python learns of it. With a single process, errors pass unchanged.
+  By default a process that fails waits for minutes at JAX's shutdown barrier, while the other processes wait for it at
+  their next sum. Here it prints its error and waits at the barrier for `WAIT_FOR_OTHERS` seconds, in case all processes
+  fail in the same way. Then it exits. The next sum of the other processes fails, which ends them too. If process 0
+  exits, JAX aborts the others before Python learns of it. With a single process, errors pass unchanged.
 
   Args:
     program: the name in the line.
@@ -99,9 +99,9 @@ def ending_with_others(program: str) -> Iterator[None]:
       os._exit(1)
     else:
       traceback.print_exc()
-    goodbye = threading.Thread(target=jax.distributed.shutdown, daemon=True)
-    goodbye.start()
-    goodbye.join(WAIT_FOR_OTHERS)
+    barrier = threading.Thread(target=jax.distributed.shutdown, daemon=True)  # a thread, to stop waiting for it
+    barrier.start()
+    barrier.join(WAIT_FOR_OTHERS)
     sys.stdout.flush()
     os._exit(1)
 
