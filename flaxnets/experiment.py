@@ -51,6 +51,11 @@ def open_source(
   return data_open.open_source(options, names.get(split, split), classes)
 
 
+def training_sides(config: ml_collections.ConfigDict) -> tuple[int, ...]:
+  """Sides of the training images in pixels, each for an equal share of a run's steps."""
+  return tuple(config.train.image_sizes) or (config.image_size,)
+
+
 def canvas_side(config: ml_collections.ConfigDict) -> int:
   """Side of the canvas that encoded images are decoded to, in pixels."""
   return config.data.canvas or round(1.5 * config.image_size)
@@ -98,6 +103,7 @@ def training_view_of(
   canvas: tuple[int, int],
   statistics: Mapping[str, np.ndarray],
   listed: Sequence[Subset] = (),
+  image_size: int = 0,
 ) -> View:
   """The training view of a config: from a batch to the network's input. See `flaxnets.augment.pipeline.training_view`.
 
@@ -107,13 +113,14 @@ def training_view_of(
     canvas: height and width of the batch's images, pixels.
     statistics: 'mean' and 'std' (C,) of the network's channels.
     listed: from `listed_subsets`.
+    image_size: side of the training images, pixels; 0 for the config's.
   """
   with _errors_name('augment'):
     view = pipeline.training_view(
       seed=config.seed,
       source_index=order,
       canvas=canvas,
-      image_size=config.image_size,
+      image_size=image_size or config.image_size,
       statistics=statistics,
       augmentation=config.augment.to_dict(),
       presence_mode=config.presence.mode,
@@ -124,13 +131,15 @@ def training_view_of(
   return _errors_name('augment')(view)  # most options are checked when the view is traced
 
 
-def training_targets_of(config: ml_collections.ConfigDict, order: Sequence[int], num_classes: int) -> Targets | None:
+def training_targets_of(
+  config: ml_collections.ConfigDict, order: Sequence[int], num_classes: int, image_size: int = 0
+) -> Targets | None:
   """The soft labels that belong to the training view of a config; see `flaxnets.augment.pipeline.training_targets`."""
   with _errors_name('augment'):
     return pipeline.training_targets(
       seed=config.seed,
       source_index=order,
-      image_size=config.image_size,
+      image_size=image_size or config.image_size,
       num_classes=num_classes,
       augmentation=config.augment.to_dict(),
     )

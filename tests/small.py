@@ -20,14 +20,17 @@ class Cut(Exception):
 
 
 def with_step_preceded_by(ready: setup.Setup, before: Callable[[], None]) -> setup.Setup:
-  """The same run, which calls `before` ahead of each step. It still compiles the step itself."""
+  """The same run, which calls `before` ahead of each step. It still compiles the steps themselves."""
 
-  def step(state, batch):
-    before()
-    return ready.step(state, batch)
+  def preceded(original):
+    def step(state, batch):
+      before()
+      return original(state, batch)
 
-  step.lower = ready.step.lower
-  return dataclasses.replace(ready, step=step)
+    step.lower = original.lower
+    return step
+
+  return dataclasses.replace(ready, steps={side: preceded(step) for side, step in ready.steps.items()})
 
 
 def train_and_cut(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str], steps: int) -> None:

@@ -6,15 +6,21 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_collections
+
+from flaxnets import experiment
 from flaxnets.analysis import comparison
 from flaxnets.analysis.results import Hits, read_hits
 from flaxnets.analysis.text import markdown_grid
 from flaxnets.augment import presence
+from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
+from flaxnets.models import cost
 from flaxnets.runtime import atomic, records
 from flaxnets.study.folder import RECORD, Study, read_json
 from flaxnets.study.locks import table_lock
 from flaxnets.study.plan import PlannedRun
+from flaxnets.training import resolution
 
 # MACs of a training step relative to its forward pass: gradients of weights and of activations cost one more each.
 TRAINING_TO_FORWARD = 3
@@ -33,9 +39,9 @@ def make_table(study: Study, against: str = '') -> dict[str, Any]:
     order; 'means', one per run with finished seeds, averaged over these seeds.
     A row has 'name', 'run' (the name without a seed), 'seed', 'changes', 'status' (done, failed, interrupted or
     waiting), 'error', and its cost: 'epochs', 'batch_size', 'passes' per step, 'images_seen', 'forward_macs' of one
-    image with all channels, 'training_macs' = 3 x forward_macs x images_seen x passes, 'seconds', 'commits',
-    'versions', 'device'. A finished run also has 'params', 'step', 'skipped_steps' (whose loss
-    was not usable), 'recalibrated' and the fields of
+    image with all channels at image_size, 'training_macs' = 3 x the forward MACs of all images seen (at the sizes of
+    train.image_sizes) x passes, 'seconds', 'commits', 'versions', 'device'. A finished run also has 'params', 'step',
+    'skipped_steps' (whose loss was not usable), 'recalibrated' and the fields of
     `flaxnets.analysis.comparison.compared`. Accuracies are fractions. The accuracy of an expert is the mean over its
     seeds.
 
@@ -124,11 +130,24 @@ def _row(study: Study, run: PlannedRun) -> tuple[dict[str, Any], Hits | None]:
     'images_seen': images,
     'forward_macs': largest['macs'],
     'params': largest['params'],
-    'training_macs': TRAINING_TO_FORWARD * largest['macs'] * images * row['passes'],
+    'training_macs': TRAINING_TO_FORWARD * _seen_macs(config, scores, steps) * row['passes'],
     'step': scores['step'],
     'skipped_steps': skipped,
     'recalibrated': scores['recalibrated'],
   }, hits
+
+
+def _seen_macs(config: ml_collections.ConfigDict, scores: Mapping[str, Any], steps: int) -> int:
+  """The MACs of one forward pass of every image that a run was trained on."""
+  largest, sides = scores['subsets'][0], experiment.training_sides(config)
+  if set(sides) == {config.image_size}:
+    return largest['macs'] * steps * config.train.batch_size
+  model = experiment.build_network(config, ChannelSet(tuple(scores['channels'])), len(scores['classes']))
+  full = tuple(range(model.num_channels))
+  return sum(
+    cost.of_subsets(model, [full], side)[full]['macs'] * length * config.train.batch_size
+    for side, length in resolution.steps_per_side(sides, steps)
+  )
 
 
 def _steps(study: Study, run: PlannedRun) -> tuple[int, int]:

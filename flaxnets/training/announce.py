@@ -42,6 +42,9 @@ def beginning(setup: Setup) -> str:
     f'steps:      {lengths.steps:,} of {config.train.batch_size} examples '
     f'({epochs:g} epoch{"s" * (epochs != 1)}); validation every {counted(lengths.evaluate_every, "step")}',
   ]
+  if sides := config.train.image_sizes:
+    grown = f'{", ".join(map(str, sides))} pixels, in equal shares of the steps'
+    lines.append(f'sizes:      training images of {grown}; evaluation at {config.image_size}')
   if start:
     lines.append(f'resuming from step {start:,}')
   elif config.train.init_from:

@@ -108,7 +108,7 @@ def _loop(
     if stop.asked and current.done == start:  # while the step was compiled: there is nothing to save
       raise Preempted(f'stopped before step {start + 1}; the same command resumes the run')
     done = current.done + 1
-    current.state, metrics = setup.step(current.state, batch)
+    current.state, metrics = setup.steps_after(done - 1)[0](current.state, batch)
     current.done = done
     logger.dispatched(done, metrics, every=config.train.log_every)
     last = done == lengths.steps
@@ -151,10 +151,11 @@ def _print(text: str) -> None:
 def _compiled_first(
   setup: Setup, feed: Iterator[dict[str, jax.Array]], logger: MetricLogger
 ) -> Iterator[dict[str, jax.Array]]:
-  """The batches; compiles the step for the first of them, while the clock of images/s stands still."""
+  """The batches; compiles the remaining steps for the first of them, while the clock of images/s stands still."""
   first = next(feed)
   with logger.pause(), logger.status('compiling the training step'):
-    setup.step.lower(setup.state, first).compile()
+    for step in dict.fromkeys(setup.steps_after(int(setup.state.step))):
+      step.lower(setup.state, first).compile()
   yield first
   yield from feed
 

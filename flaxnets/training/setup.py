@@ -26,7 +26,7 @@ from flaxnets.nn.stem import pixel_statistics
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
 from flaxnets.runtime.workdir import WorkdirLock, claim_workdir, has_checkpoint, update_config
-from flaxnets.training import layers, optim
+from flaxnets.training import layers, optim, resolution
 from flaxnets.training.initial import InitialState, example_digests
 from flaxnets.training.step import TrainState, make_train_step
 
@@ -86,7 +86,7 @@ class Setup:
     metadata: what is saved beside the weights.
     state: to begin with, new or restored. The first step donates its buffers: afterwards they are gone.
     saved: the meta of the checkpoint that was restored; empty for a new run.
-    step: of (state, batch), from `flaxnets.training.step.make_train_step`.
+    steps: a step of (state, batch) for each side of the training images, from `flaxnets.training.step.make_train_step`.
     evaluator: judges the validation split.
     checkpoints: of this run.
     lock: on the folder.
@@ -100,10 +100,15 @@ class Setup:
   metadata: Metadata
   state: TrainState
   saved: dict[str, Any]
-  step: jax.stages.Wrapped
+  steps: dict[int, jax.stages.Wrapped]
   evaluator: Evaluator
   checkpoints: Checkpoints
   lock: WorkdirLock
+
+  def steps_after(self, done: int) -> list[jax.stages.Wrapped]:
+    """The step that follows `done` others, and then those for the sides that follow."""
+    sides = resolution.sides_after(experiment.training_sides(self.config), self.lengths.steps, done)
+    return [self.steps[side] for side in sides]
 
   def close(self) -> None:
     """Waits for the checkpoint that is being written, and releases the folder."""
@@ -123,6 +128,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   """
   configs.check(config)
   mesh, train = devices.data_mesh(), config.train
+  resolution.check(train.image_sizes)
   layers.check(train.frozen, train.layer_decay)
   if train.freeze_statistics and not train.init_from:
     raise InputError('train.freeze_statistics keeps the statistics of train.init_from, which is empty; give both')
@@ -193,7 +199,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
     metadata=metadata,
     state=state,
     saved=dict(restored[1]) if restored else {},
-    step=_train_step(config, data, model, optimizer, schedule, mesh, pixels),
+    steps=_train_steps(config, data, model, optimizer, schedule, mesh, pixels),
     evaluator=_evaluator(config, data, model, mesh, pixels['mean']),
     checkpoints=checkpoints,
     lock=lock,
@@ -204,9 +210,12 @@ def _may_change(config: ml_collections.ConfigDict) -> set[str]:
   """Fields that may differ from those that a run began with, since every step that was trained stays what it was.
 
   Moved data must hold the same training examples. `InitialState.resume` checks their ids, which for arrays are only
-  numbers: arrays may not move. The number of epochs may grow if the learning rate does not depend on it.
+  numbers: arrays may not move. The number of epochs may grow if neither the learning rate nor the size of the training
+  images depends on it.
   """
-  constant = config.train.schedule == 'constant' or (config.train.schedule == 'piecewise' and not config.train.drops)
+  train = config.train
+  constant = train.schedule == 'constant' or (train.schedule == 'piecewise' and not train.drops)
+  constant = constant and len(set(train.image_sizes)) < 2
   movable = {'data.root'} if config.data.source != 'arrays' else set()
   return movable | ({'train.epochs'} if constant else set())
 
@@ -242,24 +251,30 @@ def _optimizer(
   return schedule, layers.by_layer(optimizer, frozen=train.frozen, layer_decay=train.layer_decay)
 
 
-def _train_step(config, data: Data, model, optimizer, schedule, mesh: Mesh, statistics: Mapping[str, np.ndarray]):
+def _train_steps(
+  config, data: Data, model, optimizer, schedule, mesh: Mesh, statistics: Mapping[str, np.ndarray]
+) -> dict[int, jax.stages.Wrapped]:
   source_index = data.train.channels.order(data.channels.names)
-  return make_train_step(
-    model,
-    optimizer,
-    schedule,
-    mesh,
-    experiment.training_view_of(config, source_index, data.train.canvas, statistics, data.listed),
-    experiment.training_targets_of(config, source_index, len(data.train.classes)),
-    masked=config.presence.mode != 'none' or data.train.has_missing_channels,
-    label_smoothing=config.train.label_smoothing,
-    class_weights=balanced_weights(data.train) if config.train.class_weights == 'balanced' else None,
-    accumulate=config.train.accumulate,
-    ema=config.train.ema,
-    max_loss=config.train.max_loss,
-    frozen=config.train.frozen,
-    freeze_statistics=config.train.freeze_statistics,
-  )
+
+  def step_at(side: int) -> jax.stages.Wrapped:
+    return make_train_step(
+      model,
+      optimizer,
+      schedule,
+      mesh,
+      experiment.training_view_of(config, source_index, data.train.canvas, statistics, data.listed, side),
+      experiment.training_targets_of(config, source_index, len(data.train.classes), side),
+      masked=config.presence.mode != 'none' or data.train.has_missing_channels,
+      label_smoothing=config.train.label_smoothing,
+      class_weights=balanced_weights(data.train) if config.train.class_weights == 'balanced' else None,
+      accumulate=config.train.accumulate,
+      ema=config.train.ema,
+      max_loss=config.train.max_loss,
+      frozen=config.train.frozen,
+      freeze_statistics=config.train.freeze_statistics,
+    )
+
+  return {side: step_at(side) for side in dict.fromkeys(experiment.training_sides(config))}
 
 
 def balanced_weights(source: Source) -> np.ndarray:
