@@ -6,12 +6,14 @@ import math
 import os
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
 import simplejpeg
 
 from benchmarks import (
+  channel_baselines,
   communication,
   completion,
   eurosat_finetune,
@@ -30,6 +32,7 @@ from flaxnets import experiment
 from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
 from flaxnets.inference import torch_names
+from tests.small import write_list
 
 TORCHVISION = all(importlib.util.find_spec(name) for name in ('torch', 'torchvision'))
 TORCH = importlib.util.find_spec('torch') is not None
@@ -313,3 +316,33 @@ def test_fine_tuning_on_eurosat_judges_every_image_once_and_goes_on_where_it_sto
   assert len(predicted) == 4 and set(predicted) <= {0, 1}
   monkeypatch.setattr(eurosat_finetune, 'flax', None)  # nothing is left to do
   assert eurosat_finetune.main(flags)['subsets'] == result['subsets']
+
+
+@pytest.mark.parametrize('name', channel_baselines.NETWORKS)
+def test_a_baseline_is_the_same_function_of_a_subset_and_of_a_mask(name):
+  net = channel_baselines.NETWORKS[name](num_channels=3, num_classes=5, width=8)
+  images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+  variables = net.init(jax.random.key(1), images)
+  for subset in ((1,),) if name == 'bag' else ((1,), (0, 2)):
+    inside = jnp.zeros((4, 3), bool).at[:, jnp.asarray(subset)].set(True)
+    masked = net.apply(variables, jnp.where(inside[:, None, None], images, jnp.nan), present=inside)
+    alone = net.apply(variables, images[..., jnp.asarray(subset)], subset=subset)
+    np.testing.assert_allclose(alone, masked, rtol=2e-4, atol=2e-5)
+
+
+def test_a_bag_of_channels_is_the_mean_of_its_channels():
+  net = channel_baselines.Bag(num_channels=3, num_classes=5, width=8)
+  images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+  variables = net.init(jax.random.key(1), images)
+  singles = [net.apply(variables, images[..., channel : channel + 1], subset=(channel,)) for channel in (0, 2)]
+  both = net.apply(variables, images[..., jnp.asarray((0, 2))], subset=(0, 2))
+  np.testing.assert_allclose(both, (singles[0] + singles[1]) / 2, rtol=2e-4, atol=2e-5)
+
+
+def test_baselines_are_trained_and_judged_in_one_table(tmp_path, capsys):
+  for split in ('train', 'val', 'test5k'):
+    write_list(tmp_path, split, 160)
+  flags = [f'--root={tmp_path}', f'--test={tmp_path}', f'--out={tmp_path}/out', '--only=bag,scale']
+  channel_baselines.main([*flags, '--epochs=2.4', '--width=8'])
+  table = capsys.readouterr().out
+  assert '| bag | 0 |' not in table and table.count('| done |') == 2 and table.count('| waiting |') == 4

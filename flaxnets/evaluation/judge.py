@@ -23,7 +23,7 @@ from flaxnets.evaluation.evaluator import Evaluator, SubsetResult
 from flaxnets.inference.network import Network
 from flaxnets.inference.restore import weights_digest
 from flaxnets.models import cost
-from flaxnets.models.classifier import Classifier, first_kernel
+from flaxnets.models.classifier import Classifier
 from flaxnets.nn.stem import stored_statistics
 from flaxnets.runtime import devices, provenance
 
@@ -107,7 +107,7 @@ class SplitEvaluation:
     for subset, result in by_subset.items():
       label = net.channels.label(subset)
       arrays[f'prediction/{label}'] = result.predictions
-      arrays[f'kernel/{label}'] = first_kernel(net.model, net.variables, subset)
+      arrays[f'kernel/{label}'] = net.model.first_kernel(net.variables, subset)
     return self._scores(len(indices), self._rows(by_subset)), arrays
 
   def _check(self, by_subset: Mapping[Subset, SubsetResult], indices: np.ndarray) -> None:

@@ -19,7 +19,7 @@ from flaxnets.channels import ChannelSet, Subset
 from flaxnets.errors import InputError
 from flaxnets.inference import predictor
 from flaxnets.inference.metadata import Metadata
-from flaxnets.models.classifier import Classifier, first_kernel, num_features, outputs
+from flaxnets.models.classifier import Classifier, num_features, outputs
 from flaxnets.nn.stem import pixel_statistics
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Network:
   def kernels(self, channels: str | Sequence[str] | None = None) -> np.ndarray:
     """The first layer's kernel on a subset, (height, width, m, features), the channels in the set's order."""
     subset = self.channels.full if channels is None else self.channels.subset(channels)
-    return first_kernel(self.model, self.variables, subset)
+    return self.model.first_kernel(self.variables, subset)
 
   @property
   def fill(self) -> np.ndarray:

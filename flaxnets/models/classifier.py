@@ -78,6 +78,14 @@ class Classifier(nn.Module):
     """(b, h, w, width) -> (b, h', w', features), called within the compact `__call__`."""
     raise NotImplementedError
 
+  def first_kernel(self, variables: Mapping[str, Any], subset: Subset) -> np.ndarray:
+    """The kernel that the first layer uses on a subset, (height, width, m, features) float32."""
+    bank = stems.bank(variables)
+    if self.stem != 'dynamic':
+      return np.asarray(bank)[:, :, list(subset)]
+    correlation = jnp.asarray(stems.correlation(variables))
+    return np.asarray(subset_kernel(jnp.asarray(bank), self.completion, subset, correlation))
+
 
 def call_on_subset(
   model: Classifier,
@@ -126,12 +134,3 @@ def outputs(
 def num_features(variables: Mapping[str, Any]) -> int:
   """How many features the last layer of a network sees, from its variables."""
   return variables['params'][HEAD]['dense']['kernel'].shape[0]
-
-
-def first_kernel(model: Classifier, variables: Mapping[str, Any], subset: Subset) -> np.ndarray:
-  """The kernel that a network's first layer uses on a subset, (height, width, m, features) float32."""
-  bank = stems.bank(variables)
-  if model.stem != 'dynamic':
-    return np.asarray(bank)[:, :, list(subset)]
-  correlation = jnp.asarray(stems.correlation(variables))
-  return np.asarray(subset_kernel(jnp.asarray(bank), model.completion, subset, correlation))

@@ -231,9 +231,9 @@ def test_features_are_what_the_last_layer_sees(measured):
 def test_the_first_kernel_is_what_the_first_layer_convolves_with(stem, completion):
   model = small(stem=stem, completion=completion)
   variables, _ = start(model, size=16)
-  kernel = classifier.first_kernel(model, variables, (0, 1, 2))
+  kernel = model.first_kernel(variables, (0, 1, 2))
   np.testing.assert_array_equal(kernel, variables['params']['stem']['conv']['kernel'])
-  assert classifier.first_kernel(model, variables, (0, 2)).shape == (7, 7, 2, 8)
+  assert model.first_kernel(variables, (0, 2)).shape == (7, 7, 2, 8)
 
 
 def test_statistics_of_another_number_of_channels_are_refused():
