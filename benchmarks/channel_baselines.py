@@ -12,12 +12,14 @@ hypernet: a small network makes the kernel of each channel of a learned embeddin
 templates: the kernel of each channel is a learned mixture of shared templates (B. Plummer et al., Neural Parameter
 Allocation Search, ICLR 2022; TemplateMixing in CHAMMI).
 depthwise: kernels of its own for each channel, ReLU, and the mean over the present channels (Depthwise in CHAMMI, which
-has no ReLU: without it, this is the row scale).
+has no ReLU, without which the layer would be the row scale and a 1 x 1 convolution).
 bag: each channel alone through one network of one input, features averaged (bag of channels, as the model of CHAMMI-75
 takes its channels). In training, each image shows one channel, drawn at random; in evaluation a subset of m channels
 costs m times as much.
 
-Each is written for this table from its description, with the learning rate and augmentation that suit `dynamic`.
+Each is written for this table from its description, and has the learning rate and augmentation of `dynamic`. The
+outputs of hypernet and templates are multiplied by C / m, which CHAMMI's are not. With three channels, both can express
+any three kernels, as `scale` can: what differs is how they are learned.
 """
 
 from __future__ import annotations
@@ -37,11 +39,13 @@ from flax import linen as nn
 
 from flaxnets import config as configs
 from flaxnets import models
+from flaxnets.inference.restore import load
+from flaxnets.models import cost
 from flaxnets.models.classifier import HEAD
 from flaxnets.models.resnet import ResNet
 from flaxnets.nn.blocks import BasicBlock, Head, max_pool
 from flaxnets.nn.conv import Conv, conv_init, convolve
-from flaxnets.nn.dynamic_conv import check_subset
+from flaxnets.nn.dynamic_conv import MIXING, check_subset
 from flaxnets.nn.norms import Norm
 from flaxnets.nn.stem import CONV, STANDARDIZE, STEM, Standardize
 from flaxnets.runtime import devices
@@ -105,6 +109,10 @@ def _train(study: Study, name: str) -> int:
   code = job.do({'config': configs.to_json(run.config), 'workdir': str(study.folder(run)), 'weights': '', **judged})
   if code == 0:
     job.note(study.folder(run), judged=judged)
+    if name == 'bag':  # is trained on one channel of each image
+      net = load(study.folder(run))
+      alone = {str(side): cost.macs(net.model, (0,), side)['macs'] for side in run.config.train.image_sizes}
+      job.note(study.folder(run), training_macs=alone)
   return code
 
 
@@ -161,7 +169,9 @@ class GeneratedConv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, subset: tuple[int, ...], present: jax.Array) -> jax.Array:
-    bank = self.kernels().reshape(self.num_channels, SIZE, SIZE, self.features)
+    with jax.named_scope(MIXING):  # made once per call, not per image
+      kernels = self.kernels()
+    bank = kernels.reshape(self.num_channels, SIZE, SIZE, self.features)
     kernel = jnp.moveaxis(bank, 0, 2)[:, :, jnp.asarray(subset)]
     scale = self.num_channels / present.sum(axis=1)
     return convolve(x, kernel, STRIDES) * scale[:, None, None, None]

@@ -92,7 +92,7 @@ def default() -> config_dict.ConfigDict:
   train.batch_size = 64  # examples per step over all devices and hosts
   train.epochs = 30.0  # passes through the training split
   # Sides of the training images in pixels, each for an equal share of the steps, such as (32, 40, 48); () for
-  # image_size throughout. Smaller images cost less. Evaluation sees image_size.
+  # image_size throughout. Smaller images cost less. Evaluation sees image_size. Not together with train.patience.
   train.image_sizes = ()
   train.subset = ''  # subset that an expert network is trained and evaluated on, such as 'R'; '' for all channels
   train.init_from = ''  # folder of a run with the same network whose weights this one starts from; '' for random ones

@@ -15,6 +15,7 @@ from absl import logging
 from flaxnets import models
 from flaxnets.augment import pipeline
 from flaxnets.augment.pipeline import Targets, View
+from flaxnets.augment.warp import subsamples_for
 from flaxnets.channels import MAX_SUBSETS, ChannelSet, Subset
 from flaxnets.data import open as data_open
 from flaxnets.data.source import DataOptions, Source
@@ -54,6 +55,13 @@ def open_source(
 def training_sides(config: ml_collections.ConfigDict) -> tuple[int, ...]:
   """Sides of the training images in pixels, each for an equal share of a run's steps."""
   return tuple(config.train.image_sizes) or (config.image_size,)
+
+
+def check_sides(config: ml_collections.ConfigDict, canvas: tuple[int, int]) -> None:
+  """Raises InputError where a canvas (height, width) is too large for one of the sides of the training images."""
+  for side in training_sides(config):
+    with _errors_name(f'training images of {side} pixels'):
+      subsamples_for(canvas, side, perspective=config.augment.perspective)
 
 
 def canvas_side(config: ml_collections.ConfigDict) -> int:

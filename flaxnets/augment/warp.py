@@ -43,7 +43,7 @@ def subsamples_for(canvas: tuple[int, int], image_size: int, *, perspective: flo
     raise InputError(
       f'a canvas of {canvas[0]} x {canvas[1]} shrinks up to {shrink:.1f} times{tilted}; '
       f'the most is {MAX_SUBSAMPLES}: crop or shrink the images, set a smaller data.canvas if they are read from '
-      'files, or a larger image_size'
+      'files, or larger ones in image_size and train.image_sizes'
     )
   return max(1, math.ceil(shrink - 1e-6))
 

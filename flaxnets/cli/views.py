@@ -35,6 +35,7 @@ def contact_sheet(
   *,
   image_size: int,
   resize: float = 1.0,
+  training_sizes: Sequence[int] = (),
   threads: int = 0,
   on_bad_image: str = 'error',
 ) -> Image.Image:
@@ -46,6 +47,7 @@ def contact_sheet(
       present ones are named.
     image_size: side of the network's input, pixels.
     resize: see `geometry.evaluation_homographies`.
+    training_sizes: sides of the training images where they differ, for the title; all are drawn at `image_size`.
     threads, on_bad_image: see `flaxnets.data.batches.evaluation_batches`. Skipped examples have no row.
   """
   indices = np.unique(np.linspace(0, len(source) - 1, _ROWS).round().astype(int))
@@ -72,6 +74,8 @@ def contact_sheet(
     f'{source.name}: {source.canvas[0]} x {source.canvas[1]} canvas to {image_size} x {image_size}, '
     f'mean outside the canvas, absent channels black'
   )
+  if training_sizes:
+    title += f'; in training {", ".join(map(str, training_sizes))} pixels wide'
   return _page(np.swapaxes(cells, 0, 1), list(zip(*names, strict=True)), texts, title)
 
 
@@ -138,7 +142,14 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
   listed = experiment.listed_subsets(config, source.channels)
   measured = statistics.measure(source, examples=200, **reading)
   view = experiment.training_view_of(config, source.channels.full, source.canvas, measured, listed)
-  sheet = contact_sheet(source, view, image_size=config.image_size, resize=config.augment.evaluation_resize, **reading)
+  sheet = contact_sheet(
+    source,
+    view,
+    image_size=config.image_size,
+    resize=config.augment.evaluation_resize,
+    training_sizes=config.train.image_sizes,
+    **reading,
+  )
   try:
     sheet.save(flags.out)
   except OSError as error:

@@ -2,7 +2,8 @@
 
 A run's folder holds RECORD, what the study knows of the run besides its results: `seconds` over all processes that
 ended (a process that was killed together with the study is not counted), `commits` of flaxnets that trained or
-evaluated it, `versions`, `device`, `error` ('' for none) and `judged`, what it was last evaluated on.
+evaluated it, `versions`, `device`, `error` ('' for none), `judged`, what it was last evaluated on, and `training_macs`,
+the forward MACs of a training image by its side in pixels.
 """
 
 from __future__ import annotations

@@ -14,9 +14,14 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_collections
+
 from flaxnets import config as configs
+from flaxnets import experiment
 from flaxnets.analysis import results
 from flaxnets.errors import InputError
+from flaxnets.models import cost
+from flaxnets.models.classifier import Classifier
 from flaxnets.runtime import interrupts, provenance
 from flaxnets.runtime.workdir import claim_workdir
 from flaxnets.study.folder import RECORD, note, read_json
@@ -101,9 +106,17 @@ def do(job: Mapping[str, Any]) -> int:
     if code := loop.run(config, str(workdir)):
       return code
     net = load(workdir)
+    note(workdir, training_macs=forward_macs(net.model, config))
   scores, arrays = judge.evaluate(net, subsets=job['subsets'], split=job['split'], root=job['root'])
   results.write(scores, arrays, workdir)
   return 0
+
+
+def forward_macs(model: Classifier, config: ml_collections.ConfigDict) -> dict[str, int]:
+  """The MACs of one image with all channels at each side of the training images, by the side in pixels."""
+  full = tuple(range(model.num_channels))
+  sides = dict.fromkeys(experiment.training_sides(config))
+  return {str(side): cost.macs(model, full, side)['macs'] for side in sides}
 
 
 def main() -> int:

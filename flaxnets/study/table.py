@@ -6,16 +6,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
-
 from flaxnets import experiment
 from flaxnets.analysis import comparison
 from flaxnets.analysis.results import Hits, read_hits
 from flaxnets.analysis.text import markdown_grid
 from flaxnets.augment import presence
-from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
-from flaxnets.models import cost
 from flaxnets.runtime import atomic, records
 from flaxnets.study.folder import RECORD, Study, read_json
 from flaxnets.study.locks import table_lock
@@ -130,23 +126,26 @@ def _row(study: Study, run: PlannedRun) -> tuple[dict[str, Any], Hits | None]:
     'images_seen': images,
     'forward_macs': largest['macs'],
     'params': largest['params'],
-    'training_macs': TRAINING_TO_FORWARD * _seen_macs(config, scores, steps) * row['passes'],
+    'training_macs': TRAINING_TO_FORWARD * _seen_macs(study, run, largest['macs'], steps) * row['passes'],
     'step': scores['step'],
     'skipped_steps': skipped,
     'recalibrated': scores['recalibrated'],
   }, hits
 
 
-def _seen_macs(config: ml_collections.ConfigDict, scores: Mapping[str, Any], steps: int) -> int:
-  """The MACs of one forward pass of every image that a run was trained on."""
-  largest, sides = scores['subsets'][0], experiment.training_sides(config)
-  if set(sides) == {config.image_size}:
-    return largest['macs'] * steps * config.train.batch_size
-  model = experiment.build_network(config, ChannelSet(tuple(scores['channels'])), len(scores['classes']))
-  full = tuple(range(model.num_channels))
-  return sum(
-    cost.of_subsets(model, [full], side)[full]['macs'] * length * config.train.batch_size
-    for side, length in resolution.steps_per_side(sides, steps)
+def _seen_macs(study: Study, run: PlannedRun, macs: int, steps: int) -> int:
+  """The MACs of one forward pass of every image that a run's weights were trained on.
+
+  Args:
+    study, run: the run.
+    macs: of one image of image_size, for a run of a version that did not record those of its training images.
+    steps: of its training.
+  """
+  trained = study.named(run.weights) if run.weights else run
+  by_side, config = read_json(study.folder(trained) / RECORD).get('training_macs', {}), trained.config
+  return config.train.batch_size * sum(
+    by_side.get(str(side), macs) * length
+    for side, length in resolution.steps_per_side(experiment.training_sides(config), steps)
   )
 
 

@@ -9,11 +9,19 @@ from flaxnets.config import MAX_SIDE
 from flaxnets.errors import InputError
 
 
-def check(sides: Sequence[int]) -> None:
-  """Raises InputError for sides that are not whole numbers of pixels from 1 to MAX_SIDE."""
+def check(sides: Sequence[int], patience: int) -> None:
+  """Raises InputError for sides that are not whole numbers of pixels from 1 to MAX_SIDE, and for several with patience.
+
+  With train.patience a run could stop before its images have grown.
+  """
   if not all(isinstance(side, int) and 0 < side <= MAX_SIDE for side in sides):
     raise InputError(
       f'train.image_sizes is {tuple(sides)}; it must be sides in pixels from 1 to {MAX_SIDE:,}, such as (32, 40, 48)'
+    )
+  if patience and len(set(sides)) > 1:
+    raise InputError(
+      f'train.patience={patience} could stop a run before its images have grown to the last of train.image_sizes '
+      f'{tuple(sides)}; set one of the two'
     )
 
 

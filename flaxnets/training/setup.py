@@ -128,7 +128,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   """
   configs.check(config)
   mesh, train = devices.data_mesh(), config.train
-  resolution.check(train.image_sizes)
+  resolution.check(train.image_sizes, train.patience)
   layers.check(train.frozen, train.layer_decay)
   if train.freeze_statistics and not train.init_from:
     raise InputError('train.freeze_statistics keeps the statistics of train.init_from, which is empty; give both')
@@ -161,6 +161,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
   """
   check(config)
   mesh, data = devices.data_mesh(), _open_data(config)
+  experiment.check_sides(config, data.train.canvas)
   lengths = Lengths.of(config, len(data.train))
   model = experiment.build_network(config, data.channels, len(data.train.classes))
   schedule, optimizer = _optimizer(config, lengths)

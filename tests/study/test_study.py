@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 
 from flaxnets import config as configs
+from flaxnets import experiment
 from flaxnets.analysis import results
 from flaxnets.augment.presence import PASSES
+from flaxnets.channels import ChannelSet
 from flaxnets.data import open as data_open
 from flaxnets.data import splits
 from flaxnets.errors import InputError
+from flaxnets.models import cost
 from flaxnets.nn.norms import NORMS
 from flaxnets.nn.stem import Stem
 from flaxnets.runtime import workdir
@@ -233,6 +236,25 @@ def test_the_rows_of_the_table_are_what_evaluation_wrote(done):
     assert row['mean_accuracy'] == pytest.approx(np.mean([subset['accuracy'] for subset in scores['subsets']]))
   assert len(rows['linear']['accuracy']) == 7 and list(rows['expert-R']['accuracy']) == ['R']
   assert rows['expert-R']['training_macs'] < rows['whole']['training_macs']
+
+
+def test_training_on_growing_images_is_charged_at_their_sizes(tmp_path):
+  runs = plan(
+    two_steps(),
+    {
+      'growing': {'train.image_sizes': (8, 16)},
+      'whole': {'train.image_sizes': (16,)},
+      'again': {'weights': 'growing', 'model.completion': 'none'},
+    },
+  )
+  wanted = Study(runs, tmp_path)
+  assert runner.run_study(wanted) == 0
+  rows = {row['name']: row for row in table_of(wanted)['rows']}
+  scores = json.loads((tmp_path / 'growing' / 'eval' / 'test.json').read_text())
+  model = experiment.build_network(runs[0].config, ChannelSet.of('RGB'), len(scores['classes']))
+  small, large = (cost.macs(model, (0, 1, 2), side)['macs'] for side in (8, 16))
+  assert rows['growing']['training_macs'] == rows['again']['training_macs'] == 3 * 16 * (small + large)
+  assert rows['whole']['training_macs'] == 3 * 32 * large == 3 * 32 * scores['subsets'][0]['macs']
 
 
 def test_regrets_and_differences_in_the_table_are_those_of_the_accuracies(done):

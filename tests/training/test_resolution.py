@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import flaxnets
+from flaxnets import config as configs
+from flaxnets import experiment
 from flaxnets.errors import InputError
 from flaxnets.training import announce, loop, resolution, setup
 from tests.small import small_config, train_and_cut
@@ -15,9 +17,10 @@ from tests.small import small_config, train_and_cut
 GROWING = {'train.image_sizes': (8, 12, 16)}
 
 
-def test_each_step_of_a_run_sees_images_of_its_size(tmp_path):
+@pytest.mark.parametrize('sides', [(8, 12, 16), (12,), (8, 16, 16)])
+def test_each_step_of_a_run_sees_images_of_its_size(tmp_path, sides):
   seen = []
-  with contextlib.closing(setup.prepare(small_config(**GROWING), tmp_path)) as ready:
+  with contextlib.closing(setup.prepare(small_config(**{'train.image_sizes': sides}), tmp_path)) as ready:
 
     def noted(side, original):
       def step(state, batch):
@@ -29,7 +32,8 @@ def test_each_step_of_a_run_sees_images_of_its_size(tmp_path):
 
     noting = {side: noted(side, step) for side, step in ready.steps.items()}
     loop.train(dataclasses.replace(ready, steps=noting))
-  assert seen == [8, 12, 16]
+  assert seen == (list(sides) if len(sides) == 3 else [12, 12, 12])
+  assert flaxnets.load(tmp_path).config.image_size == 16
 
 
 def test_a_step_at_a_smaller_size_costs_less(tmp_path):
@@ -52,14 +56,23 @@ def test_a_run_that_is_cut_while_its_images_grow_ends_with_the_same_weights(tmp_
   jax.tree.map(np.testing.assert_array_equal, whole, cut)
 
 
-def test_one_size_for_the_whole_run_may_differ_from_the_size_of_evaluation(tmp_path):
-  loop.run(small_config(**{'train.image_sizes': (12,)}), tmp_path)
-  net = flaxnets.load(tmp_path)
-  assert net.config.image_size == 16
-
-
-def test_cutmix_follows_the_size_of_the_training_images(tmp_path):
-  loop.run(small_config(**GROWING, **{'augment.cutmix': 1.0}), tmp_path)
+def test_cutmix_labels_are_the_shares_of_the_training_images_of_each_size():
+  config = configs.default()
+  config.augment.cutmix = 1.0
+  batch = {
+    'image': np.zeros((16, 16, 16, 3), np.uint8),
+    'size': np.full((16, 2), 16),
+    'label': np.arange(16, dtype=np.int32),
+    'present': np.ones((16, 3), bool),
+  }
+  statistics = {'mean': np.zeros(3, np.float32), 'std': np.ones(3, np.float32)}
+  for side in (7, 16):
+    images, _ = experiment.training_view_of(config, (0, 1, 2), (16, 16), statistics, (), side)(0, batch)
+    labels = experiment.training_targets_of(config, (0, 1, 2), 16, side)(0, batch)
+    assert images.shape == (16, side, side, 3)
+    pixels = side**2 * np.diagonal(labels)
+    np.testing.assert_allclose(pixels, pixels.round(), atol=1e-3)
+    assert pixels.min() < 0.9 * side**2
 
 
 @pytest.mark.parametrize('sides', [(0,), (16, 5000), (12.5,), ('16',)])
@@ -87,10 +100,20 @@ def test_epochs_may_not_grow_where_the_size_of_the_images_depends_on_them(tmp_pa
 @pytest.mark.parametrize('sides', [(8,), (8, 16), (8, 8, 16), (8, 12, 16, 20, 24)])
 def test_the_sizes_share_the_steps_evenly(sides, steps):
   parts = resolution.steps_per_side(sides, steps)
-  expected = [sides[done * len(sides) // steps] for done in range(steps)] if steps >= len(sides) else None
   flat = [side for side, length in parts for _ in range(length)]
   assert len(flat) == steps and flat == sorted(flat)
   assert all(resolution.sides_after(sides, steps, done)[0] == flat[done] for done in range(steps))
-  if expected:
-    counts = [flat.count(side) / sides.count(side) for side in set(sides)]
-    assert max(counts) - min(counts) <= 1
+  counts = [flat.count(side) - steps * sides.count(side) / len(sides) for side in set(sides)]
+  assert max(map(abs, counts)) < 1
+
+
+def test_patience_and_growing_images_are_refused_together(tmp_path):
+  with pytest.raises(InputError, match='train.patience=2 could stop a run before its images have grown'):
+    setup.prepare(small_config(**GROWING, **{'train.patience': 2}), tmp_path / 'run')
+  setup.check(small_config(**{'train.image_sizes': (12,), 'train.patience': 2}))
+
+
+def test_images_too_small_for_the_canvas_are_refused_before_anything_is_written(tmp_path):
+  with pytest.raises(InputError, match='training images of 1 pixels: a canvas of 48 x 48 shrinks up to'):
+    setup.prepare(small_config(**{'train.image_sizes': (1, 16)}), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
