@@ -2,8 +2,8 @@
 
 python -m benchmarks.channel_baselines --root=DIR --test=DIR --out=runs/baselines [--only=hypernet,bag] [--table]
 
-The protocol is configs/studies/rgb_fast.py, and the rows are those of docs/results.md. DIR are the folders of
-miniimagenet50 and of its 5,000 test images. Finished runs are skipped, and a run that was cut is resumed.
+The protocol is configs/studies/rgb_fast.py; a row takes as long as a row there. DIR are the folders of miniimagenet50
+and of its 5,000 test images. Finished runs are skipped, and a run that was cut is resumed.
 
 dynamic: hierarchical sampling, linear completion: flaxnets' own, for the same table.
 scale: zeros for absent channels, the output times C / m: completion 'scale'.

@@ -15,6 +15,7 @@ from matplotlib import patches
 HERE = pathlib.Path(__file__).parent
 TABLE = HERE.parent / 'results' / 'rgb' / 'table.json'
 LONGER = {20: TABLE, **{epochs: HERE.parent / 'results' / f'rgb{epochs}' / 'table.json' for epochs in (40, 80)}}
+FAST = HERE.parent / 'results' / 'rgb_fast' / 'table.json'
 RED, GREEN, BLUE, INK, FAINT = '#c8524a', '#4f9d5b', '#4a73b8', '#222222', '#bbbbbb'
 # Runs of the study, from naive to best: name in the table, label in the figure, colour.
 RUNS = (
@@ -33,6 +34,7 @@ def main() -> None:
     ('kernels', kernels, (7.2, 2.5)),
     ('subsets', subsets, (7.2, 3.6)),
     ('epochs', epochs, (7.2, 3.0)),
+    ('recipe', recipe, (7.2, 3.2)),
   ):
     figure, axes = plt.subplots(figsize=size, layout='constrained')
     draw(axes)
@@ -110,6 +112,20 @@ def epochs(axes: plt.Axes) -> None:
       values = [100 * rows[run]['accuracy'][subset] for rows in tables.values()]
       axes.plot(list(tables), values, line, color=colour, label=name, markersize=5, linewidth=1)
   axes.set(xlabel='epochs', ylabel='accuracy, per cent', xticks=list(tables))
+  _finish(axes)
+
+
+def recipe(axes: plt.Axes) -> None:
+  """Accuracy on each subset of the one network and the experts, with both recipes at the same training MACs."""
+  for path, colour, words in ((TABLE, FAINT, 'protocol S'), (FAST, '#5b4a9d', 'the faster recipe')):
+    means = {row['run']: row for row in json.loads(path.read_text())['means']}
+    accuracy = means['hierarchical-linear']['accuracy']
+    labels = list(accuracy)
+    values = [100 * accuracy[label] for label in labels]
+    axes.plot(labels, values, 'o-', color=colour, label=f'one network, {words}', markersize=5, linewidth=1)
+    experts = [100 * means[f'expert-{label}']['accuracy'][label] for label in labels]
+    axes.plot(labels, experts, '_', color=colour, markersize=22, markeredgewidth=2, label=f'seven experts, {words}')
+  axes.set(ylim=(30, None), ylabel='accuracy, per cent', xlabel='channels that are present')
   _finish(axes)
 
 
