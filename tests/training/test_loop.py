@@ -5,6 +5,7 @@ import json
 import shutil
 import time
 import types
+from unittest import mock
 
 import jax
 import numpy as np
@@ -130,14 +131,16 @@ def test_an_error_before_the_first_step_closes_the_files(tmp_path, monkeypatch):
 
 
 def test_compiling_does_not_count_as_training_time(tmp_path):
-  compiled = types.SimpleNamespace(compile=lambda: time.sleep(1.0))
-  fake = types.SimpleNamespace(state=None, step=types.SimpleNamespace(lower=lambda *_: compiled))
+  small, large = (mock.Mock() for _ in range(2))
+  small.lower().compile.side_effect = large.lower().compile.side_effect = lambda: time.sleep(0.5)
+  fake = types.SimpleNamespace(state=types.SimpleNamespace(step=3), steps_after={3: [small, large, large]}.__getitem__)
   metrics = {name: np.float32(1) for name in ('loss', 'accuracy', 'gradient_norm', 'learning_rate', 'skipped')}
   with contextlib.closing(MetricLogger(tmp_path, 0, 10, batch_size=100)) as logger:
     feed = loop._compiled_first(fake, iter([{'a': 1}, {'a': 2}]), logger)
     for step, _ in enumerate(feed, 1):
       logger.dispatched(step, metrics, every=2)
   assert lines(tmp_path)[0]['images_per_second'] > 2 * 100 / 0.9
+  assert small.lower().compile.call_count == large.lower().compile.call_count == 1
 
 
 def test_a_run_says_what_it_does_and_what_comes_next_and_so_does_a_finished_one(tmp_path, capsys):
