@@ -268,7 +268,7 @@ def serve_training(args: argparse.Namespace, root: str, workdir: str) -> Callabl
 
   devices.start([args.batch_size])
   run = prepare(_config(args, root), workdir)
-  state = run.state
+  state, (step,) = run.state, run.steps_after(0)  # one, as all images have one size
   readers = args.readers or machine.cores()
 
   def batches_on_devices() -> Iterator[dict[str, jax.Array]]:
@@ -281,7 +281,7 @@ def serve_training(args: argparse.Namespace, root: str, workdir: str) -> Callabl
   def steps(on: Iterator[Mapping[str, jax.Array]]) -> Iterator[Mapping[str, jax.Array]]:
     nonlocal state
     for batch in on:
-      state, metrics = run.step(state, batch)
+      state, metrics = step(state, batch)
       yield metrics
 
   with contextlib.closing(batches_on_devices()) as feed:
