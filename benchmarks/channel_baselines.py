@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   for field in ('epochs', 'width'):
     parser.add_argument(f'--{field}', type=float, help="replaces the protocol's, for a trial")
   options = parser.parse_args(argv)
-  models.MODELS.update({name: functools.partial(NETWORKS[name], stage_sizes=(2, 2, 2, 2)) for name in NETWORKS})
+  models.MODELS.update(NETWORKS)
   study = _study(options)
   if options.run:
     sys.exit(_train(study, options.run))
@@ -117,10 +117,10 @@ def _train(study: Study, name: str) -> int:
 
 
 class Baseline(ResNet):
-  """A ResNet whose first layer is a subclass's `first`; the rest of the stem is flaxnets'."""
+  """A ResNet-18 whose first convolution is `layer`; the rest of the stem is flaxnets'."""
 
   block: Any = BasicBlock
-  expansion: int = 1
+  layer: Any = None
 
   @nn.compact
   def __call__(
@@ -132,11 +132,8 @@ class Baseline(ResNet):
   ) -> jax.Array:
     norm = functools.partial(self.norm, train=train, dtype=self.dtype)
     subset = check_subset(images, self.num_channels, subset, present)
-    x = BaselineStem(self.num_channels, self.width, norm, self.first(), name=STEM)(images, subset, present)
+    x = BaselineStem(self.num_channels, self.width, norm, self.layer, name=STEM)(images, subset, present)
     return Head(self.num_classes, name=HEAD)(self.body(x, norm))
-
-  def first(self) -> type[nn.Module]:
-    raise NotImplementedError
 
   def first_kernel(self, variables: Mapping[str, Any], subset: tuple[int, ...]) -> np.ndarray:
     """Without features: the kernels of these layers are not shown anywhere."""
@@ -228,21 +225,6 @@ class OneChannelConv(nn.Module):
     return Conv(self.features, SIZE, STRIDES, name='shared')(x.sum(axis=-1, keepdims=True))
 
 
-class Hypernet(Baseline):
-  def first(self) -> type[nn.Module]:
-    return HyperConv
-
-
-class Templates(Baseline):
-  def first(self) -> type[nn.Module]:
-    return TemplateConv
-
-
-class Depthwise(Baseline):
-  def first(self) -> type[nn.Module]:
-    return DepthwiseConv
-
-
 class Bag(Baseline):
   """Each channel of a subset alone through the network; logits of the mean of the features.
 
@@ -260,7 +242,7 @@ class Bag(Baseline):
     norm = functools.partial(self.norm, train=train, dtype=self.dtype)
     subset = check_subset(images, self.num_channels, subset, present)
     batch, height, width, count = images.shape
-    stem = BaselineStem(self.num_channels, self.width, norm, OneChannelConv, name=STEM)
+    stem = BaselineStem(self.num_channels, self.width, norm, self.layer, name=STEM)
     if present is not None:
       return Head(self.num_classes, name=HEAD)(self.body(stem(images, subset, present), norm))
     # Image i's channel c becomes image i x m + c, of all channels but with only c present.
@@ -271,7 +253,12 @@ class Bag(Baseline):
     return Head(self.num_classes, name=HEAD)(x)
 
 
-NETWORKS = {'hypernet': Hypernet, 'templates': Templates, 'depthwise': Depthwise, 'bag': Bag}
+NETWORKS = {
+  'hypernet': functools.partial(Baseline, layer=HyperConv),
+  'templates': functools.partial(Baseline, layer=TemplateConv),
+  'depthwise': functools.partial(Baseline, layer=DepthwiseConv),
+  'bag': functools.partial(Bag, layer=OneChannelConv),
+}
 
 
 if __name__ == '__main__':

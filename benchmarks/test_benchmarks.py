@@ -331,7 +331,7 @@ def test_a_baseline_is_the_same_function_of_a_subset_and_of_a_mask(name):
 
 
 def test_a_bag_of_channels_is_the_mean_of_its_channels():
-  net = channel_baselines.Bag(num_channels=3, num_classes=5, width=8)
+  net = channel_baselines.NETWORKS['bag'](num_channels=3, num_classes=5, width=8)
   images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
   variables = net.init(jax.random.key(1), images)
   singles = [net.apply(variables, images[..., channel : channel + 1], subset=(channel,)) for channel in (0, 2)]
