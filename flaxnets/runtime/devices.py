@@ -145,6 +145,18 @@ def sharded(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('data'))
 
 
+def training_options(mesh: Mesh) -> dict[str, str] | None:
+  """What to compile a training step with, as `compiler_options` of `jax.jit`; None for XLA's defaults.
+
+  Kernel gradients without YNNPACK where it is slow, see `machine.has_slow_kernel_gradients`, unless XLA_FLAGS already
+  says where to use YNNPACK.
+  """
+  chosen_by_user = machine.YNN in os.environ.get('XLA_FLAGS', '')
+  if mesh.devices.flat[0].platform != 'cpu' or chosen_by_user or not machine.has_slow_kernel_gradients():
+    return None
+  return {machine.YNN.removeprefix('--'): ''}
+
+
 def check_batch(batch_size: int, mesh: Mesh, what: str) -> None:
   """Raises InputError unless a batch can be spread evenly over the devices; `what` names its size in the message."""
   if batch_size <= 0 or batch_size % mesh.size:

@@ -6,6 +6,7 @@ Does not import JAX, so that worker processes that only decode images start quic
 from __future__ import annotations
 
 import ctypes
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -54,6 +55,15 @@ def bfloat16_warning() -> str:
   )
 
 
+def has_slow_kernel_gradients() -> bool:
+  """Whether XLA's defaults compute the gradients of convolution kernels slowly: on x86 CPUs without AVX-512.
+
+  There YNNPACK takes up to 13 times as long as XLA's other implementation (docs/benchmarks.md). With AVX-512 it does
+  not.
+  """
+  return platform.machine().lower() in ('x86_64', 'amd64') and 'avx512f' not in _cpu()
+
+
 def keep_freed_memory() -> None:
   """Makes glibc keep freed blocks of any size for the next step. Does nothing with another C library.
 
@@ -75,10 +85,15 @@ def keep_freed_memory() -> None:
 def cache_folder() -> pathlib.Path:
   """The folder of compiled programs, one per CPU type, because XLA compiles for the instructions of the CPU."""
   root = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
+  key = hashlib.sha256('\n'.join([platform.machine(), _cpu()]).encode()).hexdigest()[:16]
+  return root / 'flaxnets' / f'jax-{importlib.metadata.version("jax")}-{key}'
+
+
+@functools.cache
+def _cpu() -> str:
+  """Model and instruction sets of the CPU, in Linux's words; elsewhere only what Python knows of it."""
   try:
     lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-    description = [line for line in lines if line.startswith(('model name', 'flags'))][:2]
   except OSError:
-    description = [platform.processor()]
-  key = hashlib.sha256('\n'.join([platform.machine(), *description]).encode()).hexdigest()[:16]
-  return root / 'flaxnets' / f'jax-{importlib.metadata.version("jax")}-{key}'
+    return platform.processor()
+  return '\n'.join([line for line in lines if line.startswith(('model name', 'flags'))][:2])

@@ -236,7 +236,13 @@ def make_train_step(
     return after, metrics | {'skipped': after.skipped}
 
   whole = devices.replicated(mesh)
-  return jax.jit(step, donate_argnums=0, in_shardings=(whole, devices.sharded(mesh)), out_shardings=(whole, whole))
+  return jax.jit(
+    step,
+    donate_argnums=0,
+    in_shardings=(whole, devices.sharded(mesh)),
+    out_shardings=(whole, whole),
+    compiler_options=devices.training_options(mesh),
+  )
 
 
 def _average(state: TrainState, new: Mapping[str, Any], decay: float) -> Any:

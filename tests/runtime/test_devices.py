@@ -176,3 +176,47 @@ def test_compiled_programs_are_kept_per_kind_of_cpu_in_the_users_folder(monkeypa
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   assert machine.cache_folder().parent == tmp_path / 'flaxnets'
   assert machine.cache_folder() == machine.cache_folder()
+
+
+@pytest.mark.parametrize(
+  ('architecture', 'instructions', 'slow'),
+  [('x86_64', 'flags: avx2 fma', True), ('x86_64', 'flags: avx2 avx512f', False), ('aarch64', 'asimd', False)],
+)
+def test_kernel_gradients_are_slow_on_x86_without_avx512(monkeypatch, architecture, instructions, slow):
+  monkeypatch.setattr(machine.platform, 'machine', lambda: architecture)
+  monkeypatch.setattr(machine, '_cpu', lambda: instructions)
+  assert machine.has_slow_kernel_gradients() is slow
+
+
+@pytest.mark.parametrize(
+  ('slow', 'flags', 'options'),
+  [
+    (True, '', {'xla_cpu_experimental_ynn_fusion_type': ''}),
+    (True, '--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT', None),
+    (False, '', None),
+  ],
+)
+def test_a_training_step_avoids_slow_kernel_gradients_unless_the_user_chose(monkeypatch, mesh1, slow, flags, options):
+  monkeypatch.setattr(machine, 'has_slow_kernel_gradients', lambda: slow)
+  monkeypatch.setenv('XLA_FLAGS', flags)
+  assert devices.training_options(mesh1) == options
+
+
+def test_the_option_that_avoids_slow_kernel_gradients_takes_ynnpack_out(monkeypatch, mesh1):
+  monkeypatch.setattr(machine, 'has_slow_kernel_gradients', lambda: True)
+  monkeypatch.setenv('XLA_FLAGS', '')
+
+  def gradient(kernel, images):
+    def loss(kernel):
+      window = {'window_strides': (1, 1), 'padding': 'SAME', 'dimension_numbers': ('NHWC', 'HWIO', 'NHWC')}
+      return (jax.lax.conv_general_dilated(images, kernel, **window) ** 2).sum()
+
+    return jax.grad(loss)(kernel)
+
+  def program(options):
+    shapes = jax.ShapeDtypeStruct((3, 3, 64, 64), np.float32), jax.ShapeDtypeStruct((16, 24, 24, 64), np.float32)
+    return jax.jit(gradient, compiler_options=options).lower(*shapes).compile().as_text()
+
+  if '__ynn_fusion' not in program(None):
+    pytest.skip('XLA does not use YNNPACK here, with the XLA_FLAGS of this session')
+  assert '__ynn_fusion' not in program(devices.training_options(mesh1))
