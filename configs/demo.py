@@ -1,4 +1,4 @@
-"""Shapes and hues that the program draws itself: a network and its judgement in about a minute on two CPU cores.
+"""Trains and evaluates a network on images that the program draws, in about a minute on two CPU cores.
 
 make demo        or        flaxnets train --config=demo --workdir=runs/demo
 """

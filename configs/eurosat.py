@@ -1,6 +1,6 @@
-"""EuroSAT, 13 bands of Sentinel-2 at 64 pixels, ten classes: one network, judged on all bands and on RGB.
+"""EuroSAT, 13 bands of Sentinel-2 at 64 pixels, ten classes: one network, evaluated on all bands and on RGB.
 
-    pip install 'flaxnets[prepare]' tifffile
+    pip install '.[prepare]' tifffile
     tfds build eurosat/all --data_dir=/data/tfds --file_format=array_record
     flaxnets train --config=eurosat --config.data.root=/data/tfds --workdir=runs/eurosat
     flaxnets eval --workdir=runs/eurosat

@@ -1,6 +1,6 @@
 """So2Sat LCZ42, 8 channels of Sentinel-1 and 10 of Sentinel-2 at 32 pixels, 17 local climate zones.
 
-    pip install 'flaxnets[prepare]' h5py
+    pip install '.[prepare]' h5py
     tfds build so2sat/all --data_dir=/data/tfds --file_format=array_record
     flaxnets train --config=so2sat --config.data.root=/data/tfds --workdir=runs/so2sat
     flaxnets eval --workdir=runs/so2sat --step=latest

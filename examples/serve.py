@@ -1,4 +1,4 @@
-"""Trains a small network, judges it, exports it for red and green images, and serves one request from the exports.
+"""Trains a small network, evaluates it, exports it for red and green images, and serves one request from the exports.
 
 python examples/serve.py [--workdir=runs/serve]
 
@@ -40,7 +40,7 @@ Logits = Callable[[np.ndarray], np.ndarray]  # of raw pixels (1, height, width, 
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description='Trains, judges, exports and serves a small network.')
+  parser = argparse.ArgumentParser(description='Trains, evaluates, exports and serves a small network.')
   parser.add_argument('--workdir', type=pathlib.Path, default=pathlib.Path('runs/serve'), help='folder of the run')
   workdir = parser.parse_args().workdir
   run('train', f'--workdir={workdir}', *TRAINING)

@@ -1,4 +1,4 @@
-"""The right side of table 2: an ordinary ResNet-18 at 96 pixels, trained on RGB; judged on every subset all the same.
+"""The right side of table 2: an ordinary ResNet-18 at 96 pixels, trained on RGB, and evaluated on every subset.
 
     flaxnets train --config=imagenet_mini/resnet18 \
         --config.data.root=/data/imagenet-mini --workdir=runs/resnet18

@@ -4,8 +4,8 @@
         --out=runs/tables
 
 For a GPU, where it goes faster with larger batches and a rate to match:
---config.train.batch_size=256 --config.train.learning_rate=0.2 --config.model.dtype=bfloat16. What was cut goes on with
-the same command.
+--config.train.batch_size=256 --config.train.learning_rate=0.2 --config.model.dtype=bfloat16. Rerun the
+command to continue an interrupted study.
 """
 
 from ml_collections import config_dict

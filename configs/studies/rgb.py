@@ -3,9 +3,9 @@
     flaxnets study --config=studies/rgb --config.data.root=/data/miniimagenet50_84px \
         --root=/data/miniimagenet50_84px_test5k --split=test5k.txt --out=runs/rgb
 
-Twenty epochs of ResNet-18, width 32, at 56 pixels. What is chosen (a rate, a recipe) is chosen on 2,000 images held
-out of `train`, 40 a class; the test split is for what was chosen. This writes train_tune.txt and tune.txt into a
-folder, and the second command tunes with them:
+Twenty epochs of ResNet-18, width 32, at 56 pixels. Choose settings on 2,000 images held out of `train`, 40 per
+class, and evaluate only what was chosen on the test split. The first command below writes train_tune.txt and tune.txt,
+and the second tunes with them:
 
     flaxnets split /data/miniimagenet50_84px runs/splits
     flaxnets study --config=studies/rgb --config.data.root=/data/miniimagenet50_84px \
@@ -41,17 +41,17 @@ def get_config() -> config_dict.ConfigDict:
   config.train.nesterov = True
   config.train.weight_decay = 5e-4
   config.train.label_smoothing = 0.1
-  config.evaluate.every = 10**9  # only at the end: the last weights are judged, none are chosen by 450 images
+  config.evaluate.every = 10**9  # only at the end: the last weights are evaluated, none are chosen by 450 images
   return config
 
 
 def get_runs() -> dict[str, dict]:
-  """The runs in order of what they tell; see `flaxnets.study.runner` for the form."""
+  """The runs, the most informative first; see `flaxnets.study.runner` for the form."""
   runs = {
     'hierarchical-linear': {'seed': SEEDS},
     'hierarchical-linear-x2': {'train.epochs': 40.0},  # twice the budget of an expert, two sevenths of seven
     'hierarchical-linear-x4': {'train.epochs': 80.0},
-    # Seeing every channel, no stem and no completion changes anything: one training makes all networks below.
+    # With all channels present, every stem and completion is the same function: the networks below share one training.
     'rgb-linear': {**RGB_ONLY, 'seed': SEEDS},
     'rgb-scale': {**RGB_ONLY, 'model.completion': 'scale', 'weights': 'rgb-linear'},
     'rgb-none': {**RGB_ONLY, 'model.completion': 'none', 'weights': 'rgb-linear'},
@@ -69,7 +69,7 @@ def get_runs() -> dict[str, dict]:
   runs['hierarchical-none'] = {'model.completion': 'none'}
   runs['full-and-random-linear'] = {'presence.mode': 'full_and_random'}
   runs['channel-dropout'] = {**CONV, 'presence.mode': 'drop', 'presence.fill': 'absent'}
-  # SelectiveChannelDrop in black; judged with what is absent left out, and with it black as in training.
+  # SelectiveChannelDrop in black; evaluated with absent channels left out, and with them black as in training.
   black = {'presence.mode': 'drop', 'presence.fill': 'black'}
   runs['black-drop'] = {**black, 'model.completion': 'none'}
   runs['black-drop-filled'] = {**black, **CONV, 'model.completion': 'black', 'weights': 'black-drop'}

@@ -26,7 +26,7 @@ def get_config() -> config_dict.ConfigDict:
 
 
 def get_runs() -> dict[str, dict]:
-  """The runs in order of what they tell; see `flaxnets.study.runner` for the form."""
+  """The runs, the most informative first; see `flaxnets.study.runner` for the form."""
   runs = {
     'hierarchical-linear': {'seed': (0, 1)},
     'rgb-linear': RGB_ONLY,

@@ -23,7 +23,7 @@ COMMANDS = {
   'predict': ('predict', 'classify image files and arrays into a table, or a scene into a map'),
   'convert': ('convert', 'make a network from a pretrained PyTorch ResNet, for every subset of RGB'),
   'adapt': ('adapt', 'make a network for other channels from a trained one: bands by name, statistics of your data'),
-  'export': ('export', 'write a network as StableHLO, ONNX or safetensors'),
+  'export': ('export', 'write a network as StableHLO, ONNX, safetensors or a PyTorch state dict'),
   'verify': ('verify', 'compare every file of a run with its digest; name those that are corrupt'),
   'study': ('study', 'train and evaluate several networks, and compare them in one table'),
   'cost': ('cost', 'print parameters, MACs and FLOPs of a network for each subset'),

@@ -1,4 +1,4 @@
-"""A trained network judged on images and labels in memory, with the figures of `flaxnets eval`."""
+"""A trained network evaluated on images and labels in memory, with the figures of `flaxnets eval`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def evaluate(
   channels: str | Sequence[str] | None = None,
   batch_size: int = 0,
 ) -> list[dict[str, Any]]:
-  """Judges a network on subsets of the channels of some images; public as `flaxnets.evaluate`.
+  """Evaluates a network on subsets of the channels of some images; public as `flaxnets.evaluate`.
 
   The functions are compiled at the first call, and again for other subsets, other channels or images of another size.
 

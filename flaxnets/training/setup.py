@@ -87,7 +87,7 @@ class Setup:
     state: to begin with, new or restored. The first step donates its buffers: afterwards they are gone.
     saved: the meta of the checkpoint that was restored; empty for a new run.
     steps: a step of (state, batch) for each side of the training images, from `flaxnets.training.step.make_train_step`.
-    evaluator: judges the validation split.
+    evaluator: evaluates on the validation split.
     checkpoints: of this run.
     lock: on the folder.
   """
