@@ -18,6 +18,8 @@ from ml_collections import config_dict
 from flaxnets.errors import InputError
 
 MAX_SIDE = 4096  # of the network's input, pixels: a batch of one is then 192 MiB
+PAIRS = ('crop_scale', 'crop_ratio')
+AMOUNTS = ('rotation', 'perspective', 'brightness', 'contrast', 'noise', 'mixup', 'cutmix', 'evaluation_resize')
 
 
 def default() -> config_dict.ConfigDict:
@@ -108,7 +110,7 @@ def default() -> config_dict.ConfigDict:
   train.nesterov = False  # whether to use Nesterov momentum
   train.weight_decay = 1e-4  # weight decay of kernels; biases and scales have none
   train.label_smoothing = 0.0  # share of each label that is spread over all classes
-  train.class_weights = ''  # weights of classes in the loss: balanced (class k of K: n / (K n_k)) | '' (all 1)
+  train.class_weights = ''  # weights of classes in the loss: balanced (n / (K n_k) for K classes) | '' (all 1)
   train.clip_norm = 0.0  # maximum norm of the gradient of all parameters; 0 for no clipping
   train.accumulate = 1  # microbatches per batch, to save memory; BatchNorm normalises each microbatch separately
   train.ema = 0.0  # decay of the running average of weights and statistics, which is then evaluated; 0 for none
@@ -163,7 +165,7 @@ def check(config: config_dict.ConfigDict) -> None:
   Raises:
     InputError: naming the field, its value and the range.
   """
-  train = config.train
+  train, data, augment = config.train, config.data, config.augment
   for name, value, fits, allowed in (
     ('seed', config.seed, config.seed >= 0, '0 or more'),
     ('image_size', config.image_size, 0 < config.image_size <= MAX_SIDE, f'above 0 and at most {MAX_SIDE:,}'),
@@ -172,6 +174,8 @@ def check(config: config_dict.ConfigDict) -> None:
     ('train.epochs', train.epochs, 0 < train.epochs < math.inf, 'above 0 and finite'),
     ('train.learning_rate', train.learning_rate, 0 < train.learning_rate < math.inf, 'above 0 and finite'),
     ('train.weight_decay', train.weight_decay, 0 <= train.weight_decay < math.inf, '0 or more and finite'),
+    ('train.drop_factor', train.drop_factor, 0 < train.drop_factor <= 1, 'above 0 and at most 1'),
+    ('train.momentum', train.momentum, train.momentum > 0 or not train.nesterov, 'above 0 with train.nesterov'),
     ('train.clip_norm', train.clip_norm, train.clip_norm >= 0, '0 or more'),
     (
       'train.drops',
@@ -186,15 +190,25 @@ def check(config: config_dict.ConfigDict) -> None:
     ('train.max_skipped', train.max_skipped, train.max_skipped > 0, '1 or more'),
     ('train.log_every', train.log_every, train.log_every > 0, '1 or more'),
     ('train.checkpoint_every', train.checkpoint_every, train.checkpoint_every >= 0, '0 or more'),
-    ('train.warmup_epochs', train.warmup_epochs, train.warmup_epochs >= 0, '0 or more'),
+    ('train.warmup_epochs', train.warmup_epochs, 0 <= train.warmup_epochs < math.inf, '0 or more and finite'),
     ('train.label_smoothing', train.label_smoothing, 0 <= train.label_smoothing < 1, 'from 0 to below 1'),
     ('train.ema', train.ema, 0 <= train.ema < 1, 'from 0 to below 1'),
+    *((f'augment.{name}', augment[name], _is_pair(augment[name]), 'two numbers, as (0.5, 1.0)') for name in PAIRS),
+    *((f'augment.{name}', augment[name], math.isfinite(augment[name]), 'a number') for name in AMOUNTS),
+    ('data.statistics_examples', data.statistics_examples, data.statistics_examples > 0, '1 or more'),
+    ('data.threads', data.threads, data.threads >= 0, '0 or more'),
+    ('data.workers', data.workers, data.workers >= 0, '0 or more'),
+    ('data.on_bad_image', repr(data.on_bad_image), data.on_bad_image in ('error', 'skip'), "'error' or 'skip'"),
     ('augment.evaluation_resize', config.augment.evaluation_resize, config.augment.evaluation_resize >= 1, '1 or more'),
     ('presence.probability', config.presence.probability, 0 <= config.presence.probability <= 1, 'from 0 to 1'),
     ('evaluate.every', config.evaluate.every, config.evaluate.every >= 0, '0 or more'),
   ):
     if not fits:
       raise InputError(f'{name} is {value}; it must be {allowed}')
+
+
+def _is_pair(value: Any) -> bool:
+  return len(value) == 2 and all(isinstance(number, int | float) for number in value)
 
 
 def to_json(config: config_dict.ConfigDict) -> dict[str, Any]:

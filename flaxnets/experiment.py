@@ -64,6 +64,12 @@ def check_sides(config: ml_collections.ConfigDict, canvas: tuple[int, int]) -> N
       subsamples_for(canvas, side, perspective=config.augment.perspective)
 
 
+def check_evaluation(config: ml_collections.ConfigDict, source: Source) -> None:
+  """Raises InputError where the images of a source are too large to be evaluated at image_size."""
+  with _errors_name(source.name):
+    subsamples_for(source.canvas, config.image_size, resize=config.augment.evaluation_resize)
+
+
 def canvas_side(config: ml_collections.ConfigDict) -> int:
   """Side of the canvas that encoded images are decoded to, in pixels."""
   return config.data.canvas or round(1.5 * config.image_size)
@@ -165,11 +171,16 @@ def _errors_name(group: str) -> Iterator[None]:
 def subsets(config: ml_collections.ConfigDict, channels: ChannelSet, text: str) -> list[Subset]:
   """The subsets of a network's channels that a text lists; see `flaxnets.channels.ChannelSet.subsets`.
 
-  '' means 'all' for up to ten channels, otherwise the full set and the config's evaluate.subsets. For an expert, 'all'
-  means the full set of its channels.
+  '' means 'all' for up to ten channels, otherwise the full set and the config's evaluate.subsets, or 64 random subsets
+  where those are 'all'. For an expert, 'all' means the full set of its channels.
   """
-  text = text or ('all' if 2 ** len(channels) <= MAX_SUBSETS else f'full;{config.evaluate.subsets}')
-  return channels.subsets('full' if config.train.subset and text == 'all' else text)
+  few = 2 ** len(channels) <= MAX_SUBSETS
+  asked = text or ('all' if few else config.evaluate.subsets)
+  if config.train.subset and asked == 'all':
+    return channels.subsets('full')
+  if not text and not few:
+    asked = 'full;sample:64' if asked == 'all' else f'full;{asked}'
+  return channels.subsets(asked)
 
 
 def listed_subsets(config: ml_collections.ConfigDict, channels: ChannelSet) -> list[Subset]:

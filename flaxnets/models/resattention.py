@@ -20,7 +20,8 @@ from flaxnets.nn.norms import Norm
 class ResAttentionNet(Classifier):
   """Layer 1: the stem. Layer 2: a bottleneck and an attention module. Layer 3: a bottleneck. Then norm and head.
 
-  All layers work at a quarter of the input's resolution; nothing after the stem has a stride.
+  All layers work at a quarter of the input's resolution (with small_images at all of it); nothing after the stem has a
+  stride.
 
   Attributes:
     mask: how the attention module computes its mask; see `flaxnets.nn.attention.AttentionModule`.

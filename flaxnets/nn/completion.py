@@ -51,7 +51,11 @@ def mixing(completion: str, subset: tuple[int, ...], correlation: jax.Array) -> 
 
   Returns:
     (C, m) float32. For 'linear' and 'unit', identity rows for present channels and prediction weights for absent ones.
+
+  Raises:
+    ValueError: for another completion.
   """
+  _check(completion)
   count = correlation.shape[0]
   present = jnp.asarray(subset)
   selection = jnp.zeros((count, len(subset)), jnp.float32).at[present, jnp.arange(len(subset))].set(1.0)
@@ -79,7 +83,11 @@ def presence_mixing(completion: str, present: jax.Array, correlation: jax.Array)
   Returns:
     (b, C, C) float32: the completed input is `einsum('bhwd,bcd->bhwc', x, A)`, for an x of any finite value where
     channels are absent. An example without any channel completes to zeros, the channel means.
+
+  Raises:
+    ValueError: for another completion.
   """
+  _check(completion)
   count = correlation.shape[0]
   mask = present.astype(jnp.float32)
   identity = jnp.eye(count)[None]
@@ -97,6 +105,11 @@ def presence_mixing(completion: str, present: jax.Array, correlation: jax.Array)
   if completion == 'unit':
     prediction = _unit_variance(prediction, among)
   return selection + (1.0 - mask)[:, :, None] * prediction
+
+
+def _check(completion: str) -> None:
+  if completion not in COMPLETIONS:
+    raise ValueError(f'no completion {completion!r}; there are {", ".join(COMPLETIONS)}')
 
 
 def _unit_variance(prediction: jax.Array, among: jax.Array) -> jax.Array:

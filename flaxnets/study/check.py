@@ -31,6 +31,11 @@ def check_runs(study: Study, runs: Sequence[PlannedRun]) -> None:
 
 def _check(study: Study, run: PlannedRun, opened: _Opened) -> None:
   config = run.config
+  if config.train.recalibrate:
+    raise InputError(
+      'train.recalibrate has no effect in a study, which evaluates the statistics of training; '
+      'recalibrate a finished run with `flaxnets eval --recalibrate`'
+    )
   found, classes = opened.get(config, 'train')
   channels = experiment.channel_set(config, found)
   if not run.weights:

@@ -78,8 +78,17 @@ class Study:
     return (
       not record.get('error')
       and record.get('judged') == self.judging(run)
-      and (self.scores_file(run).exists() and not self.conflict(run))
+      and not self.conflict(run)
+      and self._readable(run)
     )
+
+  def _readable(self, run: PlannedRun) -> bool:
+    """Whether the run has a result that can be read; one that cannot is evaluated again."""
+    try:
+      results.read_hits(self.scores_file(run))
+    except InputError:
+      return False
+    return True
 
   def named(self, name: str) -> PlannedRun:
     return next(run for run in self.runs if run.name == name)

@@ -45,6 +45,9 @@ def run_study(study: Study, only: str = '', against: str = '', shard: str = '') 
   with study_lock(study.out, shared=bool(shard)) as held:
     for place, run in enumerate(selected, 1):
       place_and_name = f'{place} of {len(selected)}, {run.name}'
+      if conflict := study.conflict(run):
+        print(f'{place_and_name}: not started, its folder holds a different run: {conflict}', flush=True)
+        continue
       with run_lock(study.folder(run)) as lock:
         if study.finished(run):
           print(f'{place_and_name}: already finished', flush=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pathlib
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from flaxnets import experiment
 from flaxnets.analysis import comparison
@@ -41,8 +44,10 @@ def make_table(study: Study, against: str = '') -> dict[str, Any]:
     `flaxnets.analysis.comparison.compared`. Accuracies are fractions. The accuracy of an expert is the mean over its
     seeds.
 
+  A run that was evaluated on other images than the first finished one is a failed row.
+
   Raises:
-    InputError: if `against` is not a run, or runs were evaluated on different images.
+    InputError: if `against` is not a run.
   """
   reference_name = reference_of(study.runs, against)
   rows, hits_of = [], {}
@@ -51,6 +56,7 @@ def make_table(study: Study, against: str = '') -> dict[str, Any]:
     rows.append(row)
     if hits is not None:
       hits_of[run.name] = hits
+  _set_apart_other_images(rows, hits_of)
   experts = _experts(study.runs, hits_of)
   reference_seeds = _seeds_of(study.runs, hits_of, reference_name)
   reference = comparison.mean_of(reference_seeds) if reference_seeds else None
@@ -63,12 +69,15 @@ def make_table(study: Study, against: str = '') -> dict[str, Any]:
     row.update(comparison.compared(hits_of[run.name], own_experts, other))
     if run.stem not in {mean['run'] for mean in means}:
       seeds = [seed.config.seed for seed in study.runs if seed.stem == run.stem and seed.name in hits_of]
-      shared = ('epochs', 'batch_size', 'passes', 'images_seen', 'forward_macs', 'training_macs', 'params')
+      shared = ('epochs', 'batch_size', 'passes', 'forward_macs', 'params')
+      finished = [row for row in rows if row['run'] == run.stem and row['name'] in hits_of]
+      spent = {key: round(statistics.mean(row[key] for row in finished)) for key in ('images_seen', 'training_macs')}
       means.append(
         {
           'run': run.stem,
           'seeds': seeds,
           **{key: row[key] for key in shared},
+          **spent,
           **comparison.compared(comparison.mean_of(_seeds_of(study.runs, hits_of, run.stem)), own_experts, other),
         }
       )
@@ -131,6 +140,16 @@ def _row(study: Study, run: PlannedRun) -> tuple[dict[str, Any], Hits | None]:
     'skipped_steps': skipped,
     'recalibrated': scores['recalibrated'],
   }, hits
+
+
+def _set_apart_other_images(rows: Sequence[dict[str, Any]], hits_of: dict[str, Hits]) -> None:
+  """Takes runs out of `hits_of` that cannot be compared with the first one, and says why in their rows."""
+  first = next(iter(hits_of), '')
+  for row in rows:
+    name = row['name']
+    if name in hits_of and not np.array_equal(hits_of[name].ids, hits_of[first].ids):
+      del hits_of[name]
+      row.update(status='failed', error=f'was evaluated on other images than {first}; give all runs the same split')
 
 
 def _seen_macs(study: Study, run: PlannedRun, macs: int, steps: int) -> int:

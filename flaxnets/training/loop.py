@@ -19,7 +19,8 @@ from flaxnets import config as configs
 from flaxnets.analysis.text import counted
 from flaxnets.data import batches
 from flaxnets.errors import InputError
-from flaxnets.evaluation import recalibrate
+from flaxnets.evaluation import judge, recalibrate
+from flaxnets.inference.network import Network
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import METRIC
 from flaxnets.training import announce
@@ -113,15 +114,16 @@ def _loop(
     logger.dispatched(done, metrics, every=config.train.log_every)
     last = done == lengths.steps
     stopping = stop.asked or setup.checkpoints.reached_preemption(done)
-    measured = None
+    measured, improved = None, False
     if last or done % lengths.evaluate_every == 0:
       measured = _validate(setup, current.state, done, logger, first=current.progress is before)
       current.progress = current.progress.after(measured[METRIC])
+      improved = not current.progress.waited
     over = last or current.progress.exhausted(config.train.patience)
     if over:
       logger.divergence.check_end(done, lengths.steps)
     if over or stopping or measured or done % lengths.save_every == 0:
-      _save(setup, current, measured, logger, saver, needed=over or stopping)
+      _save(setup, current, measured, logger, saver, needed=over or stopping or improved)
     if over or stopping:
       saver.finish(done)
     if over:
@@ -188,7 +190,7 @@ def _validate(setup: Setup, state: TrainState, step: int, logger: MetricLogger, 
   The first validation of a process compiles a program per subset, and says so.
   """
   config, source = setup.config, setup.data.validation
-  stream = batches.evaluation_batches(
+  stream: Iterable[Mapping[str, Any]] = batches.evaluation_batches(
     source,
     batch_size=config.evaluate.batch_size,
     host=jax.process_index(),
@@ -198,6 +200,10 @@ def _validate(setup: Setup, state: TrainState, step: int, logger: MetricLogger, 
   )
   total = math.ceil(len(source) / config.evaluate.batch_size)
   action = f'{"compiling the validation of" if first else "validating"} {counted(len(setup.data.subsets), "subset")}'
+  if first:  # the images that the best step is chosen by
+    variables = state.variables()
+    network = Network(config, setup.metadata, variables, step, ema=state.ema is not None)
+    stream = judge.check_scale(network, source, stream)
   with logger.pause(), logger.status(action) as show:
     judged, indices = setup.evaluator(state.variables(), _shown(stream, total, show))
   if not len(indices):
@@ -214,7 +220,7 @@ def _validate(setup: Setup, state: TrainState, step: int, logger: MetricLogger, 
   return measured
 
 
-def _shown(stream: Iterable[dict[str, Any]], total: int, show: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def _shown(stream: Iterable[Mapping[str, Any]], total: int, show: Callable[[str], None]) -> Iterator[Mapping[str, Any]]:
   """The batches of a validation. The bar counts them from the second one on."""
   for number, batch in enumerate(stream, 1):
     if number > 1:

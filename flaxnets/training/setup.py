@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -130,8 +131,11 @@ def check(config: ml_collections.ConfigDict) -> None:
   mesh, train = devices.data_mesh(), config.train
   resolution.check(train.image_sizes, train.patience)
   layers.check(train.frozen, train.layer_decay)
-  if train.freeze_statistics and not train.init_from:
-    raise InputError('train.freeze_statistics keeps the statistics of train.init_from, which is empty; give both')
+  for name in ('frozen', 'freeze_statistics'):
+    if train[name] and not train.init_from:
+      raise InputError(f'train.{name} keeps what train.init_from brings, which is empty; give both')
+  if train.freeze_statistics and config.model.norm != 'batch':
+    raise InputError(f'train.freeze_statistics has no effect with model.norm={config.model.norm}, which keeps none')
   sampling = config.presence
   presence.check(sampling.mode, sampling.fill, sampling.probability, bool(sampling.subsets))
   if sampling.subsets and sampling.mode != 'listed':
@@ -161,7 +165,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
   """
   check(config)
   mesh, data = devices.data_mesh(), _open_data(config)
-  experiment.check_sides(config, data.train.canvas)
+  _check_views(config, data)
   lengths = Lengths.of(config, len(data.train))
   model = experiment.build_network(config, data.channels, len(data.train.classes))
   schedule, optimizer = _optimizer(config, lengths)
@@ -170,12 +174,15 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
   if config.train.init_from and not has_checkpoint(workdir):
     initial = dataclasses.replace(initial, weights=initial.weights_from(config.train.init_from))
 
-  # Up to here nothing was written: a mistake in the config leaves no folder behind that the corrected config would
-  # then be refused in.
-  lock = WorkdirLock(workdir)
-  try:
+  with contextlib.ExitStack() as opened:
+    lock = WorkdirLock(workdir)
+    opened.callback(lock.close)
+    # Measured before config.json is written: the run that a corrupt image or a mistake in the config ends here leaves
+    # nothing that the corrected config would be refused for.
+    new = None if has_checkpoint(workdir) else initial.begin()
     folder = claim_workdir(workdir, configs.to_json(config), _may_change(config))
     checkpoints = Checkpoints(folder / 'checkpoints')
+    opened.callback(checkpoints.close)
     restored = checkpoints.restore_latest()
     if restored:
       state, metadata = initial.resume(*restored, folder, data.digests)
@@ -185,26 +192,46 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
           f'{lengths.steps:,}; it may only be raised'
         )
     else:
-      state, metadata = initial.begin()
+      state, metadata = new or initial.begin()
     update_config(folder, configs.to_json(config))
-  except BaseException:
-    lock.close()
-    raise
-  pixels = jax.device_get(pixel_statistics(state.variables()))
-  return Setup(
-    config=config,
-    workdir=folder,
-    mesh=mesh,
-    data=data,
-    lengths=lengths,
-    metadata=metadata,
-    state=state,
-    saved=dict(restored[1]) if restored else {},
-    steps=_train_steps(config, data, model, optimizer, schedule, mesh, pixels),
-    evaluator=_evaluator(config, data, model, mesh, pixels['mean']),
-    checkpoints=checkpoints,
-    lock=lock,
-  )
+    pixels = jax.device_get(pixel_statistics(state.variables()))
+    setup = Setup(
+      config=config,
+      workdir=folder,
+      mesh=mesh,
+      data=data,
+      lengths=lengths,
+      metadata=metadata,
+      state=state,
+      saved=dict(restored[1]) if restored else {},
+      steps=_train_steps(config, data, model, optimizer, schedule, mesh, pixels),
+      evaluator=_evaluator(config, data, model, mesh, pixels['mean']),
+      checkpoints=checkpoints,
+      lock=lock,
+    )
+    opened.pop_all()  # the caller closes it
+    return setup
+
+
+def _check_views(config: ml_collections.ConfigDict, data: Data) -> None:
+  """Raises InputError for augmentation and sizes that would only be found when a step or a validation is traced."""
+  experiment.check_sides(config, data.train.canvas)
+  experiment.check_evaluation(config, data.validation)
+  source, examples = data.train, config.train.batch_size
+  count = len(source.channels)
+  batch = {
+    'image': jax.ShapeDtypeStruct((examples, *source.canvas, count), source.dtype),
+    'size': jax.ShapeDtypeStruct((examples, 2), np.int32),
+    'label': jax.ShapeDtypeStruct((examples,), np.int32),
+    'present': jax.ShapeDtypeStruct((examples, count), bool),
+  }
+  order = source.channels.order(data.channels.names)
+  statistics = {'mean': np.zeros(len(order), np.float32), 'std': np.ones(len(order), np.float32)}
+  side = experiment.training_sides(config)[0]
+  view = experiment.training_view_of(config, order, source.canvas, statistics, data.listed, side)
+  targets = experiment.training_targets_of(config, order, len(source.classes), side)
+  for function in filter(None, (view, targets)):
+    jax.eval_shape(function, jax.ShapeDtypeStruct((), np.int32), batch)
 
 
 def _may_change(config: ml_collections.ConfigDict) -> set[str]:
@@ -212,19 +239,25 @@ def _may_change(config: ml_collections.ConfigDict) -> set[str]:
 
   Moved data must hold the same training examples. `InitialState.resume` checks their ids, which for arrays are only
   numbers: arrays may not move. The number of epochs may grow if neither the learning rate nor the size of the training
-  images depends on it.
+  images depends on it. How images are read may change, and whether unreadable ones are skipped.
   """
   train = config.train
   constant = train.schedule == 'constant' or (train.schedule == 'piecewise' and not train.drops)
   constant = constant and len(set(train.image_sizes)) < 2
   movable = {'data.root'} if config.data.source != 'arrays' else set()
-  return movable | ({'train.epochs'} if constant else set())
+  reading = {'data.threads', 'data.workers', 'data.on_bad_image'}
+  return movable | reading | ({'train.epochs'} if constant else set())
 
 
 def _open_data(config: ml_collections.ConfigDict) -> Data:
   train = experiment.open_source(config, 'train')
   validation = experiment.open_source(config, 'validation', classes=train.classes)
   channels = experiment.channel_set(config, train.channels)
+  if lacking := [name for name in channels.names if name not in validation.channels.names]:
+    raise InputError(
+      f'{validation.name} has no channel {", ".join(lacking)}; it has {", ".join(validation.channels.names)}, and '
+      'training validates on all channels'
+    )
   subsets = experiment.subsets(config, channels, config.evaluate.subsets)
   listed = experiment.listed_subsets(config, channels)
   return Data(train, validation, channels, subsets, listed, example_digests(train))
@@ -279,12 +312,14 @@ def _train_steps(
 
 
 def balanced_weights(source: Source) -> np.ndarray:
-  """(K,) float32 weights n / (K n_k) of n examples, n_k of class k: every class has the same sum, and 1 is their mean.
+  """The weight n / (K n_k) of each class, float32, for n examples, n_k of class k, and K classes with examples.
 
-  A class without examples has weight 0.
+  The weights of every class's examples have the same sum, and the mean over all examples is 1. A class without examples
+  has weight 0.
   """
   counts = np.bincount(source.labels, minlength=len(source.classes))
-  return np.where(counts > 0, len(source) / (len(counts) * np.maximum(counts, 1)), 0).astype(np.float32)
+  present = np.count_nonzero(counts)
+  return np.where(counts > 0, len(source) / (present * np.maximum(counts, 1)), 0).astype(np.float32)
 
 
 def _evaluator(config, data: Data, model, mesh: Mesh, fill: np.ndarray) -> Evaluator:

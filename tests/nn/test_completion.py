@@ -177,3 +177,11 @@ def test_the_masked_solve_is_differentiable_and_finite(completion):
   present = jnp.asarray(np.random.default_rng(0).random((8, 5)) < 0.5)
   gradient = jax.grad(lambda c: presence_mixing(completion, present, c).sum())(correlation)
   assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize(
+  'call', [lambda c: mixing(c, (0,), jnp.eye(2)), lambda c: presence_mixing(c, jnp.ones((1, 2), bool), jnp.eye(2))]
+)
+def test_an_unknown_completion_is_an_error_and_not_another_one(call):
+  with pytest.raises(ValueError, match="no completion 'mean'; there are none, scale, linear, unit"):
+    call('mean')

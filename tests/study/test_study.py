@@ -284,6 +284,44 @@ def test_a_folder_with_another_run_is_a_failure_in_its_row_and_not_in_the_others
   assert row['status'] == 'failed' and 'train.learning_rate is 0.1 in its folder and 0.7 here' in row['error']
 
 
+def test_a_run_whose_folder_holds_another_one_is_not_started_and_keeps_its_record(done, capsys):
+  wanted, _, jobs = done
+  other = two_steps()
+  other.train.learning_rate = 0.7
+  changed, before = Study(plan(other, {'whole': {}}), wanted.out), (wanted.out / 'whole' / 'study.json').read_bytes()
+  assert runner.run_study(changed) == 1
+  assert jobs[-1] is None and (wanted.out / 'whole' / 'study.json').read_bytes() == before
+  said = capsys.readouterr().out
+  assert 'whole: not started, its folder holds a different run' in said and 'train.learning_rate is 0.1 in its' in said
+
+
+def test_a_run_that_was_evaluated_on_other_images_is_a_failure_in_its_row_alone(done):
+  wanted, *_ = done
+  path = wanted.out / 'linear' / 'eval' / 'test.npz'
+  scores = json.loads(path.with_suffix('.json').read_text())
+  arrays = dict(np.load(path))
+  for name in ('digest', 'digests'):
+    scores.pop(name, None)
+  results.write(scores, arrays | {'id': arrays['id'][::-1]}, wanted.out / 'linear')
+  rows = {row['name']: row for row in table.make_table(wanted)['rows']}
+  assert rows['linear']['error'] == 'was evaluated on other images than whole; give all runs the same split'
+  assert rows['whole']['status'] == rows['expert-R']['status'] == 'done'
+
+
+def test_a_run_whose_result_is_corrupt_is_evaluated_again(done):
+  wanted, _, jobs = done
+  (wanted.out / 'linear' / 'eval' / 'test.npz').write_bytes(b'cut')
+  runner.run_study(wanted, 'linear')
+  assert jobs[-1] == 'linear' and wanted.finished(wanted.named('linear'))
+
+
+def test_the_cost_of_a_run_is_the_mean_over_its_seeds(done):
+  wanted, *_ = done
+  (wanted.out / 'whole-seed1' / 'metrics.jsonl').write_text('{"step": 4}\n')
+  mean = table.make_table(wanted)['means'][0]
+  assert (mean['run'], mean['images_seen']) == ('whole', (2 + 4) / 2 * 16)
+
+
 def test_asked_about_other_subsets_a_finished_run_is_judged_again(done):
   wanted, _, jobs = done
   runner.run_study(Study(wanted.runs, wanted.out, subsets='R'), 'whole,expert-R')
@@ -377,6 +415,7 @@ def eleven_bands(tmp_path, **changes):
     ({'a': {}}, {'subsets': 'B12'}, "run 'a': no channel 'B12'"),
     ({'a': {}, 'b': {'train.subset': 'B55'}}, {}, "run 'b': no channel 'B55'"),
     ({'a': {}}, {'split': 'tset'}, "run 'a': .*tset"),
+    ({'a': {'train.recalibrate': True}}, {}, "run 'a': train.recalibrate has no effect in a study"),
   ],
 )
 def test_a_mistake_in_any_runs_subsets_or_data_is_found_before_the_first_run_trains(

@@ -20,6 +20,7 @@ from flaxnets.errors import InputError
 from flaxnets.runtime import devices
 from flaxnets.runtime.workdir import WorkdirLock, has_checkpoint
 from flaxnets.training import announce, loop, setup
+from flaxnets.training.divergence import Divergence
 from flaxnets.training.metric_logger import MetricLogger
 from tests.small import list_config, small_config, write_list
 
@@ -55,12 +56,56 @@ def test_a_run_that_is_refused_or_ends_gives_its_folder_free(tmp_path):
     {'presence.mode': 'listed', 'presence.subsets': 'full;RGX'},
     {'data.validation': 'val'},
     {'evaluate.batch_size': 12},
+    {'augment.crop_scale': (0.5,)},
+    {'augment.crop_scale': (0.5, 0.2)},
+    {'augment.flip': 2.0},
+    {'augment.mixup': -1.0},
+    {'augment.brightness': float('nan')},
+    {'data.statistics_examples': 0},
+    {'data.on_bad_image': 'ignore'},
+    {'train.warmup_epochs': float('inf')},
+    {'train.drop_factor': 10.0},
+    {'train.nesterov': True, 'train.momentum': 0.0},
+    {'train.frozen': 'trunk'},
   ],
 )
 def test_a_mistake_leaves_no_folder_behind(tmp_path, changes):
   with pytest.raises(InputError):
     setup.prepare(small_config(**changes), tmp_path / 'run')
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_run_that_a_corrupt_image_ended_at_its_start_can_be_told_to_skip_it(tmp_path):
+  for split, bad in (('train', (3,)), ('val', ()), ('test', ())):
+    write_list(tmp_path / 'data', split, 32, bad)
+  with pytest.raises(InputError, match=r'train3\.JPEG'):
+    setup.prepare(list_config(tmp_path / 'data'), tmp_path / 'run')
+  setup.prepare(list_config(tmp_path / 'data', **{'data.on_bad_image': 'skip'}), tmp_path / 'run').close()
+
+
+def bands(path, **changed):
+  """A config of three bands in an .npz; `changed` replaces arrays of the validation split."""
+  rng = np.random.default_rng(0)
+  arrays = {}
+  for split in ('train', 'val'):
+    images = rng.integers(0, 3000, (32, 16, 16, 3), np.uint16)
+    arrays |= {f'X_{split}': images, f'y_{split}': np.arange(32) % 2}
+  np.savez(path, **arrays | changed, bands=['B02', 'B03', 'B08'])
+  fields = {'source': 'arrays', 'root': str(path), 'channels': '', 'train': 'train', 'validation': 'val', 'test': 'val'}
+  return small_config(**{f'data.{key}': value for key, value in fields.items()}, **{'evaluate.subsets': 'full'})
+
+
+def test_validation_images_that_are_too_large_are_refused_before_anything_is_written(tmp_path):
+  config = bands(tmp_path / 'bands.npz', X_val=np.zeros((32, 600, 600, 3), np.uint16))
+  with pytest.raises(InputError, match=r'val.*a canvas of 600 x 600 shrinks up to'):
+    setup.prepare(config, tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_validation_images_on_another_scale_are_an_error(tmp_path):
+  config = bands(tmp_path / 'bands.npz', X_val=np.random.default_rng(0).random((32, 16, 16, 3), np.float32))
+  with pytest.raises(InputError, match=r'X_val in .*: these images reach .* but the network was trained on'):
+    loop.run(config, tmp_path / 'run')
 
 
 def test_other_examples_with_the_same_labels_are_other_examples(tmp_path):
@@ -247,4 +292,13 @@ def test_balanced_weights_give_every_class_the_same_sum():
   labels = np.array([0, 0, 0, 0, 2, 2, 3, 3])
   source = ArraySource('x', np.zeros((8, 2, 2, 1), np.uint8), labels, ChannelSet(('R',)), 'abcd')
   weights = setup.balanced_weights(source)
-  np.testing.assert_allclose(weights, [8 / (4 * 4), 0, 8 / (4 * 2), 8 / (4 * 2)])
+  np.testing.assert_allclose(weights, [8 / (3 * 4), 0, 8 / (3 * 2), 8 / (3 * 2)])
+  np.testing.assert_allclose(weights[labels].mean(), 1)
+
+
+def test_the_best_validation_is_saved_although_the_step_before_it_changed_nothing(tmp_path, monkeypatch):
+  monkeypatch.setattr(Divergence, 'watch', lambda self, steps: setattr(self, 'streak', 1))
+  monkeypatch.setattr(Divergence, 'check_end', lambda *_: None)
+  loop.run(small_config(**{'train.checkpoint_every': 1}), tmp_path)
+  saved = sorted(int(path.name) for path in (tmp_path / 'checkpoints').iterdir() if path.name.isdecimal())
+  assert saved == [2, 3]  # the first validation and the end; step 1 was neither
