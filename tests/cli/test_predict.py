@@ -1,6 +1,7 @@
 """`flaxnets predict` and the network's methods see files and arrays as evaluation does."""
 
 import csv
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -17,6 +18,7 @@ from flaxnets.cli import evaluate, export, main
 from flaxnets.errors import InputError
 from flaxnets.inference.files import FilePredictions, find
 from flaxnets.inference.predictor import Predictor
+from flaxnets.nn.stem import put_statistics
 from flaxnets.runtime import devices
 from flaxnets.training import loop
 from tests.inference.test_export import untrained
@@ -312,10 +314,18 @@ def test_the_latency_is_a_median_after_warm_up(net, monkeypatch):
   predictor, calls = Predictor(net), []
   clock = iter([0, 100, *(t for n in range(3) for t in (200 + 10 * n, 200 + 10 * n + n + 1))])
   monkeypatch.setattr('time.perf_counter', lambda: next(clock))
-  monkeypatch.setattr(predictor, 'run', lambda images, sizes: calls.append((images.shape, sizes.tolist())))
+  monkeypatch.setattr(predictor, 'run', lambda images, sizes, check: calls.append((images.shape, sizes.tolist())))
   assert predictor.latency(repeats=3, warm_up=1) == 2
   height, width = net.canvas
   assert calls == [((1, height, width, 3), [[height, width]])] * 4
+
+
+def test_the_latency_of_a_network_whose_channels_have_means_near_0_is_measured():
+  net = untrained(small=True)
+  statistics = {'mean': np.full(3, 1e-3, np.float32), 'std': np.ones(3, np.float32), 'correlation': np.eye(3)}
+  net.variables = jax.tree.map(lambda x: np.asarray(x, np.float32), dict(put_statistics(net.variables, statistics)))
+  net.metadata = dataclasses.replace(net.metadata, dtype='float32', low=(-4.0,) * 3, high=(4.0,) * 3)
+  assert 0 < Predictor(net).latency(repeats=1, warm_up=1) < 60
 
 
 def test_export_uses_recalibrated_statistics_only_if_asked_to():
