@@ -121,6 +121,7 @@ class Network:
     if not hasattr(images, 'ndim'):  # files, Pillow images, arrays of several sizes
       return predictor.apply_each(self, images, channels)
     images = np.asarray(images)
+    images = images.astype(images.dtype.newbyteorder('='), copy=False)  # JAX takes no others
     order = self.channels.full if channels is None else self.channels.order(channels)
     if images.ndim != 4 or images.shape[-1] != len(order):
       raise InputError(
