@@ -7,6 +7,7 @@ import concurrent.futures
 import glob
 import itertools
 import os
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -172,7 +173,7 @@ class FilePredictions:
 
   def _of_array(self, path: str) -> Iterator[Row]:
     try:
-      array, held = _open_array(path, self._key, self._net.config.data.channels_key)
+      array, held, present = _open_array(path, self._key, self._net.config.data)
     except Exception as error:  # NumPy, zipfile and zlib have no common exception for corrupt files
       self._count_bad(f'{path}: {arrays.why_unreadable(error)}')
       return
@@ -186,11 +187,17 @@ class FilePredictions:
           f'the array is {array.shape}; (n, height, width, {len(held)}) was expected for the channels '
           f'{held.label(held.full)}'
         )
+      if present is not None and (present.shape != (len(images), len(held)) or present.dtype != bool):
+        raise InputError(
+          f'presence must be a bool array {(len(images), len(held))}, one value for each image and channel, but it is '
+          f'{present.dtype} {present.shape}'
+        )
       planes = [held.index(name) for name in used]
       for start in range(0, len(images), self._batch_size):
         part = np.asarray(images[start : start + self._batch_size])
         part = part if planes == list(held.full) else part[..., planes]
-        for offset, row in enumerate(self._net.probabilities(part, used)):
+        mask = None if present is None else present[start : start + self._batch_size, planes]
+        for offset, row in enumerate(softmax(self._net._apply(part, used, mask)[0])):
           yield path, start + offset, row
     except (InputError, OSError) as error:
       self._count_bad(f'{path}: {arrays.why_unreadable(error)}')
@@ -212,15 +219,24 @@ def _batches(decoded: Iterable[Decoded], size: int) -> Iterator[tuple[tuple[str,
       yield used, batch
 
 
-def _open_array(path: str, key: str, channels_key: str) -> tuple[np.ndarray, ChannelSet | None]:
-  """An array of images, an .npy memory-mapped, and the channels that an .npz names."""
+def _open_array(path: str, key: str, data: Any) -> tuple[np.ndarray, ChannelSet | None, np.ndarray | None]:
+  """An array of images, an .npy memory-mapped; of an .npz also the channels that it names and which each image has.
+
+  Args:
+    path: the file.
+    key: the array in an .npz; '' for the only one with images.
+    data: `data` of the network's config, whose `image_key`, `channels_key` and `present_key` name the arrays.
+  """
   if path.lower().endswith('.npy'):
-    return arrays.opened(path, 'r'), None
+    return arrays.opened(path, 'r'), None, None
   with arrays.opened(path) as archive:
     found = {name: archive[name] for name in ([key] if key in archive.files else archive.files)}
-    held = ChannelSet(tuple(map(str, archive[channels_key].tolist()))) if channels_key in archive.files else None
-  names = [key] if key else [name for name, array in found.items() if array.ndim == 4]
-  if len(names) != 1 or names[0] not in found:
-    wrong = f'there is no array {key!r}' if key else f'{len(names)} arrays are (n, height, width, channels)'
-    raise InputError(f'{wrong}; --key names one of {", ".join(found)}')
-  return found[names[0]], held
+    names = [key] if key else [name for name, array in found.items() if array.ndim == 4]
+    if len(names) != 1 or names[0] not in found:
+      wrong = f'there is no array {key!r}' if key else f'{len(names)} arrays are (n, height, width, channels)'
+      raise InputError(f'{wrong}; --key names one of {", ".join(found)}')
+    held = ChannelSet(arrays.texts(archive[data.channels_key])) if data.channels_key in archive.files else None
+    split = arrays.split_of(names[0], data.image_key)
+    mask = '' if split is None else arrays.key_of(data.present_key, split or pathlib.Path(path).stem)
+    present = archive[mask] if mask in archive.files else None
+  return found[names[0]], held, present

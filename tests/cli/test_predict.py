@@ -147,6 +147,23 @@ def test_arrays_are_predicted_row_by_row(run, net, tmp_path):
   assert [row['class'] for row in rows(out)] == [net.classes[place] for place in net.predict(images, 'GRB')]
 
 
+@pytest.mark.parametrize('subset', ['', 'BR'])
+def test_channels_that_an_npz_says_are_absent_are_none_of_the_image(tmp_path, subset):
+  net, rng = untrained(small=True), np.random.default_rng(4)
+  images, present = rng.integers(1, 256, (6, 20, 20, 3), np.uint8), np.ones((6, 3), bool)
+  present[1, 0] = present[2, 1:] = present[5, 2] = False
+  images[~present.repeat(400, 0).reshape(6, 20, 20, 3)] = 0
+  lacking = np.where(present[:, np.newaxis, np.newaxis], images, np.float32(np.nan))
+  np.savez(tmp_path / 'x.npz', X_test=images, X_val=images[:2], present_test=present, bands=['R', 'G', 'B'])
+  found = list(FilePredictions(net, subset=subset, key='X_test', batch_size=4)([str(tmp_path / 'x.npz')]))
+  expected = net.probabilities(lacking[..., [2, 0]] if subset else lacking, subset or None)
+  np.testing.assert_allclose([row for _, _, row in found], expected, rtol=1e-4, atol=1e-6)
+  said = []
+  np.savez(tmp_path / 'y.npz', X_test=images, present_test=present[:, :2])
+  assert list(FilePredictions(net, on_bad=said.append)([str(tmp_path / 'y.npz')])) == []
+  assert 'presence must be a bool array (6, 3)' in said[0] and 'it is bool (6, 2)' in said[0]
+
+
 def test_an_array_that_does_not_fit_is_a_bad_file(run, tmp_path, capsys):
   np.save(tmp_path / 'two.npy', np.zeros((2, 24, 24, 2), np.uint8))
   np.savez(tmp_path / 'several.npz', a=np.zeros((2, 8, 8, 3)), b=np.zeros((2, 8, 8, 3)))
@@ -282,6 +299,15 @@ def test_image_files_go_into_a_network_that_was_trained_on_arrays(tmp_path):
   assert [pathlib.Path(path).name for path, _, _ in found] == ['0.png', '1.png', '2.png']
   for image, (_, _, probabilities) in zip(images, found, strict=True):
     np.testing.assert_allclose(probabilities, net.probabilities(image[np.newaxis])[0], rtol=1e-4, atol=1e-6)
+
+
+def test_names_of_channels_that_are_bytes_are_read_as_training_reads_them(tmp_path):
+  net, images = untrained(small=True), np.random.default_rng(0).integers(0, 256, (2, 20, 20, 2), np.uint8)
+  np.savez(tmp_path / 'x.npz', X=images, bands=np.array([b'G', b'R']))
+  said = []
+  found = list(FilePredictions(net, on_bad=said.append)([str(tmp_path / 'x.npz')]))
+  assert not said
+  np.testing.assert_allclose([row for _, _, row in found], net.probabilities(images, 'GR'), rtol=1e-4, atol=1e-6)
 
 
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path, monkeypatch):
