@@ -87,6 +87,8 @@ class Predictor:
     from PIL import ImageOps
 
     upright, buffer = ImageOps.exif_transpose(image), io.BytesIO()
+    if 'transparency' in upright.info and upright.mode in ('1', 'L', 'P', 'RGB'):
+      upright = upright.convert('RGBA')  # TIFF has no field for a transparent colour
     try:
       upright.save(buffer, format='TIFF')
     except OSError as error:

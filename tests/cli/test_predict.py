@@ -224,6 +224,20 @@ def test_an_image_on_its_side_is_turned_upright(net, run, tmp_path):
   assert np.abs(net.logits([lying]) - upright).max() > 0.02
 
 
+@pytest.mark.parametrize(
+  ('mode', 'transparency'), [('P', 3), ('P', bytes(range(0, 256, 16))), ('L', 120), ('RGB', (200, 40, 40))]
+)
+def test_a_transparent_colour_of_a_pillow_image_is_that_of_its_file(net, tmp_path, mode, transparency):
+  colours = np.asarray([[200, 40, 40], [120, 120, 120], [10, 90, 30], [0, 0, 250]], np.uint8)
+  image = Image.fromarray(colours[np.random.default_rng(0).integers(0, 4, (24, 30))])
+  image = image.quantize(16) if mode == 'P' else image.convert(mode)
+  image.save(tmp_path / 'clear.png', transparency=transparency)
+  image.save(tmp_path / 'opaque.png')
+  clear, opaque = (net.logits(tmp_path / name) for name in ('clear.png', 'opaque.png'))
+  assert np.abs(clear - opaque).max() > 1e-3
+  np.testing.assert_allclose(net.logits(opened(tmp_path / 'clear.png')), clear, rtol=1e-5, atol=1e-6)
+
+
 def test_probabilities_are_those_of_the_logits(net, run):
   logits = net.logits(files(run)[:4]).astype(np.float64)
   powers = np.exp(logits)
