@@ -65,7 +65,7 @@ class FilePredictions:
     net: a `flaxnets.Network`.
     channels: names of the planes that files hold, in order; '' for those that an .npz or a raster names, else the
       network's.
-    subset: those of them to use; '' for all, or all that the network knows of those that a file names.
+    subset: those of them to use; '' or 'full' for all, or all that the network knows of those that a file names.
     batch_size: images at a time.
     threads: that decode; 0 for one a core.
     key: the array in .npz files; '' for the only one with images.
@@ -89,9 +89,11 @@ class FilePredictions:
     key: str = '',
     on_bad: Callable[[str], None] = lambda message: None,
   ):
-    self._net, self._subset, self._key, self._on_bad = net, subset, key, on_bad
+    self._net, self._channels, self._key, self._on_bad = net, channels, key, on_bad
+    all_named = subset.strip() == 'full' and 'full' not in net.channels.names
+    self._subset = net.channels.names_in(subset) if subset and not all_named else ()
     self._batch_size, self._threads = batch_size, threads or machine.cores()
-    self._held = _named(channels, net.channels) if channels else None
+    self._held = ChannelSet(net.channels.names_in(channels)) if channels else None
     self._used = self._usable(self._held or net.channels, all_known=self._held is not None)
     self._predictors: dict[tuple[str, ...], Predictor] = {}
     self.bad = 0
@@ -127,7 +129,7 @@ class FilePredictions:
     for used, batch in _batches(self._decoded(paths), self._batch_size):
       canvases, sizes, present = stacked([canvas for _, _, canvas in batch])
       try:
-        logits = self._predictor(used).run(canvases, sizes, self._batch_size, present)[0]
+        logits = self._predictor(used).run(canvases, sizes, self._batch_size, present, check=False)[0]
       except InputError as error:
         raise InputError(f'{batch[0][0]}{" and so on" if len(batch) > 1 else ""}: {error}') from None
       for (name, _, _), row in zip(batch, softmax(logits), strict=True):
@@ -139,21 +141,30 @@ class FilePredictions:
     return self._predictors[used]
 
   def _read(self, path: str) -> Decoded:
-    """A photo, or a raster with those of its bands that are to be used."""
-    options = raster_options(
-      self._net, self._net.channels.names, ','.join(self._held.names) + ',' if self._held else ''
-    )
-    if not reads_raster(self._net, path, options):
-      used = tuple(self._used)
-      return path, used, self._predictor(used).read(path)
+    """A photo, or a raster with those of its bands that are to be used.
+
+    Raises:
+      BadImage: if it cannot be read, lacks the channels, or has pixels on another scale than the training data's.
+    """
+    names = self._net.channels.names
     try:
-      rasters = Rasters(path, options, some=True)
-      used = tuple(self._usable(rasters.channels, all_known=False))
-      return path, used, self._predictor(used).read_raster(path, rasters.only(used))
+      # What a file is does not depend on --channels: they may name planes of a photo as well as bands.
+      if not reads_raster(self._net, path, raster_options(self._net, names)):
+        used = tuple(self._used)
+        canvas = self._predictor(used).read(path)
+      else:
+        rasters = Rasters(path, raster_options(self._net, names, self._channels), some=True)
+        used = tuple(self._usable(rasters.channels, all_known=False))
+        canvas = self._predictor(used).read_raster(path, rasters.only(used))
+      pixels, _, present = canvas
+      # Each file alone: in a batch, others would hide it, or be lost with it.
+      mask = None if present is None else present[np.newaxis]
+      self._net.check_scale(pixels[np.newaxis], self._predictor(used).order, mask)
     except BadImage:
       raise
     except InputError as error:
       raise BadImage(f'{path}: {error}') from None
+    return path, used, canvas
 
   def _decoded(self, paths: Iterable[str]) -> Iterator[Decoded]:
     """Decoded images in order; threads are up to two batches ahead."""
@@ -205,11 +216,6 @@ class FilePredictions:
   def _count_bad(self, message: str) -> None:
     self.bad += 1
     self._on_bad(message)
-
-
-def _named(text: str, channels: ChannelSet) -> ChannelSet:
-  """The channels that a text names, written as those of the network are."""
-  return ChannelSet((text,)) if text in channels.names else ChannelSet.of(text)
 
 
 def _batches(decoded: Iterable[Decoded], size: int) -> Iterator[tuple[tuple[str, ...], list[Decoded]]]:

@@ -149,13 +149,14 @@ def raster_options(net: Any, channels: Sequence[str], held: str = '') -> DataOpt
   Args:
     net: the network.
     channels: names of those to read.
-    held: names of all bands in a file, in order, in place of those in the config and in the file; '' for those.
+    held: names of all bands in a file, in order, in place of those in the config and in the file, read as
+      `ChannelSet.names_in` of the network's does; '' for those.
   """
   data = net.config.data
   return DataOptions(
     'folders',
     channels=','.join(channels) + ',',
-    bands=held or data.bands,
+    bands=','.join(net.channels.names_in(held)) + ',' if held else data.bands,
     nodata=data.nodata,
     missing_pixels=data.missing_pixels,
   )

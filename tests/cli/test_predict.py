@@ -14,10 +14,11 @@ from PIL import Image
 
 import flaxnets
 from flaxnets import experiment
+from flaxnets.channels import ChannelSet
 from flaxnets.cli import evaluate, export, main
 from flaxnets.errors import InputError
 from flaxnets.inference.files import FilePredictions, find
-from flaxnets.inference.predictor import Predictor
+from flaxnets.inference.predictor import Predictor, raster_options
 from flaxnets.nn.stem import put_statistics
 from flaxnets.runtime import devices
 from flaxnets.training import loop
@@ -322,6 +323,42 @@ def test_names_of_channels_that_are_bytes_are_read_as_training_reads_them(tmp_pa
   found = list(FilePredictions(net, on_bad=said.append)([str(tmp_path / 'x.npz')]))
   assert not said
   np.testing.assert_allclose([row for _, _, row in found], net.probabilities(images, 'GR'), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('batch_size', [1, 4])
+def test_a_file_on_another_scale_is_bad_whatever_files_are_beside_it(tmp_path, batch_size):
+  net, rng, said = untrained(small=True), np.random.default_rng(0), []
+  net.metadata = dataclasses.replace(net.metadata, dtype='float32')
+  for number, highest in enumerate((256, 3, 256, 256)):
+    Image.fromarray(rng.integers(0, highest, (20, 20, 3), np.uint8)).save(tmp_path / f'{number}.png')
+  run = FilePredictions(net, batch_size=batch_size, on_bad=said.append)
+  found = [pathlib.Path(path).name for path, _, _ in run(find([str(tmp_path)]))]
+  assert found == ['0.png', '2.png', '3.png'] and run.bad == 1
+  assert said[0].startswith(f'{tmp_path / "1.png"}: these images reach 2, but the network was trained on 0 to 255')
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')  # rasterio's, which looks at the TIFF first
+@pytest.mark.parametrize('channels', ['RG', 'BGR'])
+def test_a_photo_in_a_tiff_is_a_photo_when_channels_are_named(tmp_path, channels):
+  net, said = untrained(small=True), []
+  image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8))
+  for name in ('1.png', '2.tif'):
+    image.save(tmp_path / name)
+  (_, _, png), (_, _, tiff) = FilePredictions(net, channels, on_bad=said.append)(find([str(tmp_path)]))
+  assert not said
+  np.testing.assert_array_equal(tiff, png)
+
+
+def test_channels_are_named_as_everywhere_else(tmp_path):
+  net, images = untrained(small=True), np.random.default_rng(0).integers(0, 256, (2, 20, 20, 2), np.uint8)
+  net.channels = ChannelSet(('R', 'G', 'D'))
+  np.save(tmp_path / 'x.npy', images)
+  file = str(tmp_path / 'x.npy')
+  for subset, named, planes in (('', 'RD', [0, 1]), ('full', 'RD', [0, 1]), ('DR', 'DR', [1, 0])):
+    found = [row for _, _, row in FilePredictions(net, 'RD', subset)([file])]
+    np.testing.assert_allclose(found, net.probabilities(images[..., planes], named), rtol=1e-4, atol=1e-6)
+  options = raster_options(net, net.channels.names, 'RD')
+  assert ChannelSet.of(options.bands).names == ('R', 'D')
 
 
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path, monkeypatch):
