@@ -140,6 +140,17 @@ def test_evaluation_scores_every_subset_and_writes_what_the_design_says(run, cap
   np.testing.assert_allclose(scores['channel_stats']['correlation'], stored['conv']['correlation'], rtol=1e-6)
 
 
+def test_an_evaluation_is_written_before_its_latency_is_measured(run, monkeypatch):
+  def interrupted(net, rows):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(evaluate, 'add_latencies', interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    evaluate.run(run, subsets='RG', split='train[:24]', latency=True)
+  (row,) = json.loads((run / 'eval' / 'train__24_.json').read_text())['subsets']
+  assert row['channels'] == 'RG' and 'latency' not in row
+
+
 def test_evaluation_measures_latency_if_asked_to(run, capsys):
   flags = absl.flags.FlagValues()
   evaluate.define(flags)

@@ -134,9 +134,11 @@ def run(
   with incremental.progress(evaluation.steps, f'step {net.step}') as bar:
     scores, arrays = evaluation.evaluate(on_batch=bar.update)
   if jax.process_index() == 0:
+    path = incremental.write(scores, arrays, workdir)
     if latency:
       incremental.announce(f'measuring one image at a time on {counted(count, "subset")}')
       add_latencies(net, scores['subsets'])
+      incremental.write(scores, arrays, workdir)
     print(
       f'{scores["model"]}, step {scores["step"]}, {scores["examples"]:,} examples of {split!r}'
       + (f', completion {net.switched}' if net.switched else '')
@@ -144,7 +146,7 @@ def run(
       + (f', {counted(scores["unreadable"], "unreadable example")} skipped' if scores['unreadable'] else '')
     )
     print(table(scores))
-    print(f'written to {incremental.write(scores, arrays, workdir)}')
+    print(f'written to {path}')
     if len(net.channels) > 1 and not net.config.train.subset and not recalibrated and not net.switched:
       options = [('--split', split, 'test'), ('--root', root, ''), ('--step', step, 'best')]
       others = [f'{name}={value}' for name, value, default in options if value != default]

@@ -17,7 +17,7 @@ ARGUMENTS = 'ROOT OUT'
 
 def define(flags: absl_flags.FlagValues) -> None:
   absl_flags.DEFINE_integer('per_class', 40, 'images of each class in tune.txt', lower_bound=1, flag_values=flags)
-  absl_flags.DEFINE_integer('seed', 0, 'seed of the random selection', flag_values=flags)
+  absl_flags.DEFINE_integer('seed', 0, 'seed of the random selection', lower_bound=0, flag_values=flags)
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:

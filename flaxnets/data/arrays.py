@@ -41,7 +41,7 @@ def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | N
   root, channels = options.root, options.channels
   place = Path(root, split) if split.endswith('.npz') and Path(root).is_dir() else Path(root)
   image_key, label_key, present_key = (
-    _key(key, split.removesuffix('.npz')) for key in (options.image_key, options.label_key, options.present_key)
+    key_of(key, split.removesuffix('.npz')) for key in (options.image_key, options.label_key, options.present_key)
   )
   keys, get = _open(place)
   images = get(image_key)
@@ -52,7 +52,7 @@ def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | N
   taken = _taken(bands, channels, str(place), some=class_names is not None)
   present = get(present_key) if present_key in keys else None
   names = chosen_classes(place if place.is_dir() else place.parent, options.classes, class_names)
-  own = _texts(get(options.classes_key)) if options.classes_key in keys else None
+  own = texts(get(options.classes_key)) if options.classes_key in keys else None
   if own is not None and len(set(own)) < len(own):
     twice = next(word for word in own if own.count(word) > 1)
     raise InputError(f'{options.classes_key} in {place}: class {twice!r} is named twice; names must be unique')
@@ -72,7 +72,18 @@ def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | N
   )
 
 
-def _key(pattern: str, split: str) -> str:
+def split_of(name: str, pattern: str) -> str | None:
+  """The split whose array has this name, by a pattern such as 'X_{split}'; None where the pattern gives no such name.
+
+  A pattern without {split} is one name for all splits, which are then ''.
+  """
+  before, marked, after = pattern.partition('{split}')
+  split = name[len(before) : len(name) - len(after)] if marked else ''
+  return split if name == key_of(pattern, split) else None
+
+
+def key_of(pattern: str, split: str) -> str:
+  """The name of an array: the pattern with the split in place of {split}."""
   try:
     return pattern.format(split=split)
   except (KeyError, IndexError, ValueError):
@@ -134,7 +145,7 @@ def why_unreadable(error: Exception) -> str:
 def _bands(place: str, channels_key: str, held: np.ndarray | None, channels: str) -> ChannelSet:
   """The channels of a file, named in the file or else by the config."""
   if held is not None:
-    return ChannelSet(_texts(held))
+    return ChannelSet(texts(held))
   if not channels:
     raise InputError(
       f'no channel names: {place} has no array {channels_key!r} and data.channels is empty; '
@@ -183,7 +194,7 @@ def _labels(labels: np.ndarray, names: tuple[str, ...] | None, where: str) -> tu
     return labels, names
   if labels.dtype.kind not in 'US':
     raise InputError(f'{where}: labels must be integers or class names, but they are {labels.dtype}')
-  words = _texts(labels)
+  words = texts(labels)
   names = tuple(sorted(set(words))) if names is None else names
   by_name = labels_by_name(names)
   for place, word in enumerate(words):
@@ -194,5 +205,6 @@ def _labels(labels: np.ndarray, names: tuple[str, ...] | None, where: str) -> tu
   return np.array([by_name[word] for word in words], np.int32).reshape(labels.shape), names
 
 
-def _texts(array: np.ndarray) -> tuple[str, ...]:
+def texts(array: np.ndarray) -> tuple[str, ...]:
+  """Names that an array holds, as text or as bytes."""
   return tuple(entry.decode() if isinstance(entry, bytes) else str(entry) for entry in array.ravel())

@@ -240,7 +240,8 @@ def open_folders(options: DataOptions, split: str, class_names: Sequence[str] | 
     options, split, class_names: see `flaxnets.data.open.open_source`.
 
   Raises:
-    InputError: for a missing split, a split without class folders or images, or a folder that is not a class.
+    InputError: for a missing split, a split without class folders or images, a folder that is not a class, or a link
+      that leaves the root.
   """
   home = _folder(options.root, 'data.root')
   top = _folder(str(home / split), 'the split')
@@ -253,6 +254,8 @@ def open_folders(options: DataOptions, split: str, class_names: Sequence[str] | 
   for folder in folders:
     if folder not in by_name:
       raise InputError(f'{top / folder} is not one of the {len(names)} classes, {names[0]!r} to {names[-1]!r}')
+    if os.path.islink(top / folder) and not _inside(options.root, f'{split}/{folder}'):
+      raise InputError(f'{top / folder} is a link that leaves the root {options.root}; copy the folder there')
     found = _images_below(str(top), folder)
     for path in found:
       if os.path.islink(top / path) and not _inside(options.root, f'{split}/{path}'):

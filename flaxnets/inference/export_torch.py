@@ -14,6 +14,7 @@ from flaxnets import config as configs
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.errors import InputError
 from flaxnets.inference import torch_names
+from flaxnets.inference.subset_function import first_kernel
 from flaxnets.nn import stem as stems
 
 FORMAT = 'flaxnets-torch'
@@ -32,7 +33,8 @@ def state_dict(net: Any, subset: str = '') -> tuple[dict[str, np.ndarray], dict[
     all channels to the bit.
 
   Raises:
-    InputError: for another network, or channels that there are not.
+    InputError: for another network, channels that there are not, or some of the channels of one whose absent ones are
+      black, which no kernel of the others can do.
   """
   model = net.config.model
   if model.name not in torch_names.RESNETS or model.norm != 'batch':
@@ -42,9 +44,14 @@ def state_dict(net: Any, subset: str = '') -> tuple[dict[str, np.ndarray], dict[
     )
   order = net.channels.full if subset in ('', 'full') else net.channels.order(subset)
   members = tuple(sorted(order))
+  if len(members) < len(net.channels) and model.stem == 'conv' and model.completion == 'black':
+    raise InputError(
+      f'--format=torch holds one kernel, and none of {", ".join(net.channels.names[index] for index in members)} alone '
+      'does what model.completion=black does; export all channels, or with --format=stablehlo'
+    )
   tensors = torch_names.to_torch(net.variables_of(members))
   if order != net.channels.full:
-    kernel = net.kernels([net.channels.names[index] for index in members])[:, :, np.argsort(np.argsort(order))]
+    kernel = first_kernel(net, members)[:, :, np.argsort(np.argsort(order))]
     tensors[torch_names.FIRST] = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
   metadata = net.metadata.to_json()
   metadata['channels'] = _chosen(net.channels, order)

@@ -7,6 +7,7 @@ import concurrent.futures
 import glob
 import itertools
 import os
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -64,7 +65,7 @@ class FilePredictions:
     net: a `flaxnets.Network`.
     channels: names of the planes that files hold, in order; '' for those that an .npz or a raster names, else the
       network's.
-    subset: those of them to use; '' for all, or all that the network knows of those that a file names.
+    subset: those of them to use; '' or 'full' for all, or all that the network knows of those that a file names.
     batch_size: images at a time.
     threads: that decode; 0 for one a core.
     key: the array in .npz files; '' for the only one with images.
@@ -88,9 +89,11 @@ class FilePredictions:
     key: str = '',
     on_bad: Callable[[str], None] = lambda message: None,
   ):
-    self._net, self._subset, self._key, self._on_bad = net, subset, key, on_bad
+    self._net, self._channels, self._key, self._on_bad = net, channels, key, on_bad
+    all_named = subset.strip() == 'full' and 'full' not in net.channels.names
+    self._subset = net.channels.names_in(subset) if subset and not all_named else ()
     self._batch_size, self._threads = batch_size, threads or machine.cores()
-    self._held = _named(channels, net.channels) if channels else None
+    self._held = ChannelSet(net.channels.names_in(channels)) if channels else None
     self._used = self._usable(self._held or net.channels, all_known=self._held is not None)
     self._predictors: dict[tuple[str, ...], Predictor] = {}
     self.bad = 0
@@ -126,7 +129,7 @@ class FilePredictions:
     for used, batch in _batches(self._decoded(paths), self._batch_size):
       canvases, sizes, present = stacked([canvas for _, _, canvas in batch])
       try:
-        logits = self._predictor(used).run(canvases, sizes, self._batch_size, present)[0]
+        logits = self._predictor(used).run(canvases, sizes, self._batch_size, present, check=False)[0]
       except InputError as error:
         raise InputError(f'{batch[0][0]}{" and so on" if len(batch) > 1 else ""}: {error}') from None
       for (name, _, _), row in zip(batch, softmax(logits), strict=True):
@@ -138,21 +141,30 @@ class FilePredictions:
     return self._predictors[used]
 
   def _read(self, path: str) -> Decoded:
-    """A photo, or a raster with those of its bands that are to be used."""
-    options = raster_options(
-      self._net, self._net.channels.names, ','.join(self._held.names) + ',' if self._held else ''
-    )
-    if not reads_raster(self._net, path, options):
-      used = tuple(self._used)
-      return path, used, self._predictor(used).read(path)
+    """A photo, or a raster with those of its bands that are to be used.
+
+    Raises:
+      BadImage: if it cannot be read, lacks the channels, or has pixels on another scale than the training data's.
+    """
+    names = self._net.channels.names
     try:
-      rasters = Rasters(path, options, some=True)
-      used = tuple(self._usable(rasters.channels, all_known=False))
-      return path, used, self._predictor(used).read_raster(path, rasters.only(used))
+      # What a file is does not depend on --channels: they may name planes of a photo as well as bands.
+      if not reads_raster(self._net, path, raster_options(self._net, names)):
+        used = tuple(self._used)
+        canvas = self._predictor(used).read(path)
+      else:
+        rasters = Rasters(path, raster_options(self._net, names, self._channels), some=True)
+        used = tuple(self._usable(rasters.channels, all_known=False))
+        canvas = self._predictor(used).read_raster(path, rasters.only(used))
+      pixels, _, present = canvas
+      # Each file alone: in a batch, others would hide it, or be lost with it.
+      mask = None if present is None else present[np.newaxis]
+      self._net.check_scale(pixels[np.newaxis], self._predictor(used).order, mask)
     except BadImage:
       raise
     except InputError as error:
       raise BadImage(f'{path}: {error}') from None
+    return path, used, canvas
 
   def _decoded(self, paths: Iterable[str]) -> Iterator[Decoded]:
     """Decoded images in order; threads are up to two batches ahead."""
@@ -172,7 +184,7 @@ class FilePredictions:
 
   def _of_array(self, path: str) -> Iterator[Row]:
     try:
-      array, held = _open_array(path, self._key, self._net.config.data.channels_key)
+      array, held, present = _open_array(path, self._key, self._net.config.data)
     except Exception as error:  # NumPy, zipfile and zlib have no common exception for corrupt files
       self._count_bad(f'{path}: {arrays.why_unreadable(error)}')
       return
@@ -186,11 +198,17 @@ class FilePredictions:
           f'the array is {array.shape}; (n, height, width, {len(held)}) was expected for the channels '
           f'{held.label(held.full)}'
         )
+      if present is not None and (present.shape != (len(images), len(held)) or present.dtype != bool):
+        raise InputError(
+          f'presence must be a bool array {(len(images), len(held))}, one value for each image and channel, but it is '
+          f'{present.dtype} {present.shape}'
+        )
       planes = [held.index(name) for name in used]
       for start in range(0, len(images), self._batch_size):
         part = np.asarray(images[start : start + self._batch_size])
         part = part if planes == list(held.full) else part[..., planes]
-        for offset, row in enumerate(self._net.probabilities(part, used)):
+        mask = None if present is None else present[start : start + self._batch_size, planes]
+        for offset, row in enumerate(softmax(self._net._apply(part, used, mask)[0])):
           yield path, start + offset, row
     except (InputError, OSError) as error:
       self._count_bad(f'{path}: {arrays.why_unreadable(error)}')
@@ -200,11 +218,6 @@ class FilePredictions:
     self._on_bad(message)
 
 
-def _named(text: str, channels: ChannelSet) -> ChannelSet:
-  """The channels that a text names, written as those of the network are."""
-  return ChannelSet((text,)) if text in channels.names else ChannelSet.of(text)
-
-
 def _batches(decoded: Iterable[Decoded], size: int) -> Iterator[tuple[tuple[str, ...], list[Decoded]]]:
   """Neighbours of the same channels, shape and number type, up to `size` of them."""
   for (used, _, _), group in itertools.groupby(decoded, lambda item: (item[1], item[2][0].shape, item[2][0].dtype)):
@@ -212,15 +225,24 @@ def _batches(decoded: Iterable[Decoded], size: int) -> Iterator[tuple[tuple[str,
       yield used, batch
 
 
-def _open_array(path: str, key: str, channels_key: str) -> tuple[np.ndarray, ChannelSet | None]:
-  """An array of images, an .npy memory-mapped, and the channels that an .npz names."""
+def _open_array(path: str, key: str, data: Any) -> tuple[np.ndarray, ChannelSet | None, np.ndarray | None]:
+  """An array of images, an .npy memory-mapped; of an .npz also the channels that it names and which each image has.
+
+  Args:
+    path: the file.
+    key: the array in an .npz; '' for the only one with images.
+    data: `data` of the network's config, whose `image_key`, `channels_key` and `present_key` name the arrays.
+  """
   if path.lower().endswith('.npy'):
-    return arrays.opened(path, 'r'), None
+    return arrays.opened(path, 'r'), None, None
   with arrays.opened(path) as archive:
     found = {name: archive[name] for name in ([key] if key in archive.files else archive.files)}
-    held = ChannelSet(tuple(map(str, archive[channels_key].tolist()))) if channels_key in archive.files else None
-  names = [key] if key else [name for name, array in found.items() if array.ndim == 4]
-  if len(names) != 1 or names[0] not in found:
-    wrong = f'there is no array {key!r}' if key else f'{len(names)} arrays are (n, height, width, channels)'
-    raise InputError(f'{wrong}; --key names one of {", ".join(found)}')
-  return found[names[0]], held
+    names = [key] if key else [name for name, array in found.items() if array.ndim == 4]
+    if len(names) != 1 or names[0] not in found:
+      wrong = f'there is no array {key!r}' if key else f'{len(names)} arrays are (n, height, width, channels)'
+      raise InputError(f'{wrong}; --key names one of {", ".join(found)}')
+    held = ChannelSet(arrays.texts(archive[data.channels_key])) if data.channels_key in archive.files else None
+    split = arrays.split_of(names[0], data.image_key)
+    mask = '' if split is None else arrays.key_of(data.present_key, split or pathlib.Path(path).stem)
+    present = archive[mask] if mask in archive.files else None
+  return found[names[0]], held, present

@@ -117,10 +117,14 @@ class Network:
       placed[name] = self._sent[key][1]
     return placed
 
-  def _apply(self, images: Any, channels: str | Sequence[str] | None) -> tuple[np.ndarray, ...]:
+  def _apply(
+    self, images: Any, channels: str | Sequence[str] | None, present: np.ndarray | None = None
+  ) -> tuple[np.ndarray, ...]:
+    """Logits, features and attention masks; of an array, `present` (n, m) tells which planes each image has."""
     if not hasattr(images, 'ndim'):  # files, Pillow images, arrays of several sizes
       return predictor.apply_each(self, images, channels)
     images = np.asarray(images)
+    images = images.astype(images.dtype.newbyteorder('='), copy=False)  # JAX takes no others
     order = self.channels.full if channels is None else self.channels.order(channels)
     if images.ndim != 4 or images.shape[-1] != len(order):
       raise InputError(
@@ -130,7 +134,8 @@ class Network:
     subset, size = tuple(sorted(order)), images.shape[1:3]
     if subset != tuple(order):
       images = images[..., np.argsort(order)]
-    images, present = self._present(images, subset)
+      present = None if present is None else present[:, np.argsort(order)]
+    images, present = self._present(images, subset, present)
     self.check_scale(images, subset, present)
     variables = self._on_device(subset)
     # Batches are padded to a power of two: few compilations for each subset and image size.
@@ -165,12 +170,20 @@ class Network:
 
     return jax.jit(run, static_argnames='subset')
 
-  def _present(self, images: np.ndarray, subset: Subset) -> tuple[np.ndarray, np.ndarray | None]:
-    """The images with zeros in place of absent planes, and the (n, m) mask of present planes; None for all."""
-    if images.dtype.kind != 'f' or np.isfinite(images).all():
+  def _present(
+    self, images: np.ndarray, subset: Subset, present: np.ndarray | None = None
+  ) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images with zeros in place of absent planes, and the (n, m) mask of present planes; None for all.
+
+    Absent are the planes that `present` says are, and those that are NaN throughout.
+    """
+    finite = images.dtype.kind != 'f' or np.isfinite(images).all()
+    if finite and (present is None or present.all()):
       return images, None
-    present = ~np.isnan(images).all(axis=(1, 2))
-    images = np.where(present[:, np.newaxis, np.newaxis], images, 0)
+    present = np.ones((len(images), len(subset)), bool) if present is None else present
+    if not finite:
+      present = present & ~np.isnan(images).all(axis=(1, 2))
+    images = np.where(present[:, np.newaxis, np.newaxis], images, images.dtype.type(0))
     wrong = ~np.isfinite(images).all(axis=(1, 2))
     if wrong.any():
       image, plane = np.argwhere(wrong)[0]

@@ -87,6 +87,8 @@ class Predictor:
     from PIL import ImageOps
 
     upright, buffer = ImageOps.exif_transpose(image), io.BytesIO()
+    if 'transparency' in upright.info and upright.mode in ('1', 'L', 'P', 'RGB'):
+      upright = upright.convert('RGBA')  # TIFF has no field for a transparent colour
     try:
       upright.save(buffer, format='TIFF')
     except OSError as error:
@@ -136,7 +138,7 @@ class Predictor:
     seconds = []
     for _ in range(warm_up + repeats):
       start = time.perf_counter()
-      self.run(canvas[np.newaxis], np.asarray([size]))
+      self.run(canvas[np.newaxis], np.asarray([size]), check=False)  # means near 0 are no wrong scale
       seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[warm_up:])
 
@@ -147,13 +149,14 @@ def raster_options(net: Any, channels: Sequence[str], held: str = '') -> DataOpt
   Args:
     net: the network.
     channels: names of those to read.
-    held: names of all bands in a file, in order, in place of those in the config and in the file; '' for those.
+    held: names of all bands in a file, in order, in place of those in the config and in the file, read as
+      `ChannelSet.names_in` of the network's does; '' for those.
   """
   data = net.config.data
   return DataOptions(
     'folders',
     channels=','.join(channels) + ',',
-    bands=held or data.bands,
+    bands=','.join(net.channels.names_in(held)) + ',' if held else data.bands,
     nodata=data.nodata,
     missing_pixels=data.missing_pixels,
   )

@@ -32,7 +32,8 @@ def load(
 
   Raises:
     InputError: where there is no such run, step or completion, the checkpoint or the stored statistics are corrupt, or
-      recalibrated statistics are asked for with another completion than they were measured with.
+      recalibrated statistics are asked for where there are none for this step, or with another completion than they
+      were measured with.
   """
   check_local(workdir, '--workdir')
   folder = pathlib.Path(workdir)
@@ -63,7 +64,13 @@ def load(
     )
   config.model.completion = completion or config.model.completion
   net = Network(config, Metadata.from_saved(meta), variables, int(wanted), averaged, switched=switched)
-  if recalibrated and (found := restore_recalibrated(folder, net)):
+  if recalibrated:
+    found = restore_recalibrated(folder, net)
+    if found is None:
+      raise InputError(
+        f'{folder} holds no recalibrated statistics for step {net.step}; flaxnets eval --workdir={folder} '
+        f'--step={net.step} --recalibrate makes them'
+      )
     statistics, meta = found
     for row in meta['subsets']:
       if row['kept']:

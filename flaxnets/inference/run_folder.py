@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -15,8 +14,8 @@ import numpy as np
 from flaxnets import config as configs
 from flaxnets.errors import InputError
 from flaxnets.inference.network import Network
-from flaxnets.runtime import atomic
-from flaxnets.runtime.checkpoint import Checkpoints
+from flaxnets.runtime import records
+from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
 from flaxnets.runtime.workdir import locked
 
 INCOMPLETE = '.incomplete'  # a file that is in the folder while it is being written
@@ -53,10 +52,14 @@ def write(net: Network, folder: str | os.PathLike[str], origin: Mapping[str, Any
       with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(path / 'checkpoints')
       checkpoints = Checkpoints(path / 'checkpoints')
+      state = {**net.variables, 'step': np.zeros((), np.int32)}
+      try:
+        checkpoints.save(0, state, {'config': fields, 'metadata': net.metadata.to_json(), 'origin': dict(origin)})
+      finally:
+        checkpoints.close()
+      records.write(path / 'config.json', fields, indent=1)
+      (path / INCOMPLETE).unlink()
     except OSError as error:
       raise InputError(f'--out={path} cannot be written: {error.strerror or error}') from None
-    state = {**net.variables, 'step': np.zeros((), np.int32)}
-    checkpoints.save(0, state, {'config': fields, 'metadata': net.metadata.to_json(), 'origin': dict(origin)})
-    checkpoints.close()
-    atomic.write_text(path / 'config.json', json.dumps(fields, indent=1) + '\n')
-    (path / INCOMPLETE).unlink()
+    except SaveFailed as error:
+      raise InputError(f'--out={path} cannot be written: {error}') from None

@@ -57,7 +57,7 @@ def completed(net: Any, subset: Subset) -> tuple[nn.Module, dict[str, Any]]:
   if net.model.stem != 'dynamic' and net.model.completion == 'black':
     return net.model, variables
   flat = traverse_util.flatten_dict(variables, sep='.')
-  flat['params.stem.conv.kernel'] = jnp.asarray(_kernel(net, subset))
+  flat['params.stem.conv.kernel'] = jnp.asarray(first_kernel(net, subset))
   if net.model.stem == 'dynamic':
     flat['channel_stats.stem.conv.correlation'] = jnp.eye(len(subset))
   for name in ('mean', 'std'):
@@ -65,8 +65,11 @@ def completed(net: Any, subset: Subset) -> tuple[nn.Module, dict[str, Any]]:
   return net.model.clone(num_channels=len(subset)), traverse_util.unflatten_dict(flat, sep='.')
 
 
-def _kernel(net: Any, subset: Subset) -> np.ndarray:
-  """The kernel of the present channels, (height, width, m, features), that does what the first layer does."""
+def first_kernel(net: Any, subset: Subset) -> np.ndarray:
+  """The kernel of the present channels, (height, width, m, features), that does what the first layer does.
+
+  There is none for a `conv` stem that fills in black on some of its channels, see `completed`.
+  """
   kernel = net.kernels([net.channels.names[index] for index in subset])
   if net.model.stem == 'dynamic' or net.model.completion == 'mean':
     return kernel

@@ -227,7 +227,8 @@ def _check_run(folder: pathlib.Path) -> None:
   best = metas[latest].get('progress', {}).get('best')
   if best is not None and best not in [meta['metrics'].get(METRIC) for meta in metas.values()]:
     raise InputError(f'{folder / "checkpoints"}: the checkpoint of the best validation ({best:.4f}) is missing')
-  _check_reaches(folder / 'metrics.jsonl', latest)
+  if latest:  # at step 0 is what convert and adapt write, and nothing was trained
+    _check_reaches(folder / 'metrics.jsonl', latest)
 
 
 def _check_reaches(path: pathlib.Path, step: int) -> None:

@@ -63,8 +63,8 @@ def markdown(report: Mapping[str, Any], folder: str) -> tuple[str, dict[str, byt
 
 
 def _plain(value: Any) -> str:
-  """Text that neither Markdown nor HTML takes for more than text."""
-  return re.sub(r'([\\`*_\[\]#|])', r'\\\1', html.escape(str(value), quote=False)).replace('\n', ' ')
+  """Text that neither Markdown nor HTML takes for more than text; `markdown_grid` escapes the bars in cells."""
+  return re.sub(r'([\\`*_\[\]#])', r'\\\1', html.escape(str(value), quote=False)).replace('\n', ' ')
 
 
 def _picture(caption: str, name: str, data: bytes, folder: str, pictures: dict[str, bytes]) -> str:
@@ -75,11 +75,8 @@ def _picture(caption: str, name: str, data: bytes, folder: str, pictures: dict[s
 def _table(table: tables.Table) -> str:
   if not table.rows:
     return ''
-  rows = [
-    [html.escape(f'{cell.text} ({cell.small})' if cell.small else cell.text, quote=False) for cell in row]
-    for row in table.rows
-  ]
-  return f'{_plain(table.caption)}\n\n' + markdown_grid([html.escape(name) for name in table.columns], rows)
+  rows = [[_plain(f'{cell.text} ({cell.small})' if cell.small else cell.text) for cell in row] for row in table.rows]
+  return f'{_plain(table.caption)}\n\n' + markdown_grid([_plain(name) for name in table.columns], rows)
 
 
 def _absent(report: Mapping[str, Any], key: str) -> list[str]:

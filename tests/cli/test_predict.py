@@ -1,6 +1,7 @@
 """`flaxnets predict` and the network's methods see files and arrays as evaluation does."""
 
 import csv
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -13,10 +14,12 @@ from PIL import Image
 
 import flaxnets
 from flaxnets import experiment
+from flaxnets.channels import ChannelSet
 from flaxnets.cli import evaluate, export, main
 from flaxnets.errors import InputError
 from flaxnets.inference.files import FilePredictions, find
-from flaxnets.inference.predictor import Predictor
+from flaxnets.inference.predictor import Predictor, raster_options
+from flaxnets.nn.stem import put_statistics
 from flaxnets.runtime import devices
 from flaxnets.training import loop
 from tests.inference.test_export import untrained
@@ -145,6 +148,23 @@ def test_arrays_are_predicted_row_by_row(run, net, tmp_path):
   assert [row['class'] for row in rows(out)] == [net.classes[place] for place in net.predict(images, 'GRB')]
 
 
+@pytest.mark.parametrize('subset', ['', 'BR'])
+def test_channels_that_an_npz_says_are_absent_are_none_of_the_image(tmp_path, subset):
+  net, rng = untrained(small=True), np.random.default_rng(4)
+  images, present = rng.integers(1, 256, (6, 20, 20, 3), np.uint8), np.ones((6, 3), bool)
+  present[1, 0] = present[2, 1:] = present[5, 2] = False
+  images[~present.repeat(400, 0).reshape(6, 20, 20, 3)] = 0
+  lacking = np.where(present[:, np.newaxis, np.newaxis], images, np.float32(np.nan))
+  np.savez(tmp_path / 'x.npz', X_test=images, X_val=images[:2], present_test=present, bands=['R', 'G', 'B'])
+  found = list(FilePredictions(net, subset=subset, key='X_test', batch_size=4)([str(tmp_path / 'x.npz')]))
+  expected = net.probabilities(lacking[..., [2, 0]] if subset else lacking, subset or None)
+  np.testing.assert_allclose([row for _, _, row in found], expected, rtol=1e-4, atol=1e-6)
+  said = []
+  np.savez(tmp_path / 'y.npz', X_test=images, present_test=present[:, :2])
+  assert list(FilePredictions(net, on_bad=said.append)([str(tmp_path / 'y.npz')])) == []
+  assert 'presence must be a bool array (6, 3)' in said[0] and 'it is bool (6, 2)' in said[0]
+
+
 def test_an_array_that_does_not_fit_is_a_bad_file(run, tmp_path, capsys):
   np.save(tmp_path / 'two.npy', np.zeros((2, 24, 24, 2), np.uint8))
   np.savez(tmp_path / 'several.npz', a=np.zeros((2, 8, 8, 3)), b=np.zeros((2, 8, 8, 3)))
@@ -203,6 +223,20 @@ def test_an_image_on_its_side_is_turned_upright(net, run, tmp_path):
   # A file is turned after its squash to the canvas, whose rounding differs.
   np.testing.assert_allclose(net.logits([tmp_path / 'turned.png', opened(tmp_path / 'turned.png')]), upright, atol=5e-3)
   assert np.abs(net.logits([lying]) - upright).max() > 0.02
+
+
+@pytest.mark.parametrize(
+  ('mode', 'transparency'), [('P', 3), ('P', bytes(range(0, 256, 16))), ('L', 120), ('RGB', (200, 40, 40))]
+)
+def test_a_transparent_colour_of_a_pillow_image_is_that_of_its_file(net, tmp_path, mode, transparency):
+  colours = np.asarray([[200, 40, 40], [120, 120, 120], [10, 90, 30], [0, 0, 250]], np.uint8)
+  image = Image.fromarray(colours[np.random.default_rng(0).integers(0, 4, (24, 30))])
+  image = image.quantize(16) if mode == 'P' else image.convert(mode)
+  image.save(tmp_path / 'clear.png', transparency=transparency)
+  image.save(tmp_path / 'opaque.png')
+  clear, opaque = (net.logits(tmp_path / name) for name in ('clear.png', 'opaque.png'))
+  assert np.abs(clear - opaque).max() > 1e-3
+  np.testing.assert_allclose(net.logits(opened(tmp_path / 'clear.png')), clear, rtol=1e-5, atol=1e-6)
 
 
 def test_probabilities_are_those_of_the_logits(net, run):
@@ -282,6 +316,51 @@ def test_image_files_go_into_a_network_that_was_trained_on_arrays(tmp_path):
     np.testing.assert_allclose(probabilities, net.probabilities(image[np.newaxis])[0], rtol=1e-4, atol=1e-6)
 
 
+def test_names_of_channels_that_are_bytes_are_read_as_training_reads_them(tmp_path):
+  net, images = untrained(small=True), np.random.default_rng(0).integers(0, 256, (2, 20, 20, 2), np.uint8)
+  np.savez(tmp_path / 'x.npz', X=images, bands=np.array([b'G', b'R']))
+  said = []
+  found = list(FilePredictions(net, on_bad=said.append)([str(tmp_path / 'x.npz')]))
+  assert not said
+  np.testing.assert_allclose([row for _, _, row in found], net.probabilities(images, 'GR'), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('batch_size', [1, 4])
+def test_a_file_on_another_scale_is_bad_whatever_files_are_beside_it(tmp_path, batch_size):
+  net, rng, said = untrained(small=True), np.random.default_rng(0), []
+  net.metadata = dataclasses.replace(net.metadata, dtype='float32')
+  for number, highest in enumerate((256, 3, 256, 256)):
+    Image.fromarray(rng.integers(0, highest, (20, 20, 3), np.uint8)).save(tmp_path / f'{number}.png')
+  run = FilePredictions(net, batch_size=batch_size, on_bad=said.append)
+  found = [pathlib.Path(path).name for path, _, _ in run(find([str(tmp_path)]))]
+  assert found == ['0.png', '2.png', '3.png'] and run.bad == 1
+  assert said[0].startswith(f'{tmp_path / "1.png"}: these images reach 2, but the network was trained on 0 to 255')
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')  # rasterio's, which looks at the TIFF first
+@pytest.mark.parametrize('channels', ['RG', 'BGR'])
+def test_a_photo_in_a_tiff_is_a_photo_when_channels_are_named(tmp_path, channels):
+  net, said = untrained(small=True), []
+  image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8))
+  for name in ('1.png', '2.tif'):
+    image.save(tmp_path / name)
+  (_, _, png), (_, _, tiff) = FilePredictions(net, channels, on_bad=said.append)(find([str(tmp_path)]))
+  assert not said
+  np.testing.assert_array_equal(tiff, png)
+
+
+def test_channels_are_named_as_everywhere_else(tmp_path):
+  net, images = untrained(small=True), np.random.default_rng(0).integers(0, 256, (2, 20, 20, 2), np.uint8)
+  net.channels = ChannelSet(('R', 'G', 'D'))
+  np.save(tmp_path / 'x.npy', images)
+  file = str(tmp_path / 'x.npy')
+  for subset, named, planes in (('', 'RD', [0, 1]), ('full', 'RD', [0, 1]), ('DR', 'DR', [1, 0])):
+    found = [row for _, _, row in FilePredictions(net, 'RD', subset)([file])]
+    np.testing.assert_allclose(found, net.probabilities(images[..., planes], named), rtol=1e-4, atol=1e-6)
+  options = raster_options(net, net.channels.names, 'RD')
+  assert ChannelSet.of(options.bands).names == ('R', 'D')
+
+
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path, monkeypatch):
   net, reads = untrained(small=True), []
   read = Predictor.read
@@ -312,10 +391,18 @@ def test_the_latency_is_a_median_after_warm_up(net, monkeypatch):
   predictor, calls = Predictor(net), []
   clock = iter([0, 100, *(t for n in range(3) for t in (200 + 10 * n, 200 + 10 * n + n + 1))])
   monkeypatch.setattr('time.perf_counter', lambda: next(clock))
-  monkeypatch.setattr(predictor, 'run', lambda images, sizes: calls.append((images.shape, sizes.tolist())))
+  monkeypatch.setattr(predictor, 'run', lambda images, sizes, check: calls.append((images.shape, sizes.tolist())))
   assert predictor.latency(repeats=3, warm_up=1) == 2
   height, width = net.canvas
   assert calls == [((1, height, width, 3), [[height, width]])] * 4
+
+
+def test_the_latency_of_a_network_whose_channels_have_means_near_0_is_measured():
+  net = untrained(small=True)
+  statistics = {'mean': np.full(3, 1e-3, np.float32), 'std': np.ones(3, np.float32), 'correlation': np.eye(3)}
+  net.variables = jax.tree.map(lambda x: np.asarray(x, np.float32), dict(put_statistics(net.variables, statistics)))
+  net.metadata = dataclasses.replace(net.metadata, dtype='float32', low=(-4.0,) * 3, high=(4.0,) * 3)
+  assert 0 < Predictor(net).latency(repeats=1, warm_up=1) < 60
 
 
 def test_export_uses_recalibrated_statistics_only_if_asked_to():

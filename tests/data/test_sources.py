@@ -246,6 +246,16 @@ def test_folders_without_classes_or_images_are_errors(folders):
       in_folders(folders, split)
 
 
+def test_a_class_folder_may_not_be_a_link_out_of_the_root(folders, tmp_path_factory):
+  outside = tmp_path_factory.mktemp('outside')
+  write_image(outside / 'emu/1.png', 5)
+  (folders / 'train/near').symlink_to(folders / 'train/finch')
+  assert len(in_folders(folders, 'train')) == 6
+  (folders / 'train/emu').symlink_to(outside / 'emu')
+  with pytest.raises(InputError, match='train/emu is a link that leaves the root .*; copy the folder there'):
+    in_folders(folders, 'train')
+
+
 def test_arrays_in_memory_are_a_source_too():
   images = np.arange(2 * 3 * 4 * 2, dtype=np.float64).reshape(2, 3, 4, 2)
   channels = ChannelSet(('a', 'b'))

@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -285,6 +286,15 @@ def test_what_is_stored_for_other_weights_is_not_used(copied, monkeypatch):
   assert len(warned) == 1 and warned[0].startswith(f'{path} belongs to other weights')
   net.step = 1
   assert recalibrate.restore_recalibrated(copied, net) is None
+
+
+def test_recalibrated_statistics_that_are_missing_are_an_error(copied):
+  shutil.rmtree(copied / 'recalibrated', ignore_errors=True)
+  step = flaxnets.load(copied).step
+  with pytest.raises(
+    InputError, match=f'no recalibrated statistics for step {step}; flaxnets eval .* --step={step} --recalibrate'
+  ):
+    flaxnets.load(copied, recalibrated=True)
 
 
 def test_a_corrupt_store_is_one_clear_error_and_spares_the_trained_network(copied):

@@ -1,6 +1,7 @@
 """PyTorch's weights in our networks: the logits are PyTorch's, and every tensor is accounted for."""
 
 import json
+import os
 
 import jax
 import numpy as np
@@ -13,6 +14,9 @@ from flaxnets.data.photo_statistics import photo_statistics
 from flaxnets.errors import InputError
 from flaxnets.inference import run_folder
 from flaxnets.inference.convert import read_network
+from flaxnets.inference.verify import verify
+from flaxnets.runtime import records
+from flaxnets.runtime.checkpoint import SaveFailed
 from tests.inference.torch_reference import make
 
 LOGITS = json.loads((make.FOLDER / 'logits.json').read_text())['logits']
@@ -205,6 +209,29 @@ def test_a_folder_that_holds_a_network_is_left_alone(net, tmp_path):
   run_folder.write(net, tmp_path / 'run', {})
   with pytest.raises(InputError, match='holds a network already; choose another --out'):
     run_folder.write(net, tmp_path / 'run', {})
+
+
+def test_a_folder_of_a_network_that_was_not_trained_is_intact(net, tmp_path):
+  run_folder.write(net, tmp_path / 'run', {})
+  outcome = verify(tmp_path / 'run')
+  assert outcome.problems == [] and outcome.undigested == []
+  assert outcome.summary() == '1 checkpoint, 1 record'
+
+
+@pytest.mark.parametrize(
+  ('writer', 'error'),
+  [(run_folder.Checkpoints, SaveFailed('No space left on device')), (records, OSError(28, os.strerror(28)))],
+)
+def test_a_full_disk_is_named_and_the_folder_can_be_written_again(net, tmp_path, monkeypatch, writer, error):
+  def full(*_, **__):
+    raise error
+
+  with monkeypatch.context() as patch:
+    patch.setattr(writer, 'save' if writer is run_folder.Checkpoints else 'write', full)
+    with pytest.raises(InputError, match='--out=.*run cannot be written: No space left on device'):
+      run_folder.write(net, tmp_path / 'run', {})
+  run_folder.write(net, tmp_path / 'run', {})
+  assert flaxnets.load(tmp_path / 'run').step == 0
 
 
 def test_photos_have_a_correlation_that_is_one_on_its_diagonal():

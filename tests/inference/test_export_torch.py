@@ -83,6 +83,14 @@ def test_a_subset_is_an_ordinary_network_of_its_channels(tmp_path):
   np.testing.assert_allclose(two.logits(images), net.logits(images, 'BR'), rtol=1e-4, atol=1e-4)
 
 
+def test_a_plain_stem_exports_a_subset_with_its_gray(tmp_path):
+  net = network(tmp_path, **FORMS['plain stem'])
+  images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 2), np.uint8)
+  net.export(tmp_path / 'x.safetensors', 'BR', format='torch')
+  two = restored(tmp_path / 'x.safetensors')
+  np.testing.assert_allclose(two.logits(images), net.logits(images, 'BR'), rtol=1e-4, atol=1e-4)
+
+
 def test_the_config_of_the_file_holds_but_for_what_is_changed(tmp_path):
   net = network(tmp_path)
   net.export(tmp_path / 'x.safetensors', format='torch')
@@ -100,6 +108,7 @@ def test_the_config_of_the_file_holds_but_for_what_is_changed(tmp_path):
     ({'model.name': 'resattention'}, '', 'this is resattention with model.norm=batch'),
     ({'model.norm': 'group'}, '', 'this is resnet18 with model.norm=group'),
     ({}, 'RX', "'X'"),
+    ({'model.stem': 'conv', 'model.completion': 'black'}, 'RG', 'does what model.completion=black does; export all'),
   ],
 )
 def test_what_torchvision_has_no_names_for_is_refused(changes, subset, said, tmp_path):

@@ -87,6 +87,13 @@ def test_an_image_that_lacks_a_channel_is_seen_as_the_subset_of_the_others(net):
   np.testing.assert_allclose(net.logits(lacking), net.logits(images[..., [0, 2]], 'RB'), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize('dtype', ['>u2', '>f4', '>f8'])
+def test_numbers_of_either_byte_order_are_the_same_images(net, dtype):
+  images = photos()
+  expected = net.logits(images.astype(np.dtype(dtype).newbyteorder('=')))
+  np.testing.assert_array_equal(net.logits(images.astype(dtype)), expected)
+
+
 def squashed_to(canvas, images):
   squashed = np.empty((len(images), *canvas, 3), np.uint8)
   for image, out in zip(images, squashed, strict=True):

@@ -159,6 +159,13 @@ def test_markdown_escapes_names(tmp_path):
   assert HOSTILE not in text and '&lt;script&gt;' in text and 'a\\|b' in text
 
 
+def test_markdown_makes_no_picture_or_link_of_a_name(tmp_path):
+  make_run(tmp_path / 'run', classes=('![x](https://example.org/x.png)', '[y](https://example.org)', 'o*w*l'))
+  text = write([str(tmp_path / 'run')], tmp_path / 'out.md').read_text()
+  assert '![x]' not in text and '[y](' not in text and 'o*w*l' not in text
+  assert '!\\[x\\](https://example.org/x.png)' in text and 'o\\*w\\*l' in text
+
+
 def test_the_format_follows_the_ending_unless_it_is_said(tmp_path):
   begin_run(tmp_path / 'run')
   folders = [str(tmp_path / 'run')]

@@ -1,0 +1,39 @@
+"""`flaxnets split`: what it holds out, and mistakes in one line."""
+
+import pytest
+
+from flaxnets.cli import main
+from flaxnets.data.splits import hold_out
+from flaxnets.errors import InputError
+
+
+@pytest.fixture
+def root(tmp_path):
+  (tmp_path / 'train.txt').write_text(''.join(f'images/{number}.jpg {number % 3}\n' for number in range(12)))
+  return tmp_path
+
+
+def test_as_many_lines_of_each_class_are_held_out(root):
+  assert hold_out(root, root / 'out', per_class=2) == (6, 6)
+  held, kept = ((root / 'out' / name).read_text().splitlines() for name in ('tune.txt', 'train_tune.txt'))
+  assert sorted(held + kept) == sorted((root / 'train.txt').read_text().splitlines())
+  assert sorted(line[-1] for line in held) == ['0', '0', '1', '1', '2', '2']
+
+
+@pytest.mark.parametrize('line', ['images/12.jpg', 'images/12.jpg finch', 'images/12.jpg -1'])
+def test_a_malformed_line_is_named(root, line):
+  with (root / 'train.txt').open('a') as file:
+    file.write(f'\n{line}\n')
+  with pytest.raises(InputError, match=f"train.txt, line 14: '{line}' is not a path and a label"):
+    hold_out(root, root / 'out', per_class=2)
+  assert not (root / 'out').exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(root, capsys):
+  assert main.run('split', [str(root), str(root / 'train.txt'), '--per_class=2']) == 1
+  assert capsys.readouterr().err == f'flaxnets split: the folder {root / "train.txt"} cannot be written: File exists\n'
+
+
+def test_a_seed_below_0_is_refused(root, capsys):
+  assert main.run('split', [str(root), str(root / 'out'), '--per_class=2', '--seed=-1']) == 2
+  assert '--seed=-1' in capsys.readouterr().err
