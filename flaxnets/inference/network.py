@@ -149,7 +149,8 @@ class Network:
       outputs = self._compiled(variables, *jax.device_put((padded, np.asarray(size), mask)), subset)
       parts.append([output[: len(part)] for output in jax.device_get(outputs)])
     if not parts:
-      side = -(-self.config.image_size // 4) if self.shows_attention else 0
+      shrink = 1 if self.config.model.small_images else 4  # of the stem
+      side = -(-self.config.image_size // shrink) if self.shows_attention else 0
       return (
         np.zeros((0, len(self.classes)), np.float32),
         np.zeros((0, num_features(self.variables)), np.float32),
@@ -251,7 +252,7 @@ class Network:
     return predictor.softmax(self.logits(images, channels))
 
   def attention(self, images: Any, channels: str | Sequence[str] | None = None) -> np.ndarray:
-    """ResAttentionNet's mask, (n, h, w) float32 in 0..1, at a quarter of the input's resolution; see `logits`.
+    """ResAttentionNet's mask, (n, h, w) float32 in 0..1, at the resolution behind the stem; see `logits`.
 
     Raises:
       InputError: for another network, or mask=squeeze_excite, which weighs features and not positions.
