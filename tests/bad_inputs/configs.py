@@ -96,5 +96,12 @@ CASES = [
   _field('data.validation=validation[:0]', "the synthetic split 'validation\\[:0\\]' has no examples"),
   _field('data.channels=RGBN', 'synthetic images have the channels RGB, not RGBN'),
   _field('data.on_bad_image=ignore', "on_bad_image is 'ignore'; it must be 'error' or 'skip'"),
-  _field('data.statistics_examples=0', 'statistics.* at least 1'),
+  _field('data.statistics_examples=0', 'data.statistics_examples is 0; it must be 1 or more'),
+  _field('data.threads=-1', 'data.threads is -1; it must be 0 or more'),
+  _field('augment.crop_scale=0.5', r'augment.crop_scale is \(0.5,\); it must be two numbers, as \(0.5, 1.0\)'),
+  _field('augment.crop_scale=(0.5,0.2)', r'augment: crop_scale is \(0.5, 0.2\); it must be'),
+  _field('augment.brightness=nan', 'augment.brightness is nan; it must be a number'),
+  _field('train.drop_factor=10', 'train.drop_factor is 10.0; it must be above 0 and at most 1'),
+  _field('train.warmup_epochs=inf', 'train.warmup_epochs is inf; it must be 0 or more and finite'),
+  _field('train.frozen=trunk', 'train.frozen keeps what train.init_from brings, which is empty; give both'),
 ]
