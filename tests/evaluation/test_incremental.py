@@ -10,7 +10,7 @@ from flaxnets.analysis import results, worth
 from flaxnets.cli import evaluate
 from flaxnets.cli import main as cli
 from flaxnets.errors import InputError
-from flaxnets.evaluation import evaluator, incremental
+from flaxnets.evaluation import evaluator, incremental, judge
 from flaxnets.evaluation.judge import SplitEvaluation
 from flaxnets.runtime import devices
 from flaxnets.training import loop
@@ -33,6 +33,7 @@ def run(trained, monkeypatch):
     path.unlink()
   monkeypatch.setattr(incremental, 'CHUNK', 3)
   monkeypatch.setattr(evaluator, 'MAX_COMPILED', 2)
+  judge._evaluator.cache_clear()  # of another file's test with the same network
   monkeypatch.setattr(devices, 'start', lambda *args, **kwargs: None)  # JAX has started
   return trained
 

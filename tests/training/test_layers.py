@@ -99,7 +99,7 @@ def test_frozen_statistics_normalise_as_in_evaluation_and_do_not_change():
   [
     ({'train.frozen': 'stem'}, "train.frozen is 'stem'; it must be '', 'trunk' or 'body'"),
     ({'train.layer_decay': 0.0}, 'train.layer_decay is 0.0; it must be above 0'),
-    ({'train.freeze_statistics': True}, 'train.freeze_statistics keeps the statistics of train.init_from'),
+    ({'train.freeze_statistics': True}, 'train.freeze_statistics keeps what train.init_from brings'),
   ],
 )
 def test_values_out_of_range_are_refused(changes, said):
