@@ -58,8 +58,7 @@ def bfloat16_warning() -> str:
 def has_slow_kernel_gradients() -> bool:
   """Whether XLA's defaults compute the gradients of convolution kernels slowly: on x86 CPUs without AVX-512.
 
-  There YNNPACK takes up to 13 times as long as XLA's other implementation (docs/benchmarks.md). With AVX-512 it does
-  not.
+  There YNNPACK takes up to ten times as long as XLA's other implementation (docs/benchmarks.md).
   """
   return platform.machine().lower() in ('x86_64', 'amd64') and 'avx512f' not in _cpu()
 
