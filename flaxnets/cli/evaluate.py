@@ -29,7 +29,8 @@ def define(flags: absl_flags.FlagValues) -> None:
     'subsets',
     '',
     "subsets separated by ';': 'all', 'full', 'singles', 'pairs', 'RG', 'B02,B03', 'size>=2', 'sample:64'. Without "
-    "this flag: all subsets for up to ten channels, otherwise the full set and the config's evaluate.subsets",
+    "this flag: all subsets for up to ten channels, otherwise the full set and the config's evaluate.subsets (64 "
+    'random ones where it is all)',
     **values,
   )
   absl_flags.DEFINE_string('split', 'test', 'train, validation, test, or a split as the data source names it', **values)

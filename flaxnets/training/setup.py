@@ -135,7 +135,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     if train[name] and not train.init_from:
       raise InputError(f'train.{name} keeps what train.init_from brings, which is empty; give both')
   if train.freeze_statistics and config.model.norm != 'batch':
-    raise InputError(f'train.freeze_statistics has no effect with model.norm={config.model.norm}, which keeps none')
+    raise InputError(f'train.freeze_statistics has no effect with model.norm={config.model.norm}: it has no statistics')
   sampling = config.presence
   presence.check(sampling.mode, sampling.fill, sampling.probability, bool(sampling.subsets))
   if sampling.subsets and sampling.mode != 'listed':
