@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import flaxnets
+from flaxnets import config as configs
 from flaxnets import experiment
+from flaxnets.channels import ChannelSet
 from flaxnets.cli import evaluate
 from flaxnets.errors import InputError
 from flaxnets.evaluation import judge
@@ -238,3 +240,14 @@ def test_a_cut_run_goes_on_to_the_same_weights_with_everything_switched_on(folde
     for name in ('cut', 'whole')
   ]
   assert steps[0] == steps[1]  # step 5 was told before the cut, and is told once
+
+
+@pytest.mark.parametrize(
+  ('changes', 'count', 'full'),
+  [({}, 64, 13), ({'evaluate.subsets': 'B01'}, 2, 13), ({'train.subset': 'full'}, 1, 13)],
+)
+def test_more_than_ten_channels_are_evaluated_on_a_sample_unless_the_config_lists_subsets(changes, count, full):
+  config = configs.default()
+  config.update_from_flattened_dict(changes)
+  found = experiment.subsets(config, ChannelSet(tuple(f'B{number:02}' for number in range(1, 14))), '')
+  assert (len(found), len(found[0])) == (count, full)
