@@ -172,14 +172,14 @@ def subsets(config: ml_collections.ConfigDict, channels: ChannelSet, text: str) 
   """The subsets of a network's channels that a text lists; see `flaxnets.channels.ChannelSet.subsets`.
 
   '' means 'all' for up to ten channels, otherwise the full set and the config's evaluate.subsets, or 64 random subsets
-  where those are 'all'. For an expert, 'all' means the full set of its channels.
+  (the full set among them) where those are 'all'. For an expert, 'all' means the full set of its channels.
   """
   few = 2 ** len(channels) <= MAX_SUBSETS
   asked = text or ('all' if few else config.evaluate.subsets)
   if config.train.subset and asked == 'all':
     return channels.subsets('full')
   if not text and not few:
-    asked = 'full;sample:64' if asked == 'all' else f'full;{asked}'
+    asked = 'sample:64' if asked == 'all' else f'full;{asked}'
   return channels.subsets(asked)
 
 
