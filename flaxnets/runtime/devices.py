@@ -146,10 +146,10 @@ def sharded(mesh: Mesh) -> NamedSharding:
 
 
 def training_options(mesh: Mesh) -> dict[str, str] | None:
-  """What to compile a training step with, as `compiler_options` of `jax.jit`; None for XLA's defaults.
+  """The `compiler_options` of `jax.jit` for a training step on these devices; None for XLA's defaults.
 
-  Kernel gradients without YNNPACK where it is slow, see `machine.has_slow_kernel_gradients`, unless XLA_FLAGS already
-  says where to use YNNPACK.
+  They turn YNNPACK off on CPUs where it makes kernel gradients slow, see `machine.has_slow_kernel_gradients`. Where
+  XLA_FLAGS names YNNPACK's flag, the user's choice stays.
   """
   chosen_by_user = machine.YNN in os.environ.get('XLA_FLAGS', '')
   if mesh.devices.flat[0].platform != 'cpu' or chosen_by_user or not machine.has_slow_kernel_gradients():

@@ -200,7 +200,7 @@ def _validate(setup: Setup, state: TrainState, step: int, logger: MetricLogger, 
   )
   total = math.ceil(len(source) / config.evaluate.batch_size)
   action = f'{"compiling the validation of" if first else "validating"} {counted(len(setup.data.subsets), "subset")}'
-  if first:  # the images that the best step is chosen by
+  if first:  # images on another scale would choose the wrong best step
     variables = state.variables()
     network = Network(config, setup.metadata, variables, step, ema=state.ema is not None)
     stream = judge.check_scale(network, source, stream)

@@ -177,8 +177,8 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
   with contextlib.ExitStack() as opened:
     lock = WorkdirLock(workdir)
     opened.callback(lock.close)
-    # Measured before config.json is written: the run that a corrupt image or a mistake in the config ends here leaves
-    # nothing that the corrected config would be refused for.
+    # Measured before config.json is written. If a corrupt image ends the run here, the folder holds no config yet, and
+    # the corrected command is not refused.
     new = None if has_checkpoint(workdir) else initial.begin()
     folder = claim_workdir(workdir, configs.to_json(config), _may_change(config))
     checkpoints = Checkpoints(folder / 'checkpoints')
