@@ -7,9 +7,9 @@ import re
 
 PACKAGE = pathlib.Path(__file__).parents[1] / 'flaxnets'
 
-# From the bottom to the top. A module imports from lower floors; on one floor no package imports another, except that
+# From the bottom to the top. A module imports from lower tiers; on one tier no package imports another, except that
 # analysis may import runtime, which therefore stands below it.
-FLOORS = (
+TIERS = (
   {'errors'},
   {'channels', 'config'},
   {'runtime', 'nn'},
@@ -58,14 +58,14 @@ def modules_by_name():
   return {name: path for path, name in modules()}
 
 
-def floor_of(name):
+def tier_of(name):
   top = name.split('.')[0]
-  return next(floor for floor, packages in enumerate(FLOORS) if top in packages)
+  return next(tier for tier, packages in enumerate(TIERS) if top in packages)
 
 
-def test_every_module_stands_on_a_floor():
+def test_every_module_belongs_to_a_tier():
   names = {name.split('.')[0] for name in modules_by_name()} - {'', '__main__'}
-  assert names <= set().union(*FLOORS)
+  assert names <= set().union(*TIERS)
 
 
 def test_no_cycle_between_modules():
@@ -76,13 +76,13 @@ def test_no_cycle_between_modules():
   list(graphlib.TopologicalSorter(edges).static_order())  # CycleError names the cycle
 
 
-def test_imports_point_to_lower_floors():
+def test_imports_point_to_lower_tiers():
   for name, targets in graph().items():
     if name in ('', '__main__'):
       continue
     for target in targets - {''}:
       if name.split('.')[0] != target.split('.')[0]:
-        assert floor_of(target) < floor_of(name), f'{name} imports {target}'
+        assert tier_of(target) < tier_of(name), f'{name} imports {target}'
 
 
 def test_only_the_program_imports_commands():

@@ -4,7 +4,7 @@
         --root=/data/miniimagenet50_84px_test5k --split=test5k.txt --out=runs/rgb
 
 Twenty epochs of ResNet-18, width 32, at 56 pixels. Choose settings on 2,000 images held out of `train`, 40 per
-class, and evaluate only what was chosen on the test split. The first command below writes train_tune.txt and tune.txt,
+class, and evaluate on the test split only what was chosen. The first command below writes train_tune.txt and tune.txt,
 and the second tunes with them:
 
     flaxnets split /data/miniimagenet50_84px runs/splits

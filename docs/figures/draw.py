@@ -1,4 +1,4 @@
-"""Draws docs/figures/*.svg: how DynamicConv works, and its accuracy..
+"""Draws docs/figures/*.svg: how DynamicConv works, and its accuracy.
 
 python docs/figures/draw.py
 """
