@@ -6,7 +6,7 @@ not of seeds; see `flaxnets.analysis.intervals.difference_interval`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,26 @@ def mean_of(several: Sequence[Hits]) -> Hits:
   for other in several[1:]:
     _check_same_images(several[0], other)
   labels = [label for label in several[0].hits if all(label in each.hits for each in several)]
-  return Hits(several[0].ids, {label: np.mean([each.hits[label] for each in several], axis=0) for label in labels})
+  hits = {label: np.mean([each.hits[label] for each in several], axis=0) for label in labels}
+  return Hits(several[0].ids, hits, several[0].full)
+
+
+def experts_by_network(experts: Iterable[tuple[Hashable, Hits]]) -> dict[Hashable, dict[str, Hits]]:
+  """For each network, the expert of each subset by its label; seeds and runs of the same subset are averaged.
+
+  An expert of RG that was evaluated on R as well is no expert of R.
+
+  Args:
+    experts: the network of each, which runs to compare with them share, and its hits.
+
+  Raises:
+    InputError: see `mean_of`.
+  """
+  found: dict[Hashable, dict[str, list[Hits]]] = {}
+  for network, hits in experts:
+    if hits.full in hits.hits:
+      found.setdefault(network, {}).setdefault(hits.full, []).append(hits)
+  return {network: {label: mean_of(same) for label, same in by_label.items()} for network, by_label in found.items()}
 
 
 def compared(ours: Hits, experts: Mapping[str, Hits], reference: Hits | None) -> dict[str, Any]:

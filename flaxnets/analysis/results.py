@@ -52,10 +52,12 @@ class Hits:
     ids: (n,) names of the images.
     hits: for each subset's label (n,) float: 1 where the image was classified correctly, else 0; averaged over seeds,
       the share of seeds that were correct.
+    full: the label of all of the network's channels, whether it is among `hits` or not.
   """
 
   ids: np.ndarray
   hits: dict[str, np.ndarray]
+  full: str = ''
 
 
 class AccuracyTable(NamedTuple):
@@ -68,6 +70,8 @@ class AccuracyTable(NamedTuple):
 def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: pathlib.Path) -> pathlib.Path:
   """Writes a result into a run's folder, JSON and .npz, each atomically; see the top of this file for their name.
 
+  Several processes take turns, so that each adds its subsets to those of the others.
+
   Args:
     scores: as `flaxnets.evaluation.judge` returns them, with 'split' and 'root'.
     arrays: for the .npz.
@@ -76,18 +80,19 @@ def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: p
   Returns:
     The JSON's path.
   """
-  path = path_of(folder, scores)
-  path.parent.mkdir(exist_ok=True)
-  earlier = _read_json(path)
-  if earlier:
-    merged = _merged(path, earlier, scores, arrays)
-    if merged is None:
-      _rename_after_step(path, earlier)
-    else:
-      scores, arrays = merged
-  with atomic.replacing(path.with_suffix('.npz')) as beside:
-    np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]  # NumPy's stub: any name may be allow_pickle
-  records.write(path, {**scores, 'digests': array_digests(arrays)})
+  (folder / 'eval').mkdir(exist_ok=True)
+  with atomic.turn(folder / '.eval-lock'):
+    path = path_of(folder, scores)
+    earlier = _read_json(path)
+    if earlier:
+      merged = _merged(path, earlier, scores, arrays)
+      if merged is None:
+        _rename_after_step(path, earlier)
+      else:
+        scores, arrays = merged
+    with atomic.replacing(path.with_suffix('.npz')) as beside:
+      np.savez_compressed(beside, **arrays)  # type: ignore[arg-type]  # NumPy's stub: any name may be allow_pickle
+    records.write(path, {**scores, 'digests': array_digests(arrays)})
   return path
 
 
@@ -116,7 +121,7 @@ def result_path(
   """
   folder = pathlib.Path(folder)
   default = str(_read_json(folder / 'config.json').get('data', {}).get('root', ''))
-  other_root = bool(root) and not _same_root(root, default)
+  other_root = bool(root) and not same_root(root, default)
   parts = [split, *([pathlib.PurePath(root).name] if other_root else [])]
   stem = '-'.join(map(file_stem, parts)) + ('-recalibrated' if recalibrated else '')
   stem += f'-{completion}' if completion else ''
@@ -126,7 +131,7 @@ def result_path(
     if (
       not scores
       or scores.get('split', split) == split
-      and (_same_root(scores['root'], root or default) if 'root' in scores else not other_root)
+      and (same_root(scores['root'], root or default) if 'root' in scores else not other_root)
     ):
       return path
   raise AssertionError('unreachable')
@@ -158,7 +163,8 @@ def absolute_root(root: str) -> str:
   return str(pathlib.Path(root).resolve()) if root and '://' not in root else root
 
 
-def _same_root(stored: str, wanted: str) -> bool:
+def same_root(stored: str, wanted: str) -> bool:
+  """Whether the root in a result file is one that a config or a flag names, which may be relative."""
   if absolute_root(stored) == absolute_root(wanted):
     return True
   if not stored or not wanted or '://' in wanted or os.path.isabs(wanted):
@@ -282,13 +288,14 @@ def read_hits(path: pathlib.Path) -> tuple[dict[str, Any], Hits]:
     scores = records.read(path)
     with _arrays(path, scores) as arrays:
       labels = [row['channels'] for row in scores['subsets']]
-      hits = {_shared(label): (arrays[f'prediction/{label}'] == arrays['label']).astype(float) for label in labels}
-      return scores, Hits(arrays['id'], hits)
+      hits = {shared_label(label): (arrays[f'prediction/{label}'] == arrays['label']).astype(float) for label in labels}
+      channels = ChannelSet(tuple(scores['channels']))
+      return scores, Hits(arrays['id'], hits, shared_label(channels.label(channels.full)))
   except _UNREADABLE as error:
     raise InputError(f'{path} or the .npz beside it cannot be read ({error}); evaluate the run again') from None
 
 
-def _shared(label: str) -> str:
+def shared_label(label: str) -> str:
   """A label that does not depend on a network's other channels: for a network with NIR, RG is written R,G."""
   names = label.split(',')
   return ''.join(names) if all(len(name) == 1 for name in names) else label

@@ -5,7 +5,6 @@ flaxnets eval --workdir=runs/demo [--subsets='RGB;singles'] [--split=test] [--la
 
 from __future__ import annotations
 
-import pathlib
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -78,15 +77,19 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
     processes=flags.processes,
     process=flags.process,
   )
-  from flaxnets.evaluation import recalibrate
+  from flaxnets import experiment
+  from flaxnets.evaluation import judge, recalibrate
+  from flaxnets.inference.restore import load
 
   if flags.recalibrate and flags.completion:
     raise InputError("--recalibrate is for the run's own completion; leave out --completion")
   with devices.ending_with_others('flaxnets eval'):
     if flags.recalibrate:
+      net = load(flags.workdir, flags.step)
+      judged = experiment.open_source(net.config, flags.split, root=flags.root, classes=net.classes)
       recalibrate.run(
         flags.workdir,
-        subsets=flags.subsets,
+        subsets=judge.subsets_in(net, judged, flags.subsets),
         step=flags.step,
         view=flags.recalibrate_view,
         images=flags.recalibrate_images,
@@ -122,16 +125,13 @@ def run(
 
   from flaxnets.evaluation import incremental
   from flaxnets.evaluation.judge import SplitEvaluation, table
-  from flaxnets.inference.restore import load, restore_recalibrated
+  from flaxnets.inference.restore import load
 
   net = load(workdir, step, recalibrated=recalibrated, completion=completion)
   evaluation = SplitEvaluation(net, subsets=subsets, split=split, root=root, batch_size=batch_size)
-  if recalibrated:
-    stored = restore_recalibrated(pathlib.Path(workdir), net)
-    # Also where the statistics are kept for no subset; and results of other settings are other results.
-    evaluation.identity |= {'recalibrated': True, 'recalibration': stored[1]['settings'] if stored else None}
   count = len(evaluation.subsets)
-  incremental.announce(f'evaluating {counted(count, "subset")}; compiling {incremental.functions(evaluation, count)}')
+  compiled = incremental.functions(evaluation, evaluation.subsets)
+  incremental.announce(f'evaluating {counted(count, "subset")}; compiling {compiled}')
   with incremental.progress(evaluation.steps, f'step {net.step}') as bar:
     scores, arrays = evaluation.evaluate(on_batch=bar.update)
   if jax.process_index() == 0:

@@ -32,7 +32,8 @@ def define(flags: absl_flags.FlagValues) -> None:
   absl_flags.DEFINE_integer(
     'height',
     0,
-    'of the raw images, pixels; left out: the canvas of a run on image files, else the input of the network',
+    'of the raw images, pixels; left out: the canvas of a run on image files, which photos have to be cut and resized '
+    'to, else the input of the network',
     lower_bound=0,
     **values,
   )

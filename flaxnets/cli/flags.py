@@ -140,20 +140,34 @@ def _read_config(flags: absl.flags.FlagValues, arguments: list[str]) -> list[str
 
 
 def _load(path: pathlib.Path) -> ConfigDict:
+  config = called(path, 'get_config', 'configs/demo.py')
+  if not isinstance(config, ConfigDict):
+    raise InputError(f'{path}: get_config() returns a {type(config).__name__}; it must return a ConfigDict')
+  return config.lock()
+
+
+def called(path: pathlib.Path, name: str, example: str) -> Any:
+  """What a function in a config file returns.
+
+  Args:
+    path: the file.
+    name: of the function, which takes no arguments.
+    example: a file that has one, for the message.
+
+  Raises:
+    InputError: if there is no such function, or the file or the function raises anything.
+  """
   try:
-    get_config = runpy.run_path(str(path)).get('get_config')
-    if get_config is None:
-      raise InputError(f'{path} has no get_config(); see configs/demo.py for an example')
-    config = get_config()
+    function = runpy.run_path(str(path)).get(name)
+    if function is None:
+      raise InputError(f'{path} has no {name}(); see {example} for an example')
+    return function()
   except InputError:
     raise
   except Exception as error:  # a config file is Python code and can raise anything
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     place = f', line {lines[-1]}' if lines else ''
     raise InputError(f'{path}{place}: {_reason(error)}') from None
-  if not isinstance(config, ConfigDict):
-    raise InputError(f'{path}: get_config() returns a {type(config).__name__}; it must return a ConfigDict')
-  return config.lock()
 
 
 def _reason(error: Exception) -> str:

@@ -84,7 +84,11 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   from flaxnets.inference import files
   from flaxnets.inference.restore import load
 
-  if flags.out.lower().endswith(MAPS):
+  is_map = flags.out.lower().endswith(MAPS)
+  for name in ('threads', 'key', 'latency') if is_map else ('tile', 'stride', 'probabilities'):
+    if flags[name].value != flags[name].default:
+      raise InputError(f'--{name} has no effect on {"a map" if is_map else "anything but a map (--out=MAP.tif)"}')
+  if is_map:
     return _map(load(arguments[0], flags.step), flags, arguments[1:])
   if flags.out and not flags.out.endswith(ENDINGS):
     raise InputError(f'--out={flags.out} ends in none of {", ".join((*ENDINGS, MAPS[0]))}')

@@ -19,13 +19,12 @@ shares of one study at the same time in one folder that they share; each writes 
 
 Each run is a separate process with the folder DIR/NAME. Finished runs are skipped, interrupted runs resume, and failed
 runs are listed in the table without stopping the rest. SIGTERM or Ctrl-C saves the current run and stops the study.
-Exit codes: 0 all runs finished, 1 some failed, 75 stopped.
+Exit codes: 0 all runs finished, 1 some failed or another process is executing them, 75 stopped.
 """
 
 from __future__ import annotations
 
 import pathlib
-import runpy
 from collections.abc import Sequence
 
 from absl import flags as absl_flags
@@ -65,10 +64,12 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   from flaxnets.study.runner import run_study
   from flaxnets.study.table import write_table
 
-  get_runs = runpy.run_path(flags.config_file).get('get_runs')
-  if get_runs is None:
-    raise InputError(f'{flags.config_file} has no get_runs(); see configs/studies/rgb.py for an example of a study')
-  study = Study(plan(flags.config, get_runs()), pathlib.Path(flags.out), flags.split, flags.root, flags.subsets)
+  runs = cli_flags.called(pathlib.Path(flags.config_file), 'get_runs', 'configs/studies/rgb.py')
+  if not isinstance(runs, dict) or not all(isinstance(changes, dict) for changes in runs.values()):
+    raise InputError(
+      f"{flags.config_file}: get_runs() must return a dict from a run's name to a dict of the fields that differ"
+    )
+  study = Study(plan(flags.config, runs), pathlib.Path(flags.out), flags.split, flags.root, flags.subsets)
   if not flags.table:
     return run_study(study, flags.only, flags.against, flags.shard)
   if not study.out.is_dir():

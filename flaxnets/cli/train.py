@@ -2,7 +2,8 @@
 
     flaxnets train --config=demo --workdir=runs/demo [--config.train.epochs=20 ...]
 
-Exit codes: 0 finished, 1 invalid input, 75 stopped by a signal after saving.
+Exit codes: 0 finished; 1 invalid input, or a run that diverged or whose last save failed; 75 stopped by a signal after
+saving.
 """
 
 from __future__ import annotations

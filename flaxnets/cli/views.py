@@ -31,6 +31,7 @@ _COLOURS = (('R', 'G', 'B'), ('B04', 'B03', 'B02'))  # shown as red, green, blue
 
 def contact_sheet(
   source: Source,
+  channels: ChannelSet,
   view: View,
   *,
   image_size: int,
@@ -43,6 +44,7 @@ def contact_sheet(
 
   Args:
     source: the examples.
+    channels: those of the network, all or some of the source's.
     view: the training view, from `flaxnets.augment.pipeline.training_view`. Absent channels are drawn black, and the
       present ones are named.
     image_size: side of the network's input, pixels.
@@ -55,17 +57,18 @@ def contact_sheet(
     evaluation_batches(source, batch_size=len(indices), examples=indices, threads=threads, on_bad_image=on_bad_image)
   )
   batch = {name: values[batch['mask']] for name, values in batch.items()}
-  everything = np.ones_like(batch['present'])
-  fill = batch['image'].mean(axis=(0, 1, 2), dtype=np.float32)
-  evaluated = pipeline.evaluation_images(batch['image'], batch['size'], image_size=image_size, resize=resize, fill=fill)
+  raw = batch['image'][..., source.channels.order(channels.names)]
+  everything = np.ones((len(raw), len(channels)), bool)
+  fill = raw.mean(axis=(0, 1, 2), dtype=np.float32)
+  evaluated = pipeline.evaluation_images(raw, batch['size'], image_size=image_size, resize=resize, fill=fill)
   views = [(evaluated, everything)]
   trained = jax.jit(view)
   for step in range(_TRAINING_VIEWS):
     images, present = trained(step, batch)
     views.append((images, present[:, -1]))  # the last of several passes has a random subset
-  display = _display(batch['image'], source.channels)
+  display = _display(raw, channels)
   cells = [[display(image, mask) for image, mask in zip(*map(np.asarray, each), strict=True)] for each in views]
-  names = [[source.channels.label(np.flatnonzero(mask).tolist()) for mask in np.asarray(masks)] for _, masks in views]
+  names = [[channels.label(np.flatnonzero(mask).tolist()) for mask in np.asarray(masks)] for _, masks in views]
   texts = [
     (source.classes[label], f'{height} x {width}')
     for label, (height, width) in zip(batch['label'], batch['size'], strict=True)
@@ -141,9 +144,13 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
   reading = {'threads': config.data.threads, 'on_bad_image': config.data.on_bad_image}
   listed = experiment.listed_subsets(config, source.channels)
   measured = statistics.measure(source, examples=200, **reading)
-  view = experiment.training_view_of(config, source.channels.full, source.canvas, measured, listed)
+  channels = experiment.channel_set(config, source.channels)
+  order = source.channels.order(channels.names)
+  measured = {name: measured[name][list(order)] for name in ('mean', 'std')}
+  view = experiment.training_view_of(config, order, source.canvas, measured, listed)
   sheet = contact_sheet(
     source,
+    channels,
     view,
     image_size=config.image_size,
     resize=config.augment.evaluation_resize,

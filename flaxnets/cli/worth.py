@@ -17,6 +17,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
+from flaxnets.channels import Subset
 from flaxnets.errors import InputError
 
 ARGUMENTS = 'RUN_OR_RESULT'
@@ -103,11 +104,12 @@ def of_run(flags: absl_flags.FlagValues, folder: pathlib.Path) -> tuple[dict[str
   path = evaluate_missing(evaluation, folder)
   result = worth.worth(results.read_accuracies(path), orders=flags.orders, seed=flags.seed)
   if flags.greedy and not result['exact']:
-    greedy = worth.greedy_subsets(
-      lambda subset: results.read_accuracies(path).accuracy[subset],
-      count,
-      lambda candidates: evaluate_missing(evaluation, folder, candidates),
-    )
+    accuracy: dict[Subset, float] = {}
+
+    def evaluated(candidates: list[Subset]) -> None:
+      accuracy.update(results.read_accuracies(evaluate_missing(evaluation, folder, candidates)).accuracy)
+
+    greedy = worth.greedy_subsets(accuracy.__getitem__, count, evaluated)
     result['greedy'] = worth.rows_of(results.read_accuracies(path), greedy)
   return result, path
 

@@ -73,12 +73,12 @@ class Evaluator:
   """Compiled functions that evaluate a network on subsets of its channels, for any variables and any data.
 
   Up to MAX_COMPILED subsets get a function each, which takes only the subset's channels. More subsets, or examples that
-  can lack channels themselves, share one function that takes all channels and a mask. Both give the same numbers up to
-  rounding.
+  can lack channels themselves, share one function that takes all channels and a mask, and so do subsets that are asked
+  for later. Both give the same numbers up to rounding.
 
   Args:
     model: a network of `flaxnets.models`.
-    subsets: the subsets that can be evaluated.
+    subsets: the subsets that will be evaluated.
     source_index: index of each of the network's channels in the source; -1 for one that the source lacks, and that is
       in no subset.
     image_size: side of the network's input, pixels.
@@ -113,14 +113,13 @@ class Evaluator:
 
     batch_sharding = devices.sharded(mesh)
     self._view = jax.jit(view, in_shardings=batch_sharding, out_shardings=batch_sharding)
-    self._masked = has_missing_channels or len(self.subsets) > MAX_COMPILED
     self._shared = self._compile(self._masked_logits)
-    self._functions = {} if self._masked else {each: self._compile(self._logits_of(each)) for each in self.subsets}
+    share = has_missing_channels or len(self.subsets) > MAX_COMPILED
+    self._functions = {} if share else {each: self._compile(self._logits_of(each)) for each in self.subsets}
 
-  @property
-  def compilations(self) -> int:
-    """How many functions are compiled for the subsets."""
-    return 1 if self._masked else len(self._functions)
+  def compilations(self, subsets: Iterable[Subset]) -> int:
+    """How many functions are compiled to evaluate some subsets."""
+    return len({self._functions.get(subset, self._shared) for subset in subsets})
 
   def _masked_logits(self, variables, inside, images, present):
     return self._model.apply(variables, images, present=present & inside[None])
@@ -134,7 +133,7 @@ class Evaluator:
 
   def _inside(self, subset: Subset) -> jax.Array | None:
     """(C,) bool on every device: the channels of a subset; None where its function does not need them."""
-    if not self._masked:
+    if subset in self._functions:
       return None
     mask = np.zeros(self._model.num_channels, bool)
     mask[list(subset)] = True
@@ -170,7 +169,7 @@ class Evaluator:
       variables: the network's.
       batches: this host's share, as `flaxnets.data.batches.evaluation_batches` yields them.
       batch_stats: for some subsets the 'batch_stats' to use in place of the network's (recalibrated ones).
-      subsets: which to evaluate; `self.subsets` if None. Where all share one function, any others too.
+      subsets: which to evaluate, of `self.subsets` or any others; `self.subsets` if None.
 
     Returns:
       A result for each subset, and the (n,) indices of the examples, in the order of the predictions.
@@ -184,7 +183,7 @@ class Evaluator:
       images, present = self._view({key: batch[key] for key in ('image', 'size', 'present')})
       predicted = []
       for subset in subsets:
-        function = self._shared if self._masked else self._functions[subset]
+        function = self._functions.get(subset, self._shared)
         sums[subset], classes = function(
           own.get(subset, variables), inside[subset], sums[subset], images, present, batch['label'], batch['mask']
         )

@@ -39,18 +39,23 @@ def evaluate_missing(
   """
   folder = pathlib.Path(folder)
   wanted, label = evaluation.subsets if subsets is None else subsets, evaluation.net.channels.label
-  done = results.labels_done(folder, evaluation.identity)
-  missing = [subset for subset in wanted if label(subset) not in done]
+  # A second time where the file turned out to be of other examples, and was renamed with the subsets that it held.
+  for _ in range(2):
+    done = results.labels_done(folder, evaluation.identity)
+    if missing := [subset for subset in wanted if label(subset) not in done]:
+      known = f' ({len(wanted) - len(missing)} already evaluated)' if len(missing) < len(wanted) else ''
+      announce(f'evaluating {counted(len(missing), "subset")}{known}; compiling {functions(evaluation, missing)}')
+      _evaluate_chunks(evaluation, folder, missing)
+  return results.path_of(folder, evaluation.identity)
+
+
+def _evaluate_chunks(evaluation: SplitEvaluation, folder: pathlib.Path, missing: Sequence[Subset]) -> None:
   chunks = [missing[start : start + CHUNK] for start in range(0, len(missing), CHUNK)]
-  if missing:
-    known = f' ({len(wanted) - len(missing)} already evaluated)' if len(missing) < len(wanted) else ''
-    announce(f'evaluating {counted(len(missing), "subset")}{known}; compiling {functions(evaluation, len(missing))}')
   with progress(len(chunks) * evaluation.steps, counted(len(missing), 'subset')) as bar:
     for chunk in chunks:
       scores, arrays = evaluation.evaluate(chunk, on_batch=bar.update)
       if jax.process_index() == 0:
         write(scores, arrays, folder)
-  return results.path_of(folder, evaluation.identity)
 
 
 def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: str | os.PathLike[str]) -> pathlib.Path:
@@ -61,9 +66,9 @@ def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: s
     raise InputError(f'{folder}/eval cannot be written: {error.strerror}') from None
 
 
-def functions(evaluation: SplitEvaluation, most: int) -> str:
-  """How many functions an evaluation of `most` subsets compiles, as text."""
-  return counted(min(evaluation.evaluator.compilations, most), 'function')
+def functions(evaluation: SplitEvaluation, subsets: Sequence[Subset]) -> str:
+  """How many functions an evaluation of some subsets compiles, as text."""
+  return counted(evaluation.evaluator.compilations(subsets), 'function')
 
 
 def announce(text: str) -> None:
@@ -72,12 +77,12 @@ def announce(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def progress(batches: int, text: str) -> tqdm:
+def progress(total: int, text: str, *, unit: str = 'batch') -> tqdm:
   """A progress bar on stderr for work of more than a second, on process 0. In a log file, a line every 30 s."""
   return tqdm(
-    total=batches,
+    total=total,
     desc=text,
-    unit='batch',
+    unit=unit,
     disable=jax.process_index() != 0,
     delay=1,
     dynamic_ncols=True,

@@ -65,7 +65,7 @@ class SplitEvaluation:
     else:
       self.subsets = check_available(net, self.source, subsets)
     self.mesh, self.batch_size = devices.data_mesh(), batch_size or config.evaluate.batch_size
-    devices.check_batch(self.batch_size, self.mesh, '--batch_size')
+    devices.check_batch(self.batch_size, self.mesh, 'batch_size' if batch_size else 'evaluate.batch_size')
     self.steps = math.ceil(len(self.source) / self.batch_size)
     self.evaluator = evaluator_of(net, self.source, self.subsets, self.mesh)
     self.variables, self.batch_stats = on_devices(net, self.subsets, net.recalibrated, self.mesh)
@@ -73,11 +73,13 @@ class SplitEvaluation:
       'split': split,
       'root': results.absolute_root(root or config.data.root),
       'step': net.step,
-      'recalibrated': bool(net.recalibrated),
+      'recalibrated': bool(net.recalibration),  # also where statistics are kept for no subset
       'weights': weights_digest(net),
       'commit': provenance.commit(),
       'versions': provenance.versions(),
     }
+    if net.recalibration:
+      self.identity['recalibration'] = net.recalibration
     if net.switched:
       self.identity['completion'] = net.switched
 

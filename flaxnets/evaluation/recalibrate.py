@@ -30,6 +30,7 @@ from flaxnets.channels import Subset
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
 from flaxnets.evaluation import batch_stats, judge
+from flaxnets.evaluation.incremental import progress
 from flaxnets.inference.network import Network
 from flaxnets.inference.restore import load, restore_recalibrated, weights_digest
 from flaxnets.runtime import devices
@@ -37,12 +38,13 @@ from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
 
 VIEWS = ('evaluation', 'training')
 IMAGES = 2048
+CHUNK = 16  # subsets that are recalibrated in one pass over the images
 
 
 def run(
   workdir: str | os.PathLike[str],
   *,
-  subsets: str = 'all',
+  subsets: str | Sequence[Subset] = 'all',
   step: int | str = 'best',
   view: str = 'evaluation',
   images: int = IMAGES,
@@ -50,11 +52,12 @@ def run(
 ) -> dict[str, Any]:
   """Recalibrates a trained network for some subsets, and stores the result in DIR/recalibrated.
 
-  The folder holds the statistics of one step. Subsets that were recalibrated before with the same settings are skipped.
+  The folder holds the statistics of one step. It is written after every CHUNK subsets, and subsets that were
+  recalibrated before with the same settings are skipped.
 
   Args:
     workdir: a run's folder.
-    subsets: as in `flaxnets.channels.ChannelSet.subsets`.
+    subsets: as in `flaxnets.channels.ChannelSet.subsets`, or the subsets themselves.
     step: see `flaxnets.load`.
     view: 'evaluation', or 'training' (augmented, with all the channels of the subset).
     images: how many training images; half as many others decide what is kept. A small split has fewer. The number is
@@ -77,14 +80,18 @@ def run(
   statistics, meta = restore_recalibrated(folder, net) or ({}, {})
   if meta.get('settings') != settings:
     statistics, meta = {}, {'weights': weights_digest(net), 'settings': settings, 'subsets': []}
-  wanted = experiment.subsets(net.config, net.channels, subsets)
+  wanted = experiment.subsets(net.config, net.channels, subsets) if isinstance(subsets, str) else subsets
   labels = [net.channels.label(subset) for subset in wanted]
   done = {row['channels'] for row in meta['subsets']}
   missing = [subset for subset, label in zip(wanted, labels, strict=True) if label not in done]
-  if missing:
-    found, rows = recalibrate(net, source, missing, settings, mesh)
-    meta['subsets'] += rows
-    store(folder, net.step, statistics | found, meta)
+  with progress(len(missing), 'recalibrating', unit='subset') as bar:
+    for start in range(0, len(missing), CHUNK):
+      chunk = missing[start : start + CHUNK]
+      found, rows = recalibrate(net, source, chunk, settings, mesh)
+      statistics = statistics | found
+      meta['subsets'] += rows
+      store(folder, net.step, statistics, meta)
+      bar.update(len(chunk))
   if jax.process_index() == 0:
     print(table(meta, labels))
   return meta

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -73,9 +74,7 @@ def read_network(
   config.model.name = model
   head, names, kind = _head(tensors, metadata.classes, where, classes, num_classes, keep)
   tensors.update(head)
-  metadata = Metadata(
-    metadata.channels, names, metadata.dtype, metadata.low, metadata.high, experiment.canvas_of(config)
-  )
+  metadata = dataclasses.replace(metadata, classes=names, canvas=metadata.canvas or experiment.canvas_of(config))
   network = experiment.build_network(config, metadata.channels, len(names))
   images = np.zeros((1, config.image_size, config.image_size, len(metadata.channels)), np.float32)
   shapes = jax.eval_shape(network.init, jax.random.key(config.seed), images)
@@ -114,7 +113,10 @@ def _of_export(
   changed = differences(base, configs.to_json(config))
   own.update_from_flattened_dict({name: new for name, (_, new) in changed.items() if name != 'model.name'})
   statistics = {name: np.asarray(value, np.float32) for name, value in json.loads(header['statistics']).items()}
-  return own, Metadata.from_json(json.loads(header['metadata'])), statistics
+  metadata = Metadata.from_json(json.loads(header['metadata']))
+  if {'image_size', 'data.canvas', 'data.source'} & changed.keys():
+    metadata = dataclasses.replace(metadata, canvas=None)  # that of the changed config
+  return own, metadata, statistics
 
 
 def _head(

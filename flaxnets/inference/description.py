@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
 from typing import Any
 
 from flaxnets.runtime import provenance
@@ -18,6 +19,10 @@ _COMPATIBILITY = (
 )
 
 
+def _sorted(subset: Sequence[int]) -> tuple[int, ...]:
+  return tuple(sorted(subset))
+
+
 def describe(net: Any, order: tuple[int, ...], size: tuple[int, int], format: str) -> dict[str, Any]:
   """What FILE.json says, but for the digest of the file."""
   names = [net.channels.names[index] for index in order]
@@ -27,10 +32,12 @@ def describe(net: Any, order: tuple[int, ...], size: tuple[int, int], format: st
     for values in (statistics['mean'], statistics['std'], net.metadata.low, net.metadata.high)
   )
   side, resize = net.config.image_size, net.config.augment.evaluation_resize
+  part = 'square' if size[0] == size[1] else f'part of {size[0]} : {size[1]}'
+  before = f'before: a photo is cut to its central {part} and resized to {size[0]} x {size[1]} pixels'
   description = {
     'format': f'flaxnets-{format}',
     'format_version': 1,
-    **origin(net),
+    **origin(net, [order]),
     'channels': names,
     'classes': list(net.classes),
     'input': {
@@ -44,6 +51,7 @@ def describe(net: Any, order: tuple[int, ...], size: tuple[int, int], format: st
     'preprocessing': {
       'in_graph': True,
       'steps': [
+        *([before] if size == net.canvas else []),
         f'give raw pixels, height x width x channels ({", ".join(names)}), as decoded: not scaled, not standardised',
         f'the shorter side is resized to {round(side * resize)} pixels, antialiased, and the central {side} x {side} '
         'pixels are taken',
@@ -65,11 +73,20 @@ def describe(net: Any, order: tuple[int, ...], size: tuple[int, int], format: st
   return description | ({'opset': ONNX_OPSET} if format == 'onnx' else {})
 
 
-def origin(net: Any) -> dict[str, Any]:
+def origin(net: Any, subsets: Sequence[Sequence[int]]) -> dict[str, Any]:
+  """Where a file's numbers come from; 'recalibrated' lists those of its subsets that have their own statistics.
+
+  Args:
+    net: the network.
+    subsets: indices of the channels that the file is for.
+  """
+  recalibrated = [net.channels.label(subset) for subset in map(_sorted, subsets) if subset in net.recalibrated]
   return {
     'model': net.config.model.name,
     'step': net.step,
     'ema': net.ema,
+    'completion': net.config.model.completion,
+    'recalibrated': recalibrated,
     'weights': text_digest(digests(net.variables['params'])),
     'versions': provenance.versions(),
     'commit': provenance.commit(),

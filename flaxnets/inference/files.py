@@ -8,11 +8,13 @@ import glob
 import itertools
 import os
 import pathlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from flaxnets.augment.warp import subsamples_for
 from flaxnets.channels import ChannelSet
 from flaxnets.data import arrays
 from flaxnets.data.files import SUFFIXES
@@ -96,6 +98,8 @@ class FilePredictions:
     self._held = ChannelSet(net.channels.names_in(channels)) if channels else None
     self._used = self._usable(self._held or net.channels, all_known=self._held is not None)
     self._predictors: dict[tuple[str, ...], Predictor] = {}
+    self._opening = threading.Lock()  # threads that decode share the predictors
+    self._rows = 1  # of the largest batch so far, as it was padded
     self.bad = 0
 
   def __call__(self, paths: Iterable[str]) -> Iterator[Row]:
@@ -127,26 +131,30 @@ class FilePredictions:
 
   def _of_images(self, paths: Iterable[str]) -> Iterator[Row]:
     for used, batch in _batches(self._decoded(paths), self._batch_size):
+      # One photo is not padded to a full batch; the last batch of many is, so that it compiles nothing.
+      self._rows = max(self._rows, min(self._batch_size, 1 << (len(batch) - 1).bit_length()))
       canvases, sizes, present = stacked([canvas for _, _, canvas in batch])
       try:
-        logits = self._predictor(used).run(canvases, sizes, self._batch_size, present, check=False)[0]
+        logits = self._predictor(used).run(canvases, sizes, self._rows, present, check=False)[0]
       except InputError as error:
         raise InputError(f'{batch[0][0]}{" and so on" if len(batch) > 1 else ""}: {error}') from None
       for (name, _, _), row in zip(batch, softmax(logits), strict=True):
         yield name, 0, row
 
   def _predictor(self, used: tuple[str, ...]) -> Predictor:
-    if used not in self._predictors:
-      self._predictors[used] = Predictor(self._net, used)
-    return self._predictors[used]
+    with self._opening:
+      if used not in self._predictors:
+        self._predictors[used] = Predictor(self._net, used)
+      return self._predictors[used]
 
   def _read(self, path: str) -> Decoded:
     """A photo, or a raster with those of its bands that are to be used.
 
     Raises:
-      BadImage: if it cannot be read, lacks the channels, or has pixels on another scale than the training data's.
+      BadImage: if it cannot be read, lacks the channels, is too large, or has pixels on another scale than the training
+        data's.
     """
-    names = self._net.channels.names
+    names, config = self._net.channels.names, self._net.config
     try:
       # What a file is does not depend on --channels: they may name planes of a photo as well as bands.
       if not reads_raster(self._net, path, raster_options(self._net, names)):
@@ -160,6 +168,7 @@ class FilePredictions:
       # Each file alone: in a batch, others would hide it, or be lost with it.
       mask = None if present is None else present[np.newaxis]
       self._net.check_scale(pixels[np.newaxis], self._predictor(used).order, mask)
+      subsamples_for(pixels.shape[:2], config.image_size, resize=config.augment.evaluation_resize)
     except BadImage:
       raise
     except InputError as error:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import colorsys
 import contextlib
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -45,7 +46,7 @@ class MapFiles:
     counts: (K,) pixels of each class so far.
 
   Raises:
-    InputError: if `out` has another ending than .tif, or cannot be written.
+    InputError: if `out` has another ending than .tif, a file would take the scene's place, or one cannot be written.
   """
 
   def __init__(self, net: Any, scene: Any, out: pathlib.Path, probabilities: str, description: Mapping[str, str]):
@@ -61,6 +62,9 @@ class MapFiles:
     self._outs = [out]
     if probabilities != 'none':
       self._outs.append(out.with_name(f'{out.stem}_probability{out.suffix}'))
+    for path in self._outs:
+      if path.exists() and os.path.exists(scene.name) and path.samefile(scene.name):
+        raise InputError(f'{path} is the scene itself; write the map to another file')
     self.paths = tuple(map(str, self._outs))
     self._names = ['probability'] if probabilities == 'top' else list(self._classes)
     self._stack = contextlib.ExitStack()
@@ -85,11 +89,11 @@ class MapFiles:
   def __exit__(self, *error: Any) -> None:
     try:
       self._stack.__exit__(*error)
+      if error[0] is None:
+        sidecar = self._outs[0].with_name(f'{self._outs[0].name}.aux.xml')
+        atomic.write_text(sidecar, category_names(self._classes))
     except Exception as failure:
       raise self._refused(failure) from None
-    if error[0] is None:
-      sidecar = self._outs[0].with_name(f'{self._outs[0].name}.aux.xml')
-      atomic.write_text(sidecar, category_names(self._classes))
 
   def append(self, classes: np.ndarray, values: np.ndarray | None) -> None:
     """Adds rows below those that are there.

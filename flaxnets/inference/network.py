@@ -45,6 +45,7 @@ class Network:
     ema: whether the variables are running averages.
     recalibrated: 'batch_stats' for the subsets that have recalibrated ones, used in place of those in `variables`; see
       `flaxnets.evaluation.recalibrate`.
+    recalibration: the settings that these were measured with; empty where none were loaded.
     switched: the completion that was chosen in place of the run's own; '' for its own.
     model: the Linen module.
   """
@@ -61,6 +62,7 @@ class Network:
   ):
     self.config, self.metadata, self.variables, self.step, self.ema = config, metadata, variables, step, ema
     self.recalibrated: dict[Subset, Any] = dict(recalibrated or {})
+    self.recalibration: dict[str, Any] = {}
     self.switched = switched
     self.channels: ChannelSet = metadata.channels
     self.classes: tuple[str, ...] = metadata.classes

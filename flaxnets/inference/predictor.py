@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 from absl import logging
 
@@ -46,7 +45,7 @@ class Predictor:
     self.net = net
     self.order: tuple[int, ...] = net.channels.full if channels is None else net.channels.order(channels)
     self._subset = tuple(sorted(self.order))
-    self._variables = jax.device_put(net.variables_of(self._subset))
+    self._variables = net._on_device(self._subset)
 
   def read(self, path: str | os.PathLike[str]) -> Canvas:
     """Reads an image file, a photo or a raster (see `raster_options`); threads may do so side by side.

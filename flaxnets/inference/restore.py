@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 from typing import Any
@@ -39,15 +40,16 @@ def load(
   folder = pathlib.Path(workdir)
   if not (folder / 'checkpoints').is_dir():
     raise InputError(f'{folder} holds no trained network; train one with flaxnets train --workdir={folder}')
-  checkpoints = Checkpoints(folder / 'checkpoints', writing=False)
-  kept = checkpoints.steps()
-  if not kept:
-    raise InputError(f'{folder}/checkpoints is empty; the run has not saved yet')
-  wanted = str(_best(checkpoints) if step == 'best' else kept[-1] if step == 'latest' else step)
-  if wanted not in map(str, kept):
-    raise InputError(f'{folder} has no checkpoint of step {step}; there are best, latest, {", ".join(map(str, kept))}')
-  state, meta = checkpoints.restore(int(wanted))
-  checkpoints.close()
+  with contextlib.closing(Checkpoints(folder / 'checkpoints', writing=False)) as checkpoints:
+    kept = checkpoints.steps()
+    if not kept:
+      raise InputError(f'{folder}/checkpoints is empty; the run has not saved yet')
+    wanted = str(_best(checkpoints) if step == 'best' else kept[-1] if step == 'latest' else step)
+    if wanted not in map(str, kept):
+      raise InputError(
+        f'{folder} has no checkpoint of step {step}; there are best, latest, {", ".join(map(str, kept))}'
+      )
+    state, meta = checkpoints.restore(int(wanted))
   averaged = bool(state.get('ema'))
   weights = state['ema'] if averaged else state
   variables = {
@@ -72,6 +74,7 @@ def load(
         f'--step={net.step} --recalibrate makes them'
       )
     statistics, meta = found
+    net.recalibration = meta['settings']
     for row in meta['subsets']:
       if row['kept']:
         net.recalibrated[net.channels.subset(row['channels'])] = statistics[row['channels']]

@@ -16,9 +16,7 @@ from flaxnets.errors import InputError
 from flaxnets.inference.network import Network
 from flaxnets.runtime import records
 from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
-from flaxnets.runtime.workdir import locked
-
-INCOMPLETE = '.incomplete'  # a file that is in the folder while it is being written
+from flaxnets.runtime.workdir import INCOMPLETE, locked
 
 
 def check_free(folder: str | os.PathLike[str]) -> None:
@@ -43,9 +41,9 @@ def write(net: Network, folder: str | os.PathLike[str], origin: Mapping[str, Any
   Raises:
     InputError: if the folder holds a run or cannot be written.
   """
-  check_free(folder)
   path, fields = pathlib.Path(folder), configs.to_json(net.config)
   with locked(path, '--out'):
+    check_free(folder)
     try:
       (path / INCOMPLETE).touch()
       (path / 'config.json').unlink(missing_ok=True)  # this and the next are of an earlier attempt that was killed

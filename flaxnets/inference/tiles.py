@@ -122,14 +122,11 @@ def predict_map(
     raise InputError(f'tile is {tile} and stride is {stride}; tile must be above 0, and stride from 1 to tile')
   if probabilities not in PROBABILITIES:
     raise InputError(f'probabilities is {probabilities!r}; choose one of {", ".join(PROBABILITIES)}')
-  out = pathlib.Path(out)
-  if out.exists() and pathlib.Path(scene).exists() and out.samefile(scene):
-    raise InputError(f'{out} is the scene itself; write the map to another file')
   rasters = _rasters(net, scene, channels, subset)
   with raster_pixels.opened(scene) as dataset, raster_pixels.cache_for(dataset):
     run = _Run(net, rasters, dataset, tile, stride, batch_size)
     run.check_scale(str(scene))
-    with MapFiles(net, dataset, out, probabilities, run.description()) as files:
+    with MapFiles(net, dataset, pathlib.Path(out), probabilities, run.description()) as files:
       for classes, values in run.rows(probabilities, progress):
         files.append(classes, values)
       if run.empty == run.tiles:

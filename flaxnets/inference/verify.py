@@ -14,6 +14,7 @@ Other files, such as `parameters.txt`, logs and pages, hold nothing that is read
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -101,14 +102,13 @@ def parts(root: pathlib.Path) -> Iterator[Part]:
 
 
 def _of_store(folder: pathlib.Path, kind: str) -> Iterator[Part]:
-  for step in Checkpoints(folder, writing=False).steps():
+  with contextlib.closing(Checkpoints(folder, writing=False)) as store:
+    steps = store.steps()
+  for step in steps:
 
     def check(step: int = step) -> None:
-      store = Checkpoints(folder, writing=False)
-      try:
+      with contextlib.closing(Checkpoints(folder, writing=False)) as store:
         store.restore(step)
-      finally:
-        store.close()
 
     yield Part(folder / str(step), kind, check)
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from flaxnets.analysis import comparison
-from flaxnets.analysis.results import Hits
 from flaxnets.errors import InputError
 from flaxnets.report.folders import Run
 from flaxnets.runtime import workdir
@@ -40,7 +39,7 @@ def compared(runs: Sequence[Run], against: str = '') -> dict[str, Any] | None:
   same = [run for run in runs if run.name in judged and np.array_equal(judged[run.name].ids, ids)]
   if len(same) < 2:
     return None
-  experts = _experts(same, judged)
+  experts = comparison.experts_by_network((_network(run), judged[run.name]) for run in same if run.expert_of)
   rows = []
   for run in same:
     other = None if run.name == reference else judged[reference]
@@ -50,29 +49,10 @@ def compared(runs: Sequence[Run], against: str = '') -> dict[str, Any] | None:
   return {'reference': reference, 'rows': rows, 'left_out': [run.name for run in runs if run.name not in names]}
 
 
-def shared_label(label: str) -> str:
-  """A subset's label as `results.read_hits` writes it: R,G is RG whatever other channels the network has."""
-  names = label.split(',')
-  return ''.join(names) if all(len(name) == 1 for name in names) else label
-
-
 def _network(run: Run) -> tuple[Any, ...]:
   """What an expert has to share with a run."""
   model = run.config.get('model', {})
   return model.get('name'), model.get('width'), run.config.get('image_size')
-
-
-def _experts(runs: Sequence[Run], judged: dict[str, Hits]) -> dict[tuple[Any, ...], dict[str, Hits]]:
-  """For each network, and each label of a subset, its expert; several are averaged."""
-  found: dict[tuple[Any, ...], dict[str, list[Hits]]] = {}
-  for run in runs:
-    if run.expert_of:
-      for label in judged[run.name].hits:
-        found.setdefault(_network(run), {}).setdefault(label, []).append(judged[run.name])
-  return {
-    network: {label: comparison.mean_of(several) for label, several in experts.items()}
-    for network, experts in found.items()
-  }
 
 
 def config_differences(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:

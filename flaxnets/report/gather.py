@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from flaxnets.analysis import worth
+from flaxnets.analysis import results, worth
 from flaxnets.analysis.results import AccuracyTable
 from flaxnets.channels import ChannelSet
 from flaxnets.data.source import Source
@@ -122,7 +122,7 @@ def _subset_rows(run: Run, compared: Mapping[str, Any] | None) -> list[dict[str,
   for row in run.rows:
     kept = {key: value for key, value in row.items() if key not in _LEFT_OUT}
     kept['size'] = _size(run, row['channels'])
-    label = compare.shared_label(row['channels'])
+    label = results.shared_label(row['channels'])
     for key in ('difference', 'difference_interval', 'regret', 'regret_interval'):
       kept[key] = compared[key].get(label) if compared else None
     rows.append(kept)

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flaxnets.analysis import results
 from flaxnets.report.folders import Run, StudyTable
 
 
@@ -24,10 +25,16 @@ def counted(number: float, noun: str) -> str:
 
 def evaluate_command(run: Run, subsets: str = '') -> str:
   """The command that evaluates a run as its result file says, or on its test split."""
-  parts = ['flaxnets', 'eval', f'--workdir={shlex.quote(str(run.folder))}']
-  if run.scores.get('split', 'test') != 'test':
-    parts.append(f'--split={shlex.quote(run.scores["split"])}')
-  if run.scores.get('recalibrated'):
+  parts, scores = ['flaxnets', 'eval', f'--workdir={shlex.quote(str(run.folder))}'], run.scores
+  if scores.get('split', 'test') != 'test':
+    parts.append(f'--split={shlex.quote(scores["split"])}')
+  if scores.get('root') and not results.same_root(scores['root'], run.config.get('data', {}).get('root', '')):
+    parts.append(f'--root={shlex.quote(scores["root"])}')
+  if 'step' in scores:
+    parts.append(f'--step={scores["step"]}')
+  if scores.get('completion'):
+    parts.append(f'--completion={scores["completion"]}')
+  if scores.get('recalibrated'):
     parts.append('--recalibrate')
   if subsets:
     parts.append(f'--subsets={subsets}')
@@ -127,9 +134,9 @@ def of_comparison(found: Mapping[str, Any]) -> list[str]:
     low, high = row['mean_difference_interval']
     difference = row['mean_difference']
     apart = low > 0 or high < 0
-    verdict = f'{"better" if difference > 0 else "worse"} by {abs(100 * difference):.1f} points'
+    better = f'{"better" if difference > 0 else "worse"} by {abs(100 * difference):.1f} points than'
     said.append(
-      f'{row["run"]} is {verdict} than {found["reference"]} over the subsets that both know '
+      f'{row["run"]} is {better if difference else "level with"} {found["reference"]} over the subsets that both know '
       f'({points(low)} to {points(high)}' + (').' if apart else '; the interval holds 0).')
     )
   return said

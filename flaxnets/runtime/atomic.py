@@ -23,6 +23,20 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def turn(path: pathlib.Path) -> Iterator[None]:
+  """Waits until no other process is in such a block for the same file, which is made and stays empty.
+
+  Processes on a file system without locks do not wait.
+  """
+  import fcntl  # not at the top: Windows has none
+
+  with path.open('w') as file:
+    with contextlib.suppress(OSError):
+      fcntl.flock(file, fcntl.LOCK_EX)
+    yield
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
   """Replaces what a file holds."""
   with replacing(path) as temporary:

@@ -17,6 +17,7 @@ from flaxnets.errors import InputError
 from flaxnets.runtime import records
 from flaxnets.runtime.local import check_local
 
+INCOMPLETE = '.incomplete'  # a file in a folder while a network that was not trained there is written to it
 MAX_LISTED = 4  # fields that differ, in a message
 
 
@@ -105,6 +106,7 @@ def claim_workdir(
   if jax.process_index() == 0 and not path.exists():
     try:
       folder.mkdir(parents=True, exist_ok=True)
+      (folder / INCOMPLETE).unlink(missing_ok=True)  # left by a killed command: the folder is this run's now
       records.write(path, fields, indent=1)
     except OSError as error:
       raise InputError(f'--workdir={folder} cannot be written: {error.strerror}') from None

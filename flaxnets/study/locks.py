@@ -43,13 +43,3 @@ def run_lock(folder: pathlib.Path) -> Iterator[int | None]:
       yield None
     else:
       yield file.fileno()
-
-
-@contextlib.contextmanager
-def table_lock(out: pathlib.Path) -> Iterator[None]:
-  """Waits for its turn to read a study's results and write its table, so that an older table never replaces a newer."""
-  import fcntl
-
-  with (out / '.table-lock').open('w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    yield

@@ -17,7 +17,6 @@ from flaxnets.augment import presence
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic, records
 from flaxnets.study.folder import RECORD, Study, read_json
-from flaxnets.study.locks import table_lock
 from flaxnets.study.plan import PlannedRun
 from flaxnets.training import resolution
 
@@ -57,7 +56,9 @@ def make_table(study: Study, against: str = '') -> dict[str, Any]:
     if hits is not None:
       hits_of[run.name] = hits
   _set_apart_other_images(rows, hits_of)
-  experts = _experts(study.runs, hits_of)
+  experts = comparison.experts_by_network(
+    (run.network, hits_of[run.name]) for run in study.runs if run.config.train.subset and run.name in hits_of
+  )
   reference_seeds = _seeds_of(study.runs, hits_of, reference_name)
   reference = comparison.mean_of(reference_seeds) if reference_seeds else None
   means: list[dict[str, Any]] = []
@@ -178,19 +179,6 @@ def _steps(study: Study, run: PlannedRun) -> tuple[int, int]:
     raise InputError(f'{path}: the number of training steps cannot be read ({error})') from None
 
 
-def _experts(runs: Sequence[PlannedRun], hits_of: Mapping[str, Hits]) -> dict[tuple, dict[str, Hits]]:
-  """The hits of the experts by network and subset label, averaged over seeds and runs."""
-  seeds_of: dict[tuple, dict[str, list[Hits]]] = {}
-  for run in runs:
-    if run.config.train.subset and run.name in hits_of:
-      for label in hits_of[run.name].hits:
-        seeds_of.setdefault(run.network, {}).setdefault(label, []).append(hits_of[run.name])
-  return {
-    network: {label: comparison.mean_of(seeds) for label, seeds in by_label.items()}
-    for network, by_label in seeds_of.items()
-  }
-
-
 def _seeds_of(runs: Sequence[PlannedRun], hits_of: Mapping[str, Hits], stem: str) -> list[Hits]:
   """The hits of all finished seeds of a run."""
   return [hits_of[run.name] for run in runs if run.stem == stem and run.name in hits_of]
@@ -198,7 +186,7 @@ def _seeds_of(runs: Sequence[PlannedRun], hits_of: Mapping[str, Hits], stem: str
 
 def write_table(study: Study, against: str = '') -> None:
   """Writes table.json and table.md, each atomically."""
-  with table_lock(study.out):
+  with atomic.turn(study.out / '.table-lock'):  # so that an older table never replaces a newer one
     table = make_table(study, against)
     records.write(study.out / 'table.json', table, indent=1)
     atomic.write_text(study.out / 'table.md', markdown(table))

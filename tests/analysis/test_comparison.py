@@ -32,3 +32,12 @@ def test_seeds_are_averaged_image_by_image_and_other_images_are_refused():
   assert list(mean.hits) == ['R'] and mean.hits['R'].sum() == 30 and mean.hits['R'][30] == 0.5
   with pytest.raises(InputError, match='evaluated on different images'):
     comparison.mean_of([Hits(IDS, {'R': hits(20)}), Hits(IDS[::-1], {'R': hits(20)})])
+
+
+def test_an_expert_counts_for_the_subset_that_it_was_trained_on_and_for_no_other():
+  pair = Hits(IDS, {'RG': hits(60), 'R': hits(10)}, 'RG')
+  singles = [Hits(IDS, {'R': hits(count)}, 'R') for count in (40, 50)]
+  other = Hits(IDS, {'R': hits(1)}, 'RG')  # not evaluated on its own subset
+  found = comparison.experts_by_network([('small', pair), *(('small', each) for each in singles), ('large', other)])
+  assert set(found) == {'small'} and set(found['small']) == {'RG', 'R'}
+  assert found['small']['R'].hits['R'].sum() == 45

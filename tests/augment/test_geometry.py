@@ -17,6 +17,7 @@ from PIL import Image
 from flaxnets.augment import geometry
 from flaxnets.augment.pipeline import training_view
 from flaxnets.channels import ChannelSet
+from flaxnets.cli import main
 from flaxnets.cli.views import contact_sheet
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
@@ -236,12 +237,20 @@ def test_the_contact_sheet_shows_rows_of_examples_in_false_colour():
     presence_probability=0.0,
     presence_fill='absent',
   )
-  page = np.asarray(contact_sheet(source, view, image_size=16))
+  page = np.asarray(contact_sheet(source, bands, view, image_size=16))
   assert page.shape == (40 + 12 * 100, 150 + 8 * 100 + 4, 3)
   cell = page[40:110, 150:246].astype(int)  # above the names of its channels
   assert cell[:, 64:, 0].mean() > cell[:, :32, 0].mean() + 100
   assert abs(cell[:, 64:, 1].mean() - cell[:, :32, 1].mean()) < 20
   assert (page[40:, :140] != 255).any() and (page[:40] != 255).any()  # class names, head
+
+
+def test_the_contact_sheet_of_an_expert_shows_its_channels(tmp_path):
+  flags = ['--config.data.source=synthetic', '--config.data.train=train[:24]', '--config.image_size=32']
+  assert main.run('views', ['--config=default', *flags, '--config.train.subset=R', f'--out={tmp_path / "s.png"}']) == 0
+  with Image.open(tmp_path / 's.png') as page:
+    cell = np.asarray(page)[40:100, 150:246].reshape(-1, 3)
+  assert (cell == cell[:, :1]).all() and np.ptp(cell) > 50  # R alone, shown gray
 
 
 def test_the_command_writes_a_contact_sheet(tmp_path):

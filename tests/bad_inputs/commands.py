@@ -7,6 +7,12 @@ def _text(name):
   return lambda folder: (folder / name).write_text('hello\n')
 
 
+def _study(runs):
+  """A config file of a study; `runs` is the last line of its get_runs()."""
+  text = f'from flaxnets.config import default as get_config\n\n\ndef get_runs():\n  {runs}\n'
+  return lambda folder: (folder / 'own.py').write_text(text)
+
+
 CASES = [
   Case(
     'unknown flag of eval', 'eval --workdir=DIR --subset=R', 'unknown flag --subset; did you mean --subsets', code=2
@@ -49,6 +55,18 @@ CASES = [
   ),
   Case(
     'cost without pixels', 'cost --config=demo --image_size=0', '--image_size=0: 0 is not a positive integer', code=2
+  ),
+  Case(
+    'study whose runs are a list',
+    'study --config=DIR/own.py --out=DIR/out',
+    r"own.py: get_runs\(\) must return a dict from a run's name to a dict",
+    _study('return ["one"]'),
+  ),
+  Case(
+    'study whose runs cannot be made',
+    'study --config=DIR/own.py --out=DIR/out',
+    'own.py, line 5: division by zero',
+    _study('return 1 / 0'),
   ),
   Case(
     'study that is a config', 'study --config=demo --out=DIR/out', r'has no get_runs\(\); see configs/studies/rgb.py'

@@ -316,6 +316,39 @@ def test_image_files_go_into_a_network_that_was_trained_on_arrays(tmp_path):
     np.testing.assert_allclose(probabilities, net.probabilities(image[np.newaxis])[0], rtol=1e-4, atol=1e-6)
 
 
+def test_an_image_that_is_too_large_is_bad_and_the_others_are_predicted(tmp_path):
+  net, said = untrained(small=True), []
+  for name, side in (('1.png', 20), ('2.png', 1000), ('3.png', 20)):
+    Image.fromarray(np.zeros((side, 20, 3), np.uint8)).save(tmp_path / name)
+  found = list(FilePredictions(net, on_bad=said.append)(find([str(tmp_path)])))
+  assert [pathlib.Path(path).name for path, _, _ in found] == ['1.png', '3.png']
+  assert len(said) == 1 and said[0].startswith(f'{tmp_path / "2.png"}: a canvas of 1000 x 20 shrinks up to ')
+
+
+def test_a_photo_alone_is_no_full_batch_and_the_last_batch_of_many_is_one(tmp_path, monkeypatch):
+  net, sizes = untrained(small=True), []
+  compiled = net._compiled
+  monkeypatch.setattr(net, '_compiled', lambda *arguments: (sizes.append(len(arguments[1])), compiled(*arguments))[1])
+  for number in range(7):
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / f'{number}.png')
+  paths = find([str(tmp_path)])
+  for count in (1, 7):
+    assert len(list(FilePredictions(net, batch_size=4)(paths[:count]))) == count
+  assert sizes == [1, 4, 4]
+
+
+@pytest.mark.parametrize(
+  ('flags', 'said'),
+  [
+    (['--out=map.tif', '--threads=2'], '--threads has no effect on a map'),
+    (['--tile=64'], '--tile has no effect on anything but a map (--out=MAP.tif)'),
+  ],
+)
+def test_flags_of_the_other_kind_of_output_are_refused(flags, said, capsys):
+  assert main.run('predict', ['none', 'x.png', *flags]) == 1
+  assert capsys.readouterr().err == f'flaxnets predict: {said}\n'
+
+
 def test_names_of_channels_that_are_bytes_are_read_as_training_reads_them(tmp_path):
   net, images = untrained(small=True), np.random.default_rng(0).integers(0, 256, (2, 20, 20, 2), np.uint8)
   np.savez(tmp_path / 'x.npz', X=images, bands=np.array([b'G', b'R']))

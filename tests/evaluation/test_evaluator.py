@@ -226,7 +226,7 @@ def test_beyond_32_subsets_one_function_is_compiled(mesh1):
   subsets = ChannelSet(tuple('ABCDEF')).subsets('all')
   options = {'source_index': range(6), 'image_size': 12, 'resize': 1.0, 'fill': np.zeros(6), 'mesh': mesh1}
   counts = [
-    Evaluator(model, subsets[:count], has_missing_channels=missing, **options).compilations
+    Evaluator(model, subsets[:count], has_missing_channels=missing, **options).compilations(subsets[:count])
     for count, missing in ((32, False), (33, False), (63, False), (32, True))
   ]
   assert counts == [32, 1, 1, 1]
@@ -241,6 +241,20 @@ def test_a_call_may_ask_for_some_of_the_subsets(network, mesh1):
   everything, _ = evaluator(variables, evaluation_batches(source, batch_size=16))
   assert list(some) == [(0, 2)] and list(everything) == evaluator.subsets
   assert some[(0, 2)].values == everything[(0, 2)].values
+
+
+def test_a_call_may_ask_for_other_subsets_which_share_a_function(network, mesh1):
+  model, variables = network
+  source, _ = source_of(20)
+  options = {'source_index': (0, 1, 2), 'image_size': 12, 'resize': 1.0, 'fill': MEAN, 'has_missing_channels': False}
+  evaluator = Evaluator(model, [(0, 1, 2), (1,)], mesh=mesh1, **options)
+  assert evaluator.compilations([(1,), (0,), (0, 2)]) == 2
+  asked, _ = evaluator(variables, evaluation_batches(source, batch_size=16), subsets=[(1,), (0,), (0, 2)])
+  known = Evaluator(model, [(1,), (0,), (0, 2)], mesh=mesh1, **options)
+  expected, _ = known(variables, evaluation_batches(source, batch_size=16))
+  for subset, result in expected.items():
+    np.testing.assert_array_equal(asked[subset].predictions, result.predictions)
+    assert asked[subset].loss == pytest.approx(result.loss, abs=1e-4)
 
 
 def test_top_five_is_left_out_for_five_classes(mesh1):

@@ -1,5 +1,6 @@
 """Evaluation in chunks that are written one by one, and the command that attributes accuracy to channels with it."""
 
+import concurrent.futures
 import json
 
 import numpy as np
@@ -108,6 +109,29 @@ def test_an_evaluation_of_fewer_subsets_joins_the_fuller_file(run, capsys):
   evaluate.run(run, subsets='B', step=str(5 - best))  # of the steps 2 and 3, the other
   assert evaluated(run) == ['B']
   assert (run / 'eval' / f'test-step{best}.json').exists()
+
+
+def test_subsets_of_other_examples_are_evaluated_again(run, monkeypatch):
+  evaluate.run(run, subsets='RGB')
+  path = run / 'eval' / 'test.npz'
+  with np.load(path) as stored:
+    arrays = {**stored, 'id': np.char.add(stored['id'], 'x')}
+  scores = json.loads(path.with_suffix('.json').read_text())
+  path.unlink()
+  path.with_suffix('.json').unlink()
+  results.write({key: value for key, value in scores.items() if key != 'digest'}, arrays, run)
+  net = flaxnets.load(run)
+  incremental.evaluate_missing(SplitEvaluation(net, subsets='RGB;R'), run)
+  assert evaluated(run) == ['RGB', 'R']
+  assert (run / 'eval' / f'test-step{net.step}.json').exists()
+
+
+def test_evaluations_at_the_same_time_keep_the_subsets_of_both(run):
+  evaluation = SplitEvaluation(flaxnets.load(run), subsets='RGB;R')
+  both = [evaluation.evaluate([subset]) for subset in evaluation.subsets]
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    list(pool.map(lambda result: results.write(*result, run), both))
+  assert evaluated(run) == ['RGB', 'R']
 
 
 def test_greedy_subsets_are_evaluated_as_they_are_needed(run, chunks, capsys, monkeypatch):

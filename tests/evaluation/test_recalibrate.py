@@ -320,6 +320,17 @@ def test_subsets_done_before_are_not_done_again_and_others_join_them(copied, mon
   assert {path.name for path in copied.iterdir()} >= {'recalibrated', 'checkpoints'}
 
 
+def test_more_subsets_than_a_chunk_are_stored_chunk_by_chunk(copied, monkeypatch):
+  shutil.rmtree(copied / 'recalibrated')
+  stored, store = [], recalibrate.store
+  monkeypatch.setattr(recalibrate, 'CHUNK', 2)
+  monkeypatch.setattr(
+    recalibrate, 'store', lambda *a: (stored.append([r['channels'] for r in a[3]['subsets']]), store(*a))
+  )
+  recalibrate.run(copied, subsets=((0, 1, 2), (0,), (1,)), images=64)
+  assert stored == [['RGB', 'R'], ['RGB', 'R', 'G']]
+
+
 def test_training_may_end_with_recalibration_of_what_is_evaluated(run, mesh8):
   net = flaxnets.load(run)
   assert net.ema

@@ -144,7 +144,9 @@ def test_a_subset_with_statistics_of_its_own_is_exported_with_those(resnet, tmp_
   net.recalibrated = {(0,): jax.tree.map(lambda x: x * 1.5, resnet.variables['batch_stats'])}
   net.export(tmp_path / 'net', 'R', height=16, width=16)
   images = images_of(4, 16, 16, 1)
-  found = flaxnets.load_exported(tmp_path / 'net').logits(images)
+  loaded = flaxnets.load_exported(tmp_path / 'net')
+  assert loaded.metadata['recalibrated'] == ['R'] and loaded.metadata['completion'] == 'linear'
+  found = loaded.logits(images)
   assert_close(found, net.logits(images, 'R'), 1e-5)
   assert np.abs(found - resnet.logits(images, 'R')).max() > 1e-3
 
@@ -272,6 +274,7 @@ def test_safetensors_holds_every_variable_and_what_it_is(resnet, tmp_path):
   np.testing.assert_array_equal(arrays['params.stem.conv.kernel'], net.variables['params']['stem']['conv']['kernel'])
   expected = len(jax.tree.leaves(net.variables)) + len(jax.tree.leaves(net.variables['batch_stats']))
   assert len(arrays) == expected and 'recalibrated.RG.stem.norm.mean' in arrays
+  assert json.loads(said['recalibrated']) == ['RG']
   assert json.loads(said['channels']) == ['R', 'G', 'B'] and json.loads(said['classes']) == list('abcdef')
   assert json.loads(said['config'])['model']['width'] == 8
   assert json.loads(said['versions'])['flaxnets'] == flaxnets.__version__

@@ -45,6 +45,16 @@ def restored(path, **options):
   return read_network(path, 'resnet18', **options)[0]
 
 
+def test_the_canvas_of_a_prepared_data_set_comes_back_too(tmp_path):
+  net = network(tmp_path, **{'data.source': 'lists'})
+  net.metadata = dataclasses.replace(net.metadata, canvas=(20, 20))
+  net.export(tmp_path / 'x.safetensors', format='torch')
+  assert restored(tmp_path / 'x.safetensors').canvas == (20, 20)
+  larger = configs.named('pretrained')
+  larger.image_size = 32
+  assert restored(tmp_path / 'x.safetensors', config=larger).canvas == (48, 48)
+
+
 @pytest.mark.parametrize('changes', FORMS.values(), ids=FORMS)
 def test_a_network_comes_back_to_the_bit(changes, tmp_path):
   net = network(tmp_path, **changes)

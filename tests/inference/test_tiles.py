@@ -228,6 +228,7 @@ def test_bands_are_matched_by_name_and_chosen_by_subset(tmp_path):
     ({'out': 'map.png'}, 'a map ends in .tif'),
     ({'out': 'none/map.tif'}, r'none/map.tif cannot be written: .*'),
     ({'out': 'scene.tif'}, 'scene.tif is the scene itself'),
+    ({'scene': 'a_probability.tif', 'out': 'a.tif'}, 'a_probability.tif is the scene itself'),
     ({'scene': 'none.tif'}, r'none.tif: cannot be read \(No such file'),
   ],
 )
@@ -236,6 +237,8 @@ def test_mistakes_are_named_and_leave_nothing_behind(tmp_path, options, reason):
   names = {'scene': 'scene.tif', 'out': 'map.tif'} | {
     key: options.pop(key) for key in ('scene', 'out') & options.keys()
   }
+  if names['scene'].endswith('probability.tif'):
+    path = path.rename(tmp_path / names['scene'])
   with pytest.raises(InputError, match=reason) as caught:
     net().predict_map(tmp_path / names['scene'], tmp_path / names['out'], **options)
   assert '\n' not in str(caught.value)

@@ -8,8 +8,8 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from flaxnets.analysis import worth
 from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
-from flaxnets.report import confusions, curves, examples, plots, tables
-from flaxnets.report.folders import find
+from flaxnets.report import confusions, curves, examples, plots, tables, words
+from flaxnets.report.folders import Run, find
 from flaxnets.report.gather import chosen, gather
 from tests.report.made import begin_run, make_run
 
@@ -277,3 +277,14 @@ def test_worths_of_more_than_ten_channels_are_sampled_with_their_errors(tmp_path
   assert sum(row['worth'] for row in found['channels']) == pytest.approx(found['full'] - found['none'])
   assert 'that were evaluated' in tables.of_worth(report['runs'][0]).caption
   assert plots.svg(plots.of_report(report)['worth'][0])
+
+
+def test_the_command_of_an_evaluation_names_what_the_result_says_was_evaluated(tmp_path):
+  run = Run('run', tmp_path / 'run', config={'data': {'root': '/data/mine'}})
+  run.scores = {'split': 'test', 'root': '/data/mine', 'step': 7}
+  assert words.evaluate_command(run) == f'flaxnets eval --workdir={tmp_path / "run"} --step=7'
+  run.scores = {'split': 'other.txt', 'root': '/data/theirs', 'step': 7, 'completion': 'unit'}
+  assert words.evaluate_command(run, 'all') == (
+    f'flaxnets eval --workdir={tmp_path / "run"} --split=other.txt --root=/data/theirs --step=7 --completion=unit '
+    '--subsets=all'
+  )

@@ -17,8 +17,9 @@ from flaxnets import config as configs
 from flaxnets.data.open import open_source
 from flaxnets.data.source import DataOptions
 from flaxnets.errors import InputError
+from flaxnets.inference import run_folder
 from flaxnets.runtime import atomic
-from flaxnets.runtime.workdir import WorkdirLock, claim_workdir
+from flaxnets.runtime.workdir import INCOMPLETE, WorkdirLock, claim_workdir
 from flaxnets.study.locks import study_lock
 
 HOLDER = """
@@ -111,3 +112,10 @@ def test_addresses_of_buckets_are_refused_wherever_a_folder_is_expected(address)
   ):
     with pytest.raises(InputError, match=f'^{name}=.*bucket/run is an address, .* local files only; mount the bucket'):
       opened()
+
+
+def test_a_run_takes_a_folder_over_from_a_command_that_was_killed_there(tmp_path):
+  (tmp_path / INCOMPLETE).touch()
+  claim_workdir(tmp_path, configs.to_json(configs.default()))
+  with pytest.raises(InputError, match='holds a network already'):
+    run_folder.check_free(tmp_path)

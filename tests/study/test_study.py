@@ -168,7 +168,7 @@ def pretend(job):
     }
     for name in labels
   ]
-  scores = {'split': job['split'], 'step': 2, 'recalibrated': False, 'channels': list('RGB'), 'subsets': rows}
+  scores = {'split': job['split'], 'step': 2, 'recalibrated': False, 'channels': list(labels[0]), 'subsets': rows}
   results.write(scores, {'id': IDS[:40], 'label': label, **predicted}, folder)
 
 
