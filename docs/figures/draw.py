@@ -16,6 +16,7 @@ HERE = pathlib.Path(__file__).parent
 TABLE = HERE.parent / 'results' / 'rgb' / 'table.json'
 LONGER = {20: TABLE, **{epochs: HERE.parent / 'results' / f'rgb{epochs}' / 'table.json' for epochs in (40, 80)}}
 FAST = HERE.parent / 'results' / 'rgb_fast' / 'table.json'
+CURVES = HERE.parent / 'results' / 'tables' / 'metrics' / 'resnet18_dynamic.jsonl'
 RED, GREEN, BLUE, INK, FAINT = '#c8524a', '#4f9d5b', '#4a73b8', '#222222', '#bbbbbb'
 # Runs of the study, from naive to best: name in the table, label in the figure, colour.
 RUNS = (
@@ -35,6 +36,7 @@ def main() -> None:
     ('subsets', subsets, (7.2, 3.6)),
     ('epochs', epochs, (7.2, 3.0)),
     ('recipe', recipe, (7.2, 3.2)),
+    ('tables', curves, (7.2, 3.2)),
   ):
     figure, axes = plt.subplots(figsize=size, layout='constrained')
     draw(axes)
@@ -129,11 +131,34 @@ def recipe(axes: plt.Axes) -> None:
   _finish(axes)
 
 
-def _finish(axes: plt.Axes) -> None:
+def curves(axes: plt.Axes) -> None:
+  """The loss and the accuracy of the paper's network in training and on the validation split."""
+  axes.set_axis_off()
+  lines = [json.loads(line) for line in CURVES.read_text().splitlines()]
+  steps = max(line['step'] for line in lines) / 30  # of an epoch
+  parts = axes.figure.subplots(1, 2)
+  shown = {
+    'loss': (('train', 'loss', FAINT, 'training'), ('validation', 'loss', '#5b4a9d', 'validation')),
+    'accuracy, per cent': (
+      ('train', 'accuracy', FAINT, 'training'),
+      ('validation', 'accuracy/RGB', '#5b4a9d', 'validation: RGB'),
+      ('validation', 'accuracy/R', RED, 'R'),
+    ),
+  }
+  for part, (label, drawn) in zip(parts, shown.items(), strict=True):
+    for split, key, colour, name in drawn:
+      points = [(line['step'] / steps, line[key]) for line in lines if line['split'] == split]
+      scale = 1 if label == 'loss' else 100
+      part.plot(*zip(*((epoch, scale * value) for epoch, value in points), strict=True), color=colour, label=name)
+    part.set(xlabel='epochs', ylabel=label)
+    _finish(part, ncols=3)
+
+
+def _finish(axes: plt.Axes, ncols: int = 2) -> None:
   axes.spines[['top', 'right']].set_visible(False)
   axes.grid(axis='y', color='#eeeeee')
   axes.set_axisbelow(True)
-  axes.legend(frameon=False, loc='lower left', bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0)
+  axes.legend(frameon=False, loc='lower left', bbox_to_anchor=(0, 1), ncols=ncols, borderaxespad=0)
 
 
 if __name__ == '__main__':
