@@ -21,7 +21,7 @@ from flaxnets.data.classes import (
 )
 from flaxnets.data.decode import decode_planes, image_planes, read_image
 from flaxnets.data.geotiff import Rasters, is_raster
-from flaxnets.data.source import DataOptions, Reading
+from flaxnets.data.source import BadImage, DataOptions, Reading
 from flaxnets.errors import InputError
 
 SUFFIXES = (
@@ -58,7 +58,7 @@ class ImageFiles:
     lines: the line of each path in the split file; None without a split file.
     some: whether the files may lack some of the channels, as those of other splits than that of training may.
 
-  The first file that exists decides for all: photos are decoded to 8 bits (`decode.decode`), rasters keep their number
+  The first file that can be opened decides for all: photos are decoded to 8 bits (`decode.decode`), rasters keep their number
   type and their bands (`geotiff.Rasters`).
   """
 
@@ -99,13 +99,23 @@ class ImageFiles:
     return Reading(decode_planes(self.encoded(index), out, self._planes, name=self.where(index)))
 
   def _opened_rasters(self, options: DataOptions, some: bool) -> Rasters | None:
-    """The reader of rasters, if the first file that exists is one."""
-    whole = (os.path.join(self.root, path) for path in self._paths)
-    first = next((index for index, path in enumerate(whole) if os.path.isfile(path)), None)
-    if first is None:
-      return None
-    path = os.path.join(self.root, self._paths[first])
-    return Rasters(path, options, some, self.where(first)) if is_raster(path, options) else None
+    """The reader of rasters, if the first file that can be opened is one."""
+    failure = None
+    for index, file in enumerate(self._paths):
+      path = os.path.join(self.root, file)
+      raster = is_raster(path, options)
+      if raster is False:
+        return None
+      if raster:
+        try:
+          return Rasters(path, options, some, self.where(index))
+        except BadImage as error:
+          if options.on_bad_image != 'skip':
+            raise
+          failure = failure or error
+    if failure:
+      raise failure
+    return None
 
   def where(self, index: int) -> str:
     """The file and its line in the list, for messages."""
