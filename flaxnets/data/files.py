@@ -57,6 +57,7 @@ class ImageFiles:
     options: `channels`, `canvas` and so on.
     lines: the line of each path in the split file; None without a split file.
     some: whether the files may lack some of the channels, as those of other splits than that of training may.
+    rasters: whether to look for rasters; False for photos of 8 bits, whatever the files are.
 
   The first file that can be opened decides for all: photos are decoded to 8 bits (`decode.decode`), rasters keep their number
   type and their bands (`geotiff.Rasters`).
@@ -72,6 +73,7 @@ class ImageFiles:
     options: DataOptions,
     lines: Sequence[int] | None = None,
     some: bool = False,
+    rasters: bool = True,
   ):
     canvas = options.canvas
     if canvas < 1:
@@ -82,7 +84,7 @@ class ImageFiles:
     self.ids = _unique(paths)
     self.root = root
     self._paths, self._lines = paths, lines
-    self._rasters = self._opened_rasters(options, some)
+    self._rasters = self._opened_rasters(options, some) if rasters else None
     if self._rasters is None:
       self.channels = ChannelSet.of(options.channels or 'RGB', options.wavelengths)
       self._planes = image_planes(self.channels)
@@ -131,7 +133,9 @@ class ImageFiles:
     return read_image(os.path.join(self.root, self._paths[index]), self.where(index))
 
 
-def open_list(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> ImageFiles:
+def open_list(
+  options: DataOptions, split: str, class_names: Sequence[str] | None = None, *, rasters: bool = True
+) -> ImageFiles:
   """ImageNet-mini's layout: a split file of `path label` lines, paths relative to `options.root`.
 
   A path may contain spaces. Blank lines, spaces at the end of a line and Windows line ends are ignored. Links are
@@ -141,6 +145,7 @@ def open_list(options: DataOptions, split: str, class_names: Sequence[str] | Non
 
   Args:
     options, split, class_names: see `flaxnets.data.open.open_source`.
+    rasters: see `ImageFiles`.
 
   Raises:
     InputError: naming the split file and the line, for a malformed line, a label out of range, a path that leaves the
@@ -159,7 +164,7 @@ def open_list(options: DataOptions, split: str, class_names: Sequence[str] | Non
   lines, paths, labels = _parse(name, text, len(names) if names else None)
   _check_paths(name, root, lines, paths, options.on_bad_image != 'skip')
   classes = names or _classes_from_folders(name, paths, labels)
-  return ImageFiles(name, root, paths, labels, classes, options, lines, some=class_names is not None)
+  return ImageFiles(name, root, paths, labels, classes, options, lines, class_names is not None, rasters)
 
 
 def _parse(name: str, text: str, classes: int | None) -> tuple[list[int], list[str], list[int]]:
