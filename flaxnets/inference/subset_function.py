@@ -57,26 +57,12 @@ def completed(net: Any, subset: Subset) -> tuple[nn.Module, dict[str, Any]]:
   if net.model.stem != 'dynamic' and net.model.completion == 'black':
     return net.model, variables
   flat = traverse_util.flatten_dict(variables, sep='.')
-  flat['params.stem.conv.kernel'] = jnp.asarray(first_kernel(net, subset))
+  flat['params.stem.conv.kernel'] = jnp.asarray(net.model.first_kernel(net.variables, subset))
   if net.model.stem == 'dynamic':
     flat['channel_stats.stem.conv.correlation'] = jnp.eye(len(subset))
   for name in ('mean', 'std'):
     flat[f'channel_stats.stem.standardize.{name}'] = flat[f'channel_stats.stem.standardize.{name}'][np.asarray(subset)]
   return net.model.clone(num_channels=len(subset)), traverse_util.unflatten_dict(flat, sep='.')
-
-
-def first_kernel(net: Any, subset: Subset) -> np.ndarray:
-  """The kernel of the present channels, (height, width, m, features), that does what the first layer does.
-
-  There is none for a `conv` stem that fills in black on some of its channels, see `completed`.
-  """
-  kernel = net.kernels([net.channels.names[index] for index in subset])
-  if net.model.stem == 'dynamic' or net.model.completion == 'mean':
-    return kernel
-  # 'gray': the mean of the present channels stands in for each absent one, and so each takes a share of its kernel.
-  bank = np.asarray(net.variables['params']['stem']['conv']['kernel'])
-  absent = sorted(set(net.channels.full) - set(subset))
-  return kernel + bank[:, :, absent].sum(axis=2, keepdims=True) / len(subset)
 
 
 def view_matrices(net: Any, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
