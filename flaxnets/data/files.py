@@ -59,8 +59,8 @@ class ImageFiles:
     some: whether the files may lack some of the channels, as those of other splits than that of training may.
     rasters: whether to look for rasters; False for photos of 8 bits, whatever the files are.
 
-  The first file that can be opened decides for all: photos are decoded to 8 bits (`decode.decode`), rasters keep their number
-  type and their bands (`geotiff.Rasters`).
+  The first file that can be opened decides for all: photos are decoded to 8 bits (`decode.decode`), rasters keep their
+  number type and their bands (`geotiff.Rasters`).
   """
 
   def __init__(
@@ -255,8 +255,8 @@ def open_folders(options: DataOptions, split: str, class_names: Sequence[str] | 
     options, split, class_names: see `flaxnets.data.open.open_source`.
 
   Raises:
-    InputError: for a missing split, a split without class folders or images, a folder that is not a class, or a link
-      that leaves the root.
+    InputError: for a missing split, a split without class folders or images, a folder that is not a class, a link that
+      leaves the root, or a link to a folder below a class folder.
   """
   home = _folder(options.root, 'data.root')
   top = _folder(str(home / split), 'the split')
@@ -286,6 +286,9 @@ def _images_below(top: str, folder: str) -> list[str]:
   found = []
   for place, inner, files in os.walk(os.path.join(top, folder)):
     inner[:] = [name for name in inner if not _is_hidden(name)]
+    for name in inner:
+      if os.path.islink(os.path.join(place, name)):
+        raise InputError(f'{place}/{name} is a link to a folder, which is not followed; copy the folder there')
     below = Path(place).relative_to(top).as_posix()
     found += [f'{below}/{file}' for file in files if file.lower().endswith(SUFFIXES) and not _is_hidden(file)]
   return sorted(found)

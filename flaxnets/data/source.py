@@ -34,8 +34,8 @@ class DataOptions:
     image_key, label_key, channels_key, classes_key, present_key: names of the arrays in the file; {split} stands for
       the split.
     canvas: side in pixels of the square that images are resized to. Arrays and prepared canvases keep their size.
-    on_bad_image: 'error': files in a list that do not exist, and a first raster that cannot be opened, are an error when
-      the source is opened; 'skip': when they are read.
+    on_bad_image: 'error': files in a list that do not exist, and a first raster that cannot be opened, are an error
+      when the source is opened; 'skip': when they are read.
   """
 
   kind: str

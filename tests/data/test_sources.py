@@ -264,6 +264,12 @@ def test_a_class_folder_may_not_be_a_link_out_of_the_root(folders, tmp_path_fact
     in_folders(folders, 'train')
 
 
+def test_a_link_to_a_folder_below_a_class_folder_is_refused(folders):
+  (folders / 'train/finch/more').symlink_to(folders / 'val/robin')
+  with pytest.raises(InputError, match='train/finch/more is a link to a folder, which is not followed; copy'):
+    in_folders(folders, 'train')
+
+
 def test_arrays_in_memory_are_a_source_too():
   images = np.arange(2 * 3 * 4 * 2, dtype=np.float64).reshape(2, 3, 4, 2)
   channels = ChannelSet(('a', 'b'))
