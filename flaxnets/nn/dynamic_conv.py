@@ -93,7 +93,8 @@ class DynamicConv(nn.Module):
     Args:
       x: (b, height, width, m), the subset's channels in the set's order; m = C without a subset.
       subset: sorted indices of the channels in x, static; None for all.
-      present: (b, C) bool, the channels that each example of a full x really has. Not together with a subset.
+      present: (b, C) bool, the channels that each example of a full x really has; what x holds for the others may be
+        anything, NaN too. Not together with a subset.
 
     Returns:
       (b, height', width', features).
@@ -111,6 +112,7 @@ class DynamicConv(nn.Module):
 
     if present is not None:
       with jax.named_scope(MIXING):
+        x = jnp.where(present[:, None, None, :], x, 0)  # NaN in absent planes must not reach the arithmetic
         x = complete(x, completions.presence_mixing(self.completion, present, correlation))
     else:
       bank = subset_kernel(bank, self.completion, subset, correlation)

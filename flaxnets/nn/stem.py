@@ -91,9 +91,6 @@ class Stem(nn.Module):
     size, strides = (3, 1) if self.small_images else (7, 2)
     standardize = Standardize(self.num_channels, name=STANDARDIZE)
     x = standardize(images, subset)
-    if present is not None:
-      # Pixels of absent channels (zeros, NaN) must not reach the arithmetic.
-      x = jnp.where(present[:, None, None, :], x, 0.0)
     if self.kind == 'dynamic':
       x = DynamicConv(
         self.width,
@@ -139,6 +136,7 @@ def fill(
   if present is None:
     present = jnp.zeros((1, num_channels), bool).at[:, jnp.asarray(subset)].set(True)
   present = present[:, None, None, :]
+  full = jnp.where(present, full, 0.0)
   if how == 'black':
     return jnp.where(present, full, jax.lax.broadcast_to_rank(black, full.ndim))
   if how == 'gray':

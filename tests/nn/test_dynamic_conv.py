@@ -105,6 +105,14 @@ def test_each_example_of_a_batch_follows_its_own_mask():
     np.testing.assert_allclose(together[row : row + 1], alone, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('completion', COMPLETIONS)
+def test_a_mask_keeps_nan_in_absent_channels_out(completion):
+  layer, variables = layer_and_variables(3, completion)
+  x = jax.random.normal(jax.random.key(1), (2, 9, 9, 3))
+  with_nan = jnp.where(MASK[:, None, None, :], x, jnp.nan)
+  np.testing.assert_array_equal(layer.apply(variables, with_nan, present=MASK), layer.apply(variables, x, present=MASK))
+
+
 def mixing_in_float64(subset, correlation):
   """The prediction of every channel from those of the subset, (C, m)."""
   system = correlation[np.ix_(subset, subset)] + EPSILON * np.eye(len(subset))
