@@ -175,8 +175,7 @@ def check_subset(
     if present.shape != (x.shape[0], num_channels):
       raise ValueError(f'the mask of present channels is {present.shape}; {(x.shape[0], num_channels)} was expected')
   subset = tuple(range(num_channels)) if subset is None else tuple(subset)
-  if not subset or list(subset) != sorted(set(subset)) or subset[0] < 0 or subset[-1] >= num_channels:
-    raise ValueError(f'{subset} is no subset of {num_channels} channels: sorted, distinct indices from 0 are')
+  completions.check_indices(subset, num_channels)
   if x.shape[-1] != len(subset):
     raise ValueError(f'the input has {x.shape[-1]} channels and the subset {subset} has {len(subset)}')
   return subset
