@@ -151,12 +151,15 @@ class DynamicConv(nn.Module):
 
 
 def subset_kernel(bank: jax.Array, completion: str, subset: tuple[int, ...], correlation: jax.Array) -> jax.Array:
-  """The kernel (height, width, m, features) that a bank (height, width, C, features) becomes on a subset of m."""
+  """The kernel (height, width, m, features) that a bank (height, width, C, features) becomes on a subset of m.
+
+  It is computed in float32, and has the bank's type.
+  """
   if len(subset) == bank.shape[2]:
     return bank
   with jax.named_scope(MIXING):
     mix = completions.mixing(completion, subset, correlation)
-    return jnp.einsum('hwcf,cs->hwsf', bank.astype(jnp.float32), mix, precision='highest')
+    return jnp.einsum('hwcf,cs->hwsf', bank.astype(jnp.float32), mix, precision='highest').astype(bank.dtype)
 
 
 def complete(x: jax.Array, mix: jax.Array) -> jax.Array:
