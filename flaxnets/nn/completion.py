@@ -25,8 +25,8 @@ PREDICTING = ('linear', 'unit')  # those that need the correlation of the channe
 # perfectly correlated channel is predicted 0.1 % too small in return.
 EPSILON = 1e-3
 
-# `unit` does not enlarge predictions of a smaller variance than this: what they say about a channel is mostly noise of
-# the measured correlation. It also keeps an uncorrelated channel at zero.
+# `unit` enlarges predictions of a smaller variance than this 32 times, and no further: what they say about a channel is
+# mostly noise of the measured correlation. It also keeps an uncorrelated channel at zero.
 LEAST_VARIANCE = 1e-3
 
 # Up to this size a batch of systems is eliminated step by step. Larger ones are halved, which takes fewer passes

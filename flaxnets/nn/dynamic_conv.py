@@ -23,7 +23,7 @@ UNMEASURED = (
 
 
 class DynamicConv(nn.Module):
-  """A convolution for any subset of its input channels; with all of them it is `nn.Conv`.
+  """A convolution for any subset of its input channels; with all of them it is `nn.Conv`, without a bias by default.
 
   The layer keeps one kernel per channel, the bank W (height, width, C, features). On a subset S of m channels it
   convolves with the kernel `einsum('hwcf,cs->hwsf', W, M_S)`, where M_S (C, m) has an identity row for each present
@@ -59,7 +59,8 @@ class DynamicConv(nn.Module):
     features: output channels.
     kernel_size: (height, width) of the kernel; an int for both.
     num_channels: C, the size of the channel set.
-    strides, padding, kernel_dilation, use_bias, dtype, param_dtype, precision, kernel_init: as in `nn.Conv`.
+    strides, padding, kernel_dilation, dtype, param_dtype, precision, kernel_init: as in `nn.Conv`.
+    use_bias: as in `nn.Conv`, but False by default.
     completion: what makes up for absent channels: 'none' (nothing), 'scale' (the present kernels times C / m),
       'linear' (the prediction above) or 'unit' (the same, rescaled to unit variance: for a network that was trained on
       all channels; see docs/dynamic_conv.md).
