@@ -157,7 +157,8 @@ def put_statistics(variables: Mapping[str, Any], statistics: Mapping[str, Any]) 
     The variables with the statistics in the collection channel_stats; the argument is not changed.
 
   Raises:
-    ValueError: if the network has no such layer, or the statistics lack a key or are of another number of channels.
+    ValueError: if the network has no such layer, the statistics lack a key or are of another number of channels, or a
+      'std' is not above 0.
   """
   if not variables.get('channel_stats'):
     raise ValueError('these variables hold no channel_stats: the network has neither a Standardize nor a DynamicConv')
@@ -169,6 +170,8 @@ def put_statistics(variables: Mapping[str, Any], statistics: Mapping[str, Any]) 
     replacement = jnp.asarray(statistics[name], value.dtype)
     if replacement.shape != value.shape:
       raise ValueError(f'statistics of shape {replacement.shape} for a network that takes {value.shape}')
+    if name == 'std' and not isinstance(replacement, jax.core.Tracer) and not (replacement > 0).all():
+      raise ValueError(f"the statistics' 'std' is {replacement.tolist()}; it must be above 0 for every channel")
     return replacement
 
   stats = jax.tree_util.tree_map_with_path(measured, variables['channel_stats'])

@@ -250,3 +250,10 @@ def test_statistics_of_another_number_of_channels_are_refused():
   variables, _ = start(small())
   with pytest.raises(ValueError, match='statistics of shape'):
     put_statistics(variables, {'mean': np.zeros(4), 'std': np.ones(4), 'correlation': np.eye(4)})
+
+
+@pytest.mark.parametrize('std', [0.0, -1.0, np.nan])
+def test_a_deviation_that_is_not_above_0_is_refused(measured, std):
+  _, variables, _ = measured
+  with pytest.raises(ValueError, match="the statistics' 'std' is .*; it must be above 0 for every channel"):
+    put_statistics(variables, {'mean': np.zeros(3), 'std': np.asarray([1, std, 1]), 'correlation': np.eye(3)})
