@@ -61,7 +61,7 @@ def check_sides(config: ml_collections.ConfigDict, canvas: tuple[int, int]) -> N
   """Raises InputError where a canvas (height, width) is too large for one of the sides of the training images."""
   for side in training_sides(config):
     with _errors_name(f'training images of {side} pixels'):
-      subsamples_for(canvas, side, perspective=config.augment.perspective)
+      subsamples_for(canvas, side, crop_ratio=config.augment.crop_ratio, perspective=config.augment.perspective)
 
 
 def check_evaluation(config: ml_collections.ConfigDict, source: Source) -> None:

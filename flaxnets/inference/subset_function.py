@@ -15,7 +15,8 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from flaxnets.augment import pipeline
+from flaxnets.augment import geometry, pipeline
+from flaxnets.augment.warp import subsamples_for, warp
 from flaxnets.channels import Subset
 from flaxnets.errors import InputError
 
@@ -74,14 +75,13 @@ def view_matrices(net: Any, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
   side, resize = net.config.image_size, net.config.augment.evaluation_resize
   if min(size) < 1:
     raise InputError(f'images of {height} x {width} pixels hold nothing; give height and width of 1 or more')
+  subsamples = subsamples_for(size, side, resize=resize)
 
   def lines(canvas: tuple[int, int]) -> np.ndarray:
     count = max(canvas)
     images = jnp.eye(count).reshape(1, *canvas, count)
-    seen = pipeline.evaluation_images(
-      images, jnp.asarray([size]), image_size=side, resize=resize, fill=jnp.zeros(count)
-    )
-    return np.asarray(seen[0])
+    matrices = geometry.evaluation_homographies(np.asarray([size]), canvas=canvas, image_size=side, resize=resize)
+    return np.asarray(warp(images, matrices, side, fill=jnp.zeros(count), subsamples=subsamples)[0])
 
   return lines((height, 1))[:, side // 2], lines((1, width))[side // 2]
 
