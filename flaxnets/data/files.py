@@ -161,13 +161,24 @@ def open_list(
     check_labels_mean_the_same(class_file(of_all), class_names, str(of_all))
   name = str(home / split)
   text = read_text(home / split, 'the split file')
-  lines, paths, labels = _parse(name, text, len(names) if names else None)
+  lines, paths, labels = parse_list(name, text, len(names) if names else None)
   _check_paths(name, root, lines, paths, options.on_bad_image != 'skip')
   classes = names or _classes_from_folders(name, paths, labels)
   return ImageFiles(name, root, paths, labels, classes, options, lines, class_names is not None, rasters)
 
 
-def _parse(name: str, text: str, classes: int | None) -> tuple[list[int], list[str], list[int]]:
+def parse_list(name: str, text: str, classes: int | None = None) -> tuple[list[int], list[str], list[int]]:
+  """The lines of a split file that are not blank: their numbers, normalised paths and labels.
+
+  Args:
+    name: the split file in messages.
+    text: what it holds.
+    classes: the number of classes; None if it is not known.
+
+  Raises:
+    InputError: naming the line that is malformed, has a label out of range or a path that leaves the root; and if there
+      is none.
+  """
   lines, paths, labels = [], [], []
   for number, line in enumerate(text.split('\n'), 1):
     fields = line.rsplit(None, 1)
