@@ -237,7 +237,7 @@ def _listing(folder: str) -> tuple[set[str], set[str]]:
 
 def _inside(root: str, path: str) -> bool:
   """Whether a path, with links resolved, is in the root or in the target of its first folder."""
-  first, _, rest = path.partition('/')
+  first = path.partition('/')[0]
   homes = [os.path.realpath(root)]
   if os.path.isdir(os.path.join(root, first)):
     homes.append(os.path.realpath(os.path.join(root, first)))

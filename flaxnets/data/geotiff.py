@@ -18,7 +18,7 @@ import numpy as np
 from flaxnets.channels import ChannelSet
 from flaxnets.data.decode import is_deep, squash
 from flaxnets.data.raster_pixels import complete, opened, read_window
-from flaxnets.data.source import DTYPES, BadImage, DataOptions, Reading
+from flaxnets.data.source import DTYPES, BadImage, DataOptions, Reading, wanted_channels
 from flaxnets.errors import InputError
 
 SUFFIXES = ('.tif', '.tiff')
@@ -168,16 +168,9 @@ class Rasters:
       head = header(dataset)
       lengths = tuple(_wavelength(dataset, index) for index in head.indexes)
     held = band_names(head, options, name or str(path))
-    wanted = ChannelSet(held.names_in(options.channels)).names if options.channels else held.names
-    taken = tuple(channel for channel in wanted if channel in held.names)
-    if len(taken) < len(wanted) and not (some and taken):
-      absent = next(channel for channel in wanted if channel not in taken)
-      raise InputError(
-        f"no channel {absent!r} in {name or path}; it has {', '.join(held.names)} (data.channels='' takes all)"
-      )
-    places = [held.names.index(channel) for channel in taken]
+    places = wanted_channels(held, options.channels, name or str(path), some)
     own = tuple(lengths[place] for place in places) if any(lengths) else ()
-    self.channels = ChannelSet(taken, options.wavelengths or own)
+    self.channels = ChannelSet(tuple(held.names[place] for place in places), options.wavelengths or own)
     self.dtype, self.canvas, self.size = head.dtype, (options.canvas, options.canvas), head.size
     self.has_missing_channels = head.masked or self.nodata is not None
     self.options = options

@@ -68,6 +68,27 @@ class DataOptions:
     return cls(data['source'], **{name: data[name] for name in names} | given)
 
 
+def wanted_channels(held: ChannelSet, channels: str, where: str, some: bool) -> tuple[int, ...]:
+  """The indices in `held` of the channels to read, in their order.
+
+  Args:
+    held: the channels that a file or a data set has.
+    channels: names as in `DataOptions`; '' for all.
+    where: the file or the data set in messages.
+    some: whether it may lack some of the channels, but not all.
+
+  Raises:
+    InputError: naming a channel that it lacks.
+  """
+  wanted = ChannelSet(held.names_in(channels)).names if channels else held.names
+  absent = [name for name in wanted if name not in held.names]
+  if absent and not (some and len(absent) < len(wanted)):
+    raise InputError(
+      f"no channel {absent[0]!r} in {where}; it has {', '.join(held.names)} (data.channels='' takes all)"
+    )
+  return tuple(held.names.index(name) for name in wanted if name in held.names)
+
+
 class BadImage(InputError):
   """One example cannot be read; the message names its file (and its line in the list) and the reason."""
 
