@@ -176,7 +176,8 @@ class ChannelSet:
     if total > MAX_SUBSETS:
       raise InputError(
         f'{term!r} of {len(self)} channels is {total:,} subsets; '
-        f"the maximum is {MAX_SUBSETS:,}, so try 'sample:64' or 'size>={len(self) - 1}'"
+        f"the maximum is {MAX_SUBSETS:,}, so list some, such as 'full;{self.label((0, 1))}', or try 'sample:64' or "
+        f"'size>={len(self) - 1}'"
       )
     return itertools.chain.from_iterable(itertools.combinations(range(len(self)), size) for size in sizes)
 

@@ -1,4 +1,4 @@
-"""The exceptions for what a person can put right: a path, a name, a value in a config."""
+"""The exceptions for what a person can put right (a path, a name, a value in a config), and others as one line."""
 
 
 class OneLineError(Exception):
@@ -14,3 +14,8 @@ class InputError(OneLineError, ValueError):
   The message is one line: what was wrong, where, and what would be right. The entry points print it to
   stderr without a traceback and exit with 1.
   """
+
+
+def one_line(error: BaseException) -> str:
+  """What an exception of any kind says, as one line; its type where it says nothing."""
+  return ' '.join(str(error).split()) or type(error).__name__

@@ -61,7 +61,7 @@ def check_sides(config: ml_collections.ConfigDict, canvas: tuple[int, int]) -> N
   """Raises InputError where a canvas (height, width) is too large for one of the sides of the training images."""
   for side in training_sides(config):
     with _errors_name(f'training images of {side} pixels'):
-      subsamples_for(canvas, side, perspective=config.augment.perspective)
+      subsamples_for(canvas, side, crop_ratio=config.augment.crop_ratio, perspective=config.augment.perspective)
 
 
 def check_evaluation(config: ml_collections.ConfigDict, source: Source) -> None:
@@ -160,27 +160,34 @@ def training_targets_of(
 
 
 @contextlib.contextmanager
-def _errors_name(group: str) -> Iterator[None]:
-  """Prefixes errors about options with the config group that they are fields of."""
+def _errors_name(place: str) -> Iterator[None]:
+  """Prefixes errors with what they are about, such as the field of the config or its group."""
   try:
     yield
   except InputError as error:
-    raise InputError(f'{group}: {error}') from None
+    raise InputError(f'{place}: {error}') from None
 
 
 def subsets(config: ml_collections.ConfigDict, channels: ChannelSet, text: str) -> list[Subset]:
   """The subsets of a network's channels that a text lists; see `flaxnets.channels.ChannelSet.subsets`.
 
   '' means 'all' for up to ten channels, otherwise the full set and the config's evaluate.subsets, or 64 random subsets
-  (the full set among them) where those are 'all'. For an expert, 'all' means the full set of its channels.
+  (the full set among them) where those are 'all' or ''. For an expert, 'all' means the full set of its channels.
   """
   few = 2 ** len(channels) <= MAX_SUBSETS
   asked = text or ('all' if few else config.evaluate.subsets)
   if config.train.subset and asked == 'all':
     return channels.subsets('full')
   if not text and not few:
-    asked = 'sample:64' if asked == 'all' else f'full;{asked}'
-  return channels.subsets(asked)
+    asked = 'sample:64' if asked in ('', 'all') else f'full;{asked}'
+  with contextlib.nullcontext() if text else _errors_name('evaluate.subsets'):
+    return channels.subsets(asked)
+
+
+def validation_subsets(config: ml_collections.ConfigDict, channels: ChannelSet) -> list[Subset]:
+  """The subsets that evaluate.subsets lists for validation in training; see `subsets`."""
+  with _errors_name('evaluate.subsets'):
+    return subsets(config, channels, config.evaluate.subsets)
 
 
 def listed_subsets(config: ml_collections.ConfigDict, channels: ChannelSet) -> list[Subset]:
@@ -189,10 +196,8 @@ def listed_subsets(config: ml_collections.ConfigDict, channels: ChannelSet) -> l
   Raises:
     InputError: for a text that is not subsets of these channels.
   """
-  try:
+  with _errors_name('presence.subsets'):
     return channels.subsets(config.presence.subsets) if config.presence.subsets else []
-  except InputError as error:
-    raise InputError(f'presence.subsets: {error}') from None
 
 
 def statistics_of(statistics: Mapping[str, np.ndarray], order: Sequence[int]) -> dict[str, np.ndarray]:

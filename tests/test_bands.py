@@ -244,10 +244,26 @@ def test_a_cut_run_goes_on_to_the_same_weights_with_everything_switched_on(folde
 
 @pytest.mark.parametrize(
   ('changes', 'count', 'full'),
-  [({}, 64, 13), ({'evaluate.subsets': 'B01'}, 2, 13), ({'train.subset': 'full'}, 1, 13)],
+  [
+    ({}, 64, 13),
+    ({'evaluate.subsets': ''}, 64, 13),
+    ({'evaluate.subsets': 'B01'}, 2, 13),
+    ({'train.subset': 'full'}, 1, 13),
+  ],
 )
 def test_more_than_ten_channels_are_evaluated_on_a_sample_unless_the_config_lists_subsets(changes, count, full):
   config = configs.default()
   config.update_from_flattened_dict(changes)
   found = experiment.subsets(config, ChannelSet(tuple(f'B{number:02}' for number in range(1, 14))), '')
   assert (len(found), len(found[0])) == (count, full)
+
+
+def test_wrong_subsets_of_a_config_are_named_by_their_field():
+  config = configs.default()
+  channels = ChannelSet(tuple(f'B{number:02}' for number in range(1, 14)))
+  listed = "list some, such as 'full;B01,B02', or try 'sample:64' or 'size>=12'"
+  with pytest.raises(InputError, match=f"^evaluate.subsets: 'all' of 13 channels is 8,191 subsets; .* so {listed}"):
+    experiment.validation_subsets(config, channels)
+  config.evaluate.subsets = 'B99'
+  with pytest.raises(InputError, match="^evaluate.subsets: no channel 'B99'"):
+    experiment.subsets(config, channels, '')

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flaxnets.augment.warp import check_perspective
+from flaxnets.augment.warp import check_crop_ratio, check_perspective
 from flaxnets.errors import InputError
 
 _TRIES = 10  # attempts to draw a crop that fits, as in torchvision
@@ -108,8 +108,7 @@ def evaluation_homographies(
 def _check(crop_scale, crop_ratio, flip, perspective, perspective_probability) -> None:
   if not 0 < crop_scale[0] <= crop_scale[1] <= 1:
     raise InputError(f'crop_scale is {tuple(crop_scale)}; it must be (least, most), above 0 and up to 1')
-  if not 0 < crop_ratio[0] <= crop_ratio[1]:
-    raise InputError(f'crop_ratio is {tuple(crop_ratio)}; it must be (least, most), above 0')
+  check_crop_ratio(crop_ratio)
   check_perspective(perspective)
   for name, value in (('flip', flip), ('perspective_probability', perspective_probability)):
     if not 0 <= value <= 1:

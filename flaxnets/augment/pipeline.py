@@ -55,7 +55,7 @@ def training_view(
     A function of (step, batch) giving raw images (B, S, S, C) and a mask of their present channels for each pass of
     the network, (B, P, C).
   """
-  subsamples = subsamples_for(canvas, image_size, perspective=augmentation['perspective'])
+  subsamples = subsamples_for(canvas, image_size, **_options_of(subsamples_for, augmentation))
 
   def view(step: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
     key = _step_key(seed, step)

@@ -21,23 +21,36 @@ _FAR = -1e6  # pixels: outside any canvas
 MAX_SUBSAMPLES = 16
 
 
-def subsamples_for(canvas: tuple[int, int], image_size: int, *, perspective: float = 0.0, resize: float = 1.0) -> int:
+def subsamples_for(
+  canvas: tuple[int, int],
+  image_size: int,
+  *,
+  crop_ratio: tuple[float, float] = (1.0, 1.0),
+  perspective: float = 0.0,
+  resize: float = 1.0,
+) -> int:
   """The `subsamples` that `warp` needs: the largest shrink of a configuration, rounded up.
 
-  The largest crop is the complete canvas. Perspective shrinks it to 1 - perspective of the output. Single corners can
-  shrink a little more, which `warp` treats as this shrink. Evaluation resizes to image_size x resize.
+  An image that keeps its size has crops that are no wider than it, and no wider than it is high times the largest
+  ratio; likewise for their height. An image that was squashed to a square can be seen completely, for which this gives
+  the side too. Perspective shrinks the crop to 1 - perspective of the output. Single corners can shrink a little more,
+  which `warp` treats as this shrink. Evaluation resizes the shorter side to image_size x resize.
 
   Args:
-    canvas: height and width, pixels.
+    canvas: height and width, pixels; those of the image, or equal.
     image_size: side of the output, pixels.
+    crop_ratio: as in `geometry.training_homographies`; 1 for evaluation, whose crop is square.
     perspective: as in `geometry.training_homographies`.
     resize: as in `geometry.evaluation_homographies`.
 
   Raises:
-    InputError: for a shrink above 16, or perspective outside its range.
+    InputError: for a shrink above 16, or crop_ratio or perspective outside their range.
   """
+  check_crop_ratio(crop_ratio)
   check_perspective(perspective)
-  shrink = max(canvas) / max(1, round(image_size * resize)) / (1 - perspective)
+  height, width = canvas
+  longest = max(min(width, height * crop_ratio[1]), min(height, width / crop_ratio[0]))
+  shrink = longest / max(1, round(image_size * resize)) / (1 - perspective)
   if shrink > MAX_SUBSAMPLES:
     tilted = f' with a perspective of {perspective}' if perspective else ''
     raise InputError(
@@ -46,6 +59,12 @@ def subsamples_for(canvas: tuple[int, int], image_size: int, *, perspective: flo
       'files, or larger ones in image_size and train.image_sizes'
     )
   return max(1, math.ceil(shrink - 1e-6))
+
+
+def check_crop_ratio(crop_ratio: tuple[float, float]) -> None:
+  """InputError for a range of width over height that is empty or begins at 0."""
+  if not 0 < crop_ratio[0] <= crop_ratio[1]:
+    raise InputError(f'crop_ratio is {tuple(crop_ratio)}; it must be (least, most), above 0')
 
 
 def check_perspective(perspective: float) -> None:

@@ -75,5 +75,5 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   if not study.out.is_dir():
     raise InputError(f'--out={study.out} is not the folder of a study')
   write_table(study, flags.against)
-  print((study.out / 'table.md').read_text(), end='')
+  print((study.out / 'table.md').read_text('utf-8'), end='')
   return 0

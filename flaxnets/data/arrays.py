@@ -14,8 +14,8 @@ import numpy as np
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data.classes import check_labels_mean_the_same, chosen_classes, labels_by_name, numbered_classes
-from flaxnets.data.source import ArraySource, DataOptions
-from flaxnets.errors import InputError
+from flaxnets.data.source import ArraySource, DataOptions, wanted_channels
+from flaxnets.errors import InputError, one_line
 from flaxnets.runtime import regular
 
 
@@ -49,7 +49,7 @@ def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | N
   name = f'{image_key} in {place}'
   held = get(options.channels_key) if options.channels_key in keys else None
   bands = _bands(str(place), options.channels_key, held, channels)
-  taken = _taken(bands, channels, str(place), some=class_names is not None)
+  taken = wanted_channels(bands, channels, str(place), some=class_names is not None)
   present = get(present_key) if present_key in keys else None
   names = chosen_classes(place if place.is_dir() else place.parent, options.classes, class_names)
   own = texts(get(options.classes_key)) if options.classes_key in keys else None
@@ -136,7 +136,7 @@ def why_unreadable(error: Exception) -> str:
   """Why an array could not be read, in one line, from whatever was raised."""
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
-  text = ' '.join(str(error).split()) or type(error).__name__
+  text = one_line(error)
   if 'pickle' in text and not isinstance(error, InputError):
     return 'it holds pickled Python objects, which may run code when read; save plain numbers or strings'
   return text
@@ -152,19 +152,6 @@ def _bands(place: str, channels_key: str, held: np.ndarray | None, channels: str
       "name all channels in their order, as in data.channels='B02,B03', or save the names in that array"
     )
   return ChannelSet.of(channels)
-
-
-def _taken(bands: ChannelSet, channels: str, place: str, some: bool) -> tuple[int, ...]:
-  """Indices in `bands` of the channels that `channels` names. If `some`, the file may lack some but not all."""
-  if not channels:
-    return bands.full
-  names = ChannelSet(bands.names_in(channels)).names
-  unknown = [name for name in names if name not in bands.names]
-  if unknown and not (some and len(unknown) < len(names)):
-    raise InputError(
-      f"no channel {unknown[0]!r} in {place}; it holds {','.join(bands.names)} (data.channels='' takes them all)"
-    )
-  return tuple(bands.names.index(name) for name in names if name in bands.names)
 
 
 def _channels_last(images: np.ndarray, channels: int, name: str) -> np.ndarray:

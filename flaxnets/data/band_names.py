@@ -51,7 +51,7 @@ SENSORS: dict[str, dict[str, Band]] = {
     for band, wavelength in SENTINEL2.items()
     for name in {band, band.replace('B0', 'B')}
   },
-  'landsat8': {  # Operational Land Imager of Landsat 8 and 9, without the thermal bands
+  'landsat8': {  # Operational Land Imager and Thermal Infrared Sensor of Landsat 8 and 9
     'B1': Band('coastal', 443.0),
     'B2': Band('blue', 482.0),
     'B3': Band('green', 561.5),
@@ -61,6 +61,8 @@ SENSORS: dict[str, dict[str, Band]] = {
     'B7': Band('swir22', 2200.5),
     'B8': Band('pan', 589.5),
     'B9': Band('cirrus', 1373.5),
+    'B10': Band('lwir11', 10895.0),
+    'B11': Band('lwir12', 12005.0),
   },
   'landsat7': {  # Thematic Mapper of Landsat 4 and 5, Enhanced Thematic Mapper Plus of Landsat 7
     'B1': Band('blue', 485.0),

@@ -66,7 +66,8 @@ def check_labels_mean_the_same(own: Sequence[str], class_names: Sequence[str] | 
   known = class_names or ()
   by_name = labels_by_name(known)
   for label, name in enumerate(own):
-    if by_name.get(name, label) != label:
+    same = label < len(known) and known[label] == name  # also where several classes have this name, as in ImageNet
+    if not same and by_name.get(name, label) != label:
       raise InputError(
         f'{where}: class {name!r} is label {label} here, but label {by_name[name]} of the '
         f'{len(known)} classes of the network; put them in the same order'

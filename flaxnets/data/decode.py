@@ -15,7 +15,7 @@ from PIL import Image
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data.source import BadImage
-from flaxnets.errors import InputError
+from flaxnets.errors import InputError, one_line
 from flaxnets.runtime import regular
 
 MAX_BYTES = 2**30  # per file
@@ -134,7 +134,7 @@ def _jpeg(data: bytes, shape: tuple[int, ...], name: str) -> tuple[np.ndarray, t
   except ValueError as error:
     if not str(error).startswith(('Premature', 'Corrupt')):
       return None  # possibly only odd metadata, such as an unknown JFIF revision, which Pillow accepts
-    raise BadImage(f'{name}: a corrupt JPEG ({_one_line(error)})') from None
+    raise BadImage(f'{name}: a corrupt JPEG ({one_line(error)})') from None
   return pixels, (height, width), orientation
 
 
@@ -160,7 +160,7 @@ def _other(data: bytes, gray: bool, name: str) -> tuple[np.ndarray, tuple[int, i
   except Image.UnidentifiedImageError:
     raise BadImage(f'{name}: not an image, or corrupt at its beginning ({data[:8]!r})') from None
   except Exception as error:  # Pillow has no common exception for corrupt files
-    raise BadImage(f'{name}: cannot be decoded ({_one_line(error)})') from None
+    raise BadImage(f'{name}: cannot be decoded ({one_line(error)})') from None
   return np.atleast_3d(pixels), pixels.shape[:2], _orientation(exif.removeprefix(b'Exif\0\0'))
 
 
@@ -212,13 +212,15 @@ def _blur(shrink: float) -> np.ndarray:
   return np.asarray([side, 1 - 2 * side, side], np.float32)
 
 
-def _resize(pixels: np.ndarray, size: tuple[int, int], how: int, out: np.ndarray) -> np.ndarray:
-  direct = size == out.shape[:2] and out.flags.c_contiguous
+def _resize(pixels: np.ndarray, size: tuple[int, int], how: int, out: np.ndarray | None) -> np.ndarray:
+  """The pixels resized, written into `out` if it has that size."""
   if pixels.ndim == 3 and pixels.shape[2] > 4 and how == cv2.INTER_AREA:  # OpenCV averages areas of four planes at most
     groups = [pixels[:, :, start : start + 4] for start in range(0, pixels.shape[2], 4)]
-    return np.concatenate([_resize(np.ascontiguousarray(group), size, how, group) for group in groups], axis=2)
-  resized = cv2.resize(pixels, size[::-1], dst=out if direct else None, interpolation=how)
-  return out if direct else resized.reshape(*size, -1)
+    return np.concatenate([_resize(np.ascontiguousarray(group), size, how, None) for group in groups], axis=2)
+  if out is not None and size == out.shape[:2] and out.flags.c_contiguous:
+    cv2.resize(pixels, size[::-1], dst=out, interpolation=how)
+    return out
+  return cv2.resize(pixels, size[::-1], interpolation=how).reshape(*size, -1)
 
 
 def _jpeg_orientation(data: bytes) -> int:
@@ -246,7 +248,3 @@ def _orientation(exif: bytes) -> int:
 def _check_size(height: int, width: int, name: str) -> None:
   if height * width > MAX_PIXELS:
     raise BadImage(f'{name}: {height} x {width} pixels; the most that is decoded is {MAX_PIXELS:,}')
-
-
-def _one_line(error: Exception) -> str:
-  return ' '.join(str(error).split()) or type(error).__name__

@@ -21,7 +21,7 @@ from flaxnets.data.classes import (
 )
 from flaxnets.data.decode import decode_planes, image_planes, read_image
 from flaxnets.data.geotiff import Rasters, is_raster
-from flaxnets.data.source import DataOptions, Reading
+from flaxnets.data.source import BadImage, DataOptions, Reading
 from flaxnets.errors import InputError
 
 SUFFIXES = (
@@ -57,9 +57,10 @@ class ImageFiles:
     options: `channels`, `canvas` and so on.
     lines: the line of each path in the split file; None without a split file.
     some: whether the files may lack some of the channels, as those of other splits than that of training may.
+    rasters: whether to look for rasters; False for photos of 8 bits, whatever the files are.
 
-  The first file that exists decides for all: photos are decoded to 8 bits (`decode.decode`), rasters keep their number
-  type and their bands (`geotiff.Rasters`).
+  The first file that can be opened decides for all: photos are decoded to 8 bits (`decode.decode`), rasters keep their
+  number type and their bands (`geotiff.Rasters`).
   """
 
   def __init__(
@@ -72,6 +73,7 @@ class ImageFiles:
     options: DataOptions,
     lines: Sequence[int] | None = None,
     some: bool = False,
+    rasters: bool = True,
   ):
     canvas = options.canvas
     if canvas < 1:
@@ -82,7 +84,7 @@ class ImageFiles:
     self.ids = _unique(paths)
     self.root = root
     self._paths, self._lines = paths, lines
-    self._rasters = self._opened_rasters(options, some)
+    self._rasters = self._opened_rasters(options, some) if rasters else None
     if self._rasters is None:
       self.channels = ChannelSet.of(options.channels or 'RGB', options.wavelengths)
       self._planes = image_planes(self.channels)
@@ -99,13 +101,23 @@ class ImageFiles:
     return Reading(decode_planes(self.encoded(index), out, self._planes, name=self.where(index)))
 
   def _opened_rasters(self, options: DataOptions, some: bool) -> Rasters | None:
-    """The reader of rasters, if the first file that exists is one."""
-    whole = (os.path.join(self.root, path) for path in self._paths)
-    first = next((index for index, path in enumerate(whole) if os.path.isfile(path)), None)
-    if first is None:
-      return None
-    path = os.path.join(self.root, self._paths[first])
-    return Rasters(path, options, some, self.where(first)) if is_raster(path, options) else None
+    """The reader of rasters, if the first file that can be opened is one."""
+    failure = None
+    for index, file in enumerate(self._paths):
+      path = os.path.join(self.root, file)
+      raster = is_raster(path, options)
+      if raster is False:
+        return None
+      if raster:
+        try:
+          return Rasters(path, options, some, self.where(index))
+        except BadImage as error:
+          if options.on_bad_image != 'skip':
+            raise
+          failure = failure or error
+    if failure:
+      raise failure
+    return None
 
   def where(self, index: int) -> str:
     """The file and its line in the list, for messages."""
@@ -121,7 +133,9 @@ class ImageFiles:
     return read_image(os.path.join(self.root, self._paths[index]), self.where(index))
 
 
-def open_list(options: DataOptions, split: str, class_names: Sequence[str] | None = None) -> ImageFiles:
+def open_list(
+  options: DataOptions, split: str, class_names: Sequence[str] | None = None, *, rasters: bool = True
+) -> ImageFiles:
   """ImageNet-mini's layout: a split file of `path label` lines, paths relative to `options.root`.
 
   A path may contain spaces. Blank lines, spaces at the end of a line and Windows line ends are ignored. Links are
@@ -131,6 +145,7 @@ def open_list(options: DataOptions, split: str, class_names: Sequence[str] | Non
 
   Args:
     options, split, class_names: see `flaxnets.data.open.open_source`.
+    rasters: see `ImageFiles`.
 
   Raises:
     InputError: naming the split file and the line, for a malformed line, a label out of range, a path that leaves the
@@ -146,13 +161,24 @@ def open_list(options: DataOptions, split: str, class_names: Sequence[str] | Non
     check_labels_mean_the_same(class_file(of_all), class_names, str(of_all))
   name = str(home / split)
   text = read_text(home / split, 'the split file')
-  lines, paths, labels = _parse(name, text, len(names) if names else None)
+  lines, paths, labels = parse_list(name, text, len(names) if names else None)
   _check_paths(name, root, lines, paths, options.on_bad_image != 'skip')
   classes = names or _classes_from_folders(name, paths, labels)
-  return ImageFiles(name, root, paths, labels, classes, options, lines, some=class_names is not None)
+  return ImageFiles(name, root, paths, labels, classes, options, lines, class_names is not None, rasters)
 
 
-def _parse(name: str, text: str, classes: int | None) -> tuple[list[int], list[str], list[int]]:
+def parse_list(name: str, text: str, classes: int | None = None) -> tuple[list[int], list[str], list[int]]:
+  """The lines of a split file that are not blank: their numbers, normalised paths and labels.
+
+  Args:
+    name: the split file in messages.
+    text: what it holds.
+    classes: the number of classes; None if it is not known.
+
+  Raises:
+    InputError: naming the line that is malformed, has a label out of range or a path that leaves the root; and if there
+      is none.
+  """
   lines, paths, labels = [], [], []
   for number, line in enumerate(text.split('\n'), 1):
     fields = line.rsplit(None, 1)
@@ -211,7 +237,7 @@ def _listing(folder: str) -> tuple[set[str], set[str]]:
 
 def _inside(root: str, path: str) -> bool:
   """Whether a path, with links resolved, is in the root or in the target of its first folder."""
-  first, _, rest = path.partition('/')
+  first = path.partition('/')[0]
   homes = [os.path.realpath(root)]
   if os.path.isdir(os.path.join(root, first)):
     homes.append(os.path.realpath(os.path.join(root, first)))
@@ -240,8 +266,8 @@ def open_folders(options: DataOptions, split: str, class_names: Sequence[str] | 
     options, split, class_names: see `flaxnets.data.open.open_source`.
 
   Raises:
-    InputError: for a missing split, a split without class folders or images, a folder that is not a class, or a link
-      that leaves the root.
+    InputError: for a missing split, a split without class folders or images, a folder that is not a class, a link that
+      leaves the root, or a link to a folder below a class folder.
   """
   home = _folder(options.root, 'data.root')
   top = _folder(str(home / split), 'the split')
@@ -271,6 +297,9 @@ def _images_below(top: str, folder: str) -> list[str]:
   found = []
   for place, inner, files in os.walk(os.path.join(top, folder)):
     inner[:] = [name for name in inner if not _is_hidden(name)]
+    for name in inner:
+      if os.path.islink(os.path.join(place, name)):
+        raise InputError(f'{place}/{name} is a link to a folder, which is not followed; copy the folder there')
     below = Path(place).relative_to(top).as_posix()
     found += [f'{below}/{file}' for file in files if file.lower().endswith(SUFFIXES) and not _is_hidden(file)]
   return sorted(found)

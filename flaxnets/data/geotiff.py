@@ -6,7 +6,6 @@ raw pixels and measures its own statistics.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import os
@@ -19,7 +18,7 @@ import numpy as np
 from flaxnets.channels import ChannelSet
 from flaxnets.data.decode import is_deep, squash
 from flaxnets.data.raster_pixels import complete, opened, read_window
-from flaxnets.data.source import DTYPES, BadImage, DataOptions, Reading
+from flaxnets.data.source import DTYPES, BadImage, DataOptions, Reading, wanted_channels
 from flaxnets.errors import InputError
 
 SUFFIXES = ('.tif', '.tiff')
@@ -91,24 +90,32 @@ def _wavelength(dataset: Any, index: int) -> float | None:
     return None
 
 
-def is_raster(path: str | os.PathLike[str], options: DataOptions) -> bool:
+def is_raster(path: str | os.PathLike[str], options: DataOptions) -> bool | None:
   """Whether a file has more to it than a photo of 8 bits: other bands, 16 bits or floats, names, or no data.
 
   A TIFF that is no more than a photo is decoded like other photos, unless the options ask for bands. So is every TIFF
-  if rasterio is not installed. A file that cannot be opened is none.
+  if rasterio is not installed.
+
+  Returns:
+    None if the file cannot be opened; only PNGs and TIFFs are.
   """
   text = str(path).lower()
-  if not text.endswith((*SUFFIXES, '.png')) or not os.path.isfile(path):
-    return False
-  if text.endswith('.png'):
-    with contextlib.suppress(OSError), open(path, 'rb') as file:
-      return is_deep(file.read(25))
-  if options.bands or options.nodata or not options.channels:
-    return True
+  if not os.path.isfile(path):
+    return None
   try:
+    if text.endswith('.png'):
+      with open(path, 'rb') as file:
+        start = file.read(25)
+      return is_deep(start) if start else None
+    if not text.endswith(SUFFIXES):
+      return False
+    if options.bands or options.nodata or not options.channels:
+      return True
     with opened(path) as dataset:
       return not header(dataset).photo
-  except InputError:
+  except (OSError, BadImage):
+    return None
+  except InputError:  # rasterio is not installed
     return False
 
 
@@ -161,16 +168,9 @@ class Rasters:
       head = header(dataset)
       lengths = tuple(_wavelength(dataset, index) for index in head.indexes)
     held = band_names(head, options, name or str(path))
-    wanted = ChannelSet(held.names_in(options.channels)).names if options.channels else held.names
-    taken = tuple(channel for channel in wanted if channel in held.names)
-    if len(taken) < len(wanted) and not (some and taken):
-      absent = next(channel for channel in wanted if channel not in taken)
-      raise InputError(
-        f"no channel {absent!r} in {name or path}; it has {', '.join(held.names)} (data.channels='' takes all)"
-      )
-    places = [held.names.index(channel) for channel in taken]
+    places = wanted_channels(held, options.channels, name or str(path), some)
     own = tuple(lengths[place] for place in places) if any(lengths) else ()
-    self.channels = ChannelSet(taken, options.wavelengths or own)
+    self.channels = ChannelSet(tuple(held.names[place] for place in places), options.wavelengths or own)
     self.dtype, self.canvas, self.size = head.dtype, (options.canvas, options.canvas), head.size
     self.has_missing_channels = head.masked or self.nodata is not None
     self.options = options

@@ -30,6 +30,7 @@ from flaxnets.data.files import ImageFiles, open_list
 from flaxnets.data.source import BadImage, DataOptions
 from flaxnets.data.tfds import label_table
 from flaxnets.errors import InputError
+from flaxnets.runtime import machine
 
 
 class _Uncompressed(writer.ExampleWriter):
@@ -102,7 +103,7 @@ class ImagenetMini(tfds.core.GeneratorBasedBuilder):
     # This thread writes, and a pool of threads decodes up to 256 images ahead of it.
     with (
       opencv.single_threaded(),
-      concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+      concurrent.futures.ThreadPoolExecutor(machine.cores()) as pool,
       tqdm(total=len(source), desc=split, unit=' images') as progress,
     ):
       for start in range(0, len(source), 256):
@@ -176,7 +177,7 @@ def prepare(
         f"{file} cannot become a split {split!r}: a name has letters, digits and _, comes once, and is not 'all'"
       )
     options = DataOptions('lists', root, classes=classes, canvas=canvas or 8, on_bad_image=on_bad_image)
-    sources[split] = open_list(options, file, names)
+    sources[split] = open_list(options, file, names, rasters=False)
     names = sources[split].classes
   builder = ImagenetMini(sources=sources, canvas=canvas, on_bad_image=on_bad_image, data_dir=data_dir)
   if builder.data_path.exists():

@@ -34,7 +34,8 @@ class DataOptions:
     image_key, label_key, channels_key, classes_key, present_key: names of the arrays in the file; {split} stands for
       the split.
     canvas: side in pixels of the square that images are resized to. Arrays and prepared canvases keep their size.
-    on_bad_image: 'error': files in a list that do not exist are an error when it is opened; 'skip': when they are read.
+    on_bad_image: 'error': files in a list that do not exist, and a first raster that cannot be opened, are an error
+      when the source is opened; 'skip': when they are read.
   """
 
   kind: str
@@ -65,6 +66,27 @@ class DataOptions:
     """
     names = [field.name for field in dataclasses.fields(cls) if field.name != 'kind' and field.name in data]
     return cls(data['source'], **{name: data[name] for name in names} | given)
+
+
+def wanted_channels(held: ChannelSet, channels: str, where: str, some: bool) -> tuple[int, ...]:
+  """The indices in `held` of the channels to read, in their order.
+
+  Args:
+    held: the channels that a file or a data set has.
+    channels: names as in `DataOptions`; '' for all.
+    where: the file or the data set in messages.
+    some: whether it may lack some of the channels, but not all.
+
+  Raises:
+    InputError: naming a channel that it lacks.
+  """
+  wanted = ChannelSet(held.names_in(channels)).names if channels else held.names
+  absent = [name for name in wanted if name not in held.names]
+  if absent and not (some and len(absent) < len(wanted)):
+    raise InputError(
+      f"no channel {absent[0]!r} in {where}; it has {', '.join(held.names)} (data.channels='' takes all)"
+    )
+  return tuple(held.names.index(name) for name in wanted if name in held.names)
 
 
 class BadImage(InputError):

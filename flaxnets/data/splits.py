@@ -8,12 +8,15 @@ import pathlib
 import numpy as np
 
 from flaxnets.data.classes import read_text
+from flaxnets.data.files import parse_list
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
 
 
 def hold_out(root: pathlib.Path, out: pathlib.Path, per_class: int = 40, seed: int = 0) -> tuple[int, int]:
   """Splits root/train.txt into out/train_tune.txt and out/tune.txt, which has `per_class` lines of every class.
+
+  A line that comes several times is one image: it is in tune.txt once, or in train_tune.txt as often as before.
 
   Args:
     root: folder with train.txt, a list of `path label` lines.
@@ -25,37 +28,27 @@ def hold_out(root: pathlib.Path, out: pathlib.Path, per_class: int = 40, seed: i
     The numbers of lines of train_tune.txt and tune.txt.
 
   Raises:
-    InputError: if the list cannot be read or has a malformed line, a class would have no line left for training, or
-      `out` cannot be written.
+    InputError: if the list cannot be read or has a malformed line, a class would have no image left for training,
+      or `out` cannot be written.
   """
   path = root / 'train.txt'
-  lines, by_class = [], collections.defaultdict(list)
-  for number, line in enumerate(read_text(path, 'the split file').splitlines(), 1):
-    fields = line.rsplit(None, 1)
-    if not fields:
-      continue
-    if len(fields) != 2 or not fields[1].isdecimal():
-      raise InputError(
-        f'{path}, line {number}: {line.strip()[:200]!r} is not a path and a label, as images/finch/1.jpg 0'
-      )
-    lines.append(line)
-    by_class[int(fields[1])].append(line)
-  smallest = min(by_class, key=lambda label: len(by_class[label]), default=None)
-  if smallest is None or len(by_class[smallest]) <= per_class:
-    size = 0 if smallest is None else len(by_class[smallest])
+  _, paths, labels = parse_list(str(path), read_text(path, 'the split file'))
+  lines, by_class = list(zip(paths, labels, strict=True)), collections.defaultdict(list)
+  for line in dict.fromkeys(lines):
+    by_class[line[1]].append(line)
+  smallest = min(by_class, key=lambda label: len(by_class[label]))
+  if len(by_class[smallest]) <= per_class:
     raise InputError(
-      f'{path}: class {smallest} has {size} lines, so {per_class} cannot be held out of it; '
+      f'{path}: class {smallest} has {len(by_class[smallest])} images, so {per_class} cannot be held out of it; '
       'choose a smaller --per_class'
     )
   random = np.random.default_rng(seed)
   held = {each[i] for _, each in sorted(by_class.items()) for i in random.permutation(len(each))[:per_class]}
-  counts = []
+  kept, tune = [line for line in lines if line not in held], [line for line in dict.fromkeys(lines) if line in held]
   try:
     out.mkdir(parents=True, exist_ok=True)
-    for name, inside in (('train_tune.txt', False), ('tune.txt', True)):
-      chosen = [line for line in lines if (line in held) == inside]
-      atomic.write_text(out / name, ''.join(f'{line}\n' for line in chosen))
-      counts.append(len(chosen))
+    for name, chosen in (('train_tune.txt', kept), ('tune.txt', tune)):
+      atomic.write_text(out / name, ''.join(f'{image} {label}\n' for image, label in chosen))
   except OSError as error:
     raise InputError(f'the folder {out} cannot be written: {error.strerror or error}') from None
-  return counts[0], counts[1]
+  return len(kept), len(tune)

@@ -19,7 +19,7 @@ from flaxnets.data.classes import check_labels_mean_the_same, chosen_classes
 from flaxnets.data.decode import decode_planes, image_planes
 from flaxnets.data.source import BadImage, DataOptions, Reading, Source, checked_labels
 from flaxnets.data.tfds_tensors import TfdsTensors, tensor_channels, tensor_features
-from flaxnets.errors import InputError
+from flaxnets.errors import InputError, one_line
 from flaxnets.runtime import atomic
 
 _NAME = re.compile(r'(\w+)(?:/([^:/]+))?(?::([\d.]+))?')
@@ -72,7 +72,7 @@ class TfdsImages:
     except BadImage:
       raise
     except Exception as error:  # array_record and protobuf have no common exception for corrupt files
-      raise BadImage(f'{where}: a corrupt record ({_one_line(error)})') from None
+      raise BadImage(f'{where}: a corrupt record ({one_line(error)[:300]})') from None
 
   def _planes_of(self, pixels: np.ndarray, out: np.ndarray) -> None:
     if self._planes:
@@ -99,7 +99,7 @@ def open_tfds(options: DataOptions, split: str, class_names: Sequence[str] | Non
   try:
     builder = tfds.builder_from_directory(place)
   except Exception as error:  # TFDS and protobuf have no common exception for corrupt files
-    raise InputError(f'cannot read the data set in {place}: {_one_line(error)}') from None
+    raise InputError(f'cannot read the data set in {place}: {one_line(error)[:300]}') from None
   where = f'{name}, {split} in {root}'
   if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
     raise InputError(
@@ -110,7 +110,7 @@ def open_tfds(options: DataOptions, split: str, class_names: Sequence[str] | Non
     instructions = builder.info.splits[split].file_instructions
   except Exception as error:  # KeyError, ValueError, AssertionError: TFDS parses splits in several places
     raise InputError(
-      f'no split {split!r} in {name}, which has {", ".join(builder.info.splits)} ({_one_line(error).split(". ")[0]})'
+      f'no split {split!r} in {name}, which has {", ".join(builder.info.splits)} ({one_line(error).split(". ")[0]})'
     ) from None
   tensors = tensor_features(builder.info, options, name)
   image_key, label_key = _keys(builder.info, name, tensors)
@@ -242,7 +242,7 @@ def label_table(builder: tfds.core.DatasetBuilder, label_key: str, split: str) -
       if key := next((key for key in ('path', 'filename') if key in features), None):
         paths.append(features[key].bytes_list.value[0])
   except Exception as error:  # array_record and protobuf have no common exception for corrupt files
-    raise InputError(f'cannot read the labels of {split} in {builder.data_path}: {_one_line(error)}') from None
+    raise InputError(f'cannot read the labels of {split} in {builder.data_path}: {one_line(error)[:300]}') from None
   paths = np.array(paths) if len(paths) == len(labels) else None
   _keep(file, {'labels': labels} if paths is None else {'labels': labels, 'paths': paths})
   return labels, paths
@@ -252,7 +252,3 @@ def _keep(file: Path, table: dict[str, np.ndarray]) -> None:
   # If the folder is not writable, the next run reads the records again.
   with contextlib.suppress(OSError), atomic.replacing(file) as beside:
     np.savez_compressed(beside, **table)  # type: ignore[arg-type]  # NumPy's stub: any name may be allow_pickle
-
-
-def _one_line(error: Exception) -> str:
-  return (' '.join(str(error).split()) or type(error).__name__)[:300]

@@ -11,8 +11,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data import bands
-from flaxnets.data.source import DTYPES, BadImage, DataOptions, Reading
-from flaxnets.errors import InputError
+from flaxnets.data.source import DTYPES, BadImage, DataOptions, Reading, wanted_channels
+from flaxnets.errors import InputError, one_line
 
 
 class TfdsTensors:
@@ -57,8 +57,7 @@ class TfdsTensors:
       stored = tf_example_pb2.Example.FromString(self._records[index]).features.feature
       pixels = np.concatenate([_tensor(stored[name], feature) for name, feature in self._features.items()], axis=2)
     except Exception as error:  # array_record, protobuf and zlib have no common exception for corrupt files
-      reason = (' '.join(str(error).split()) or type(error).__name__)[:300]
-      raise BadImage(f'{where}: a corrupt record ({reason})') from None
+      raise BadImage(f'{where}: a corrupt record ({one_line(error)[:300]})') from None
     with np.errstate(over='ignore'):
       out[...] = pixels if self._take is None else pixels[:, :, self._take]
     if self.dtype == np.float32 and not np.isfinite(out).all():
@@ -107,7 +106,7 @@ def tensor_features(info: tfds.core.DatasetInfo, options: DataOptions, name: str
 
 def tensor_channels(
   info: tfds.core.DatasetInfo, features: Mapping[str, tfds.features.Tensor], options: DataOptions, name: str, some: bool
-) -> tuple[ChannelSet, list[int]]:
+) -> tuple[ChannelSet, tuple[int, ...]]:
   """The channels to read from some features, and the place of each among all planes.
 
   Args:
@@ -121,14 +120,9 @@ def tensor_channels(
     raise InputError(f'{name}: the features {", ".join(f"{key} {shape}" for key, shape in shapes.items())} must be '
                      'of one known size')  # fmt: skip
   held = _named(bands.known_features(_full_name(info)), shapes, options, name)
-  wanted = ChannelSet(held.names_in(options.channels)).names if options.channels else held.names
-  taken = tuple(channel for channel in wanted if channel in held.names)
-  if len(taken) < len(wanted) and not (some and taken):
-    absent = next(channel for channel in wanted if channel not in taken)
-    raise InputError(f"no channel {absent!r} in {name}; it has {', '.join(held.names)} (data.channels='' takes all)")
-  places = [held.names.index(channel) for channel in taken]
+  places = wanted_channels(held, options.channels, name, some)
   own = tuple(held.wavelengths[place] for place in places) if held.wavelengths else ()
-  return ChannelSet(taken, options.wavelengths or own), places
+  return ChannelSet(tuple(held.names[place] for place in places), options.wavelengths or own), places
 
 
 def _named(

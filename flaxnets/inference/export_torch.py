@@ -14,7 +14,6 @@ from flaxnets import config as configs
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.errors import InputError
 from flaxnets.inference import torch_names
-from flaxnets.inference.subset_function import first_kernel
 from flaxnets.nn import stem as stems
 
 FORMAT = 'flaxnets-torch'
@@ -51,7 +50,7 @@ def state_dict(net: Any, subset: str = '') -> tuple[dict[str, np.ndarray], dict[
     )
   tensors = torch_names.to_torch(net.variables_of(members))
   if order != net.channels.full:
-    kernel = first_kernel(net, members)[:, :, np.argsort(np.argsort(order))]
+    kernel = net.model.first_kernel(net.variables, members)[:, :, np.argsort(np.argsort(order))]
     tensors[torch_names.FIRST] = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
   metadata = net.metadata.to_json()
   metadata['channels'] = _chosen(net.channels, order)

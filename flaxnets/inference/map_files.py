@@ -22,7 +22,7 @@ from xml.sax import saxutils
 import numpy as np
 
 from flaxnets.data.geotiff import SUFFIXES
-from flaxnets.errors import InputError
+from flaxnets.errors import InputError, one_line
 from flaxnets.runtime import atomic, provenance
 
 PROBABILITIES = ('top', 'all', 'none')
@@ -141,8 +141,7 @@ class MapFiles:
   def _refused(self, error: Exception) -> InputError:
     if isinstance(error, InputError):
       return error
-    reason = getattr(error, 'strerror', None) or ' '.join(str(error).split()) or type(error).__name__
-    return InputError(f'{self._outs[0]} cannot be written: {reason}')
+    return InputError(f'{self._outs[0]} cannot be written: {getattr(error, "strerror", None) or one_line(error)}')
 
 
 class _Rows:

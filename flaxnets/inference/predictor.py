@@ -165,7 +165,7 @@ def reads_raster(net: Any, path: str | os.PathLike[str], options: DataOptions) -
   """Whether a file is read as a raster: a PNG of 16 bits becomes 8, as in training, if the network knows 8 bits."""
   if net.metadata.dtype == 'uint8' and not str(path).lower().endswith(SUFFIXES):
     return False
-  return is_raster(path, options)
+  return bool(is_raster(path, options))
 
 
 def planes_of(channels: ChannelSet, order: Sequence[int]) -> tuple[int, ...]:

@@ -15,7 +15,8 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from flaxnets.augment import pipeline
+from flaxnets.augment import geometry, pipeline
+from flaxnets.augment.warp import subsamples_for, warp
 from flaxnets.channels import Subset
 from flaxnets.errors import InputError
 
@@ -57,26 +58,12 @@ def completed(net: Any, subset: Subset) -> tuple[nn.Module, dict[str, Any]]:
   if net.model.stem != 'dynamic' and net.model.completion == 'black':
     return net.model, variables
   flat = traverse_util.flatten_dict(variables, sep='.')
-  flat['params.stem.conv.kernel'] = jnp.asarray(first_kernel(net, subset))
+  flat['params.stem.conv.kernel'] = jnp.asarray(net.model.first_kernel(net.variables, subset))
   if net.model.stem == 'dynamic':
     flat['channel_stats.stem.conv.correlation'] = jnp.eye(len(subset))
   for name in ('mean', 'std'):
     flat[f'channel_stats.stem.standardize.{name}'] = flat[f'channel_stats.stem.standardize.{name}'][np.asarray(subset)]
   return net.model.clone(num_channels=len(subset)), traverse_util.unflatten_dict(flat, sep='.')
-
-
-def first_kernel(net: Any, subset: Subset) -> np.ndarray:
-  """The kernel of the present channels, (height, width, m, features), that does what the first layer does.
-
-  There is none for a `conv` stem that fills in black on some of its channels, see `completed`.
-  """
-  kernel = net.kernels([net.channels.names[index] for index in subset])
-  if net.model.stem == 'dynamic' or net.model.completion == 'mean':
-    return kernel
-  # 'gray': the mean of the present channels stands in for each absent one, and so each takes a share of its kernel.
-  bank = np.asarray(net.variables['params']['stem']['conv']['kernel'])
-  absent = sorted(set(net.channels.full) - set(subset))
-  return kernel + bank[:, :, absent].sum(axis=2, keepdims=True) / len(subset)
 
 
 def view_matrices(net: Any, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -88,14 +75,13 @@ def view_matrices(net: Any, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarr
   side, resize = net.config.image_size, net.config.augment.evaluation_resize
   if min(size) < 1:
     raise InputError(f'images of {height} x {width} pixels hold nothing; give height and width of 1 or more')
+  subsamples = subsamples_for(size, side, resize=resize)
 
   def lines(canvas: tuple[int, int]) -> np.ndarray:
     count = max(canvas)
     images = jnp.eye(count).reshape(1, *canvas, count)
-    seen = pipeline.evaluation_images(
-      images, jnp.asarray([size]), image_size=side, resize=resize, fill=jnp.zeros(count)
-    )
-    return np.asarray(seen[0])
+    matrices = geometry.evaluation_homographies(np.asarray([size]), canvas=canvas, image_size=side, resize=resize)
+    return np.asarray(warp(images, matrices, side, fill=jnp.zeros(count), subsamples=subsamples)[0])
 
   return lines((height, 1))[:, side // 2], lines((1, width))[side // 2]
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from flaxnets.analysis import results
 from flaxnets.analysis.text import counted
-from flaxnets.errors import InputError
+from flaxnets.errors import InputError, one_line
 from flaxnets.inference.export import sidecar
 from flaxnets.runtime import records
 from flaxnets.runtime.checkpoint import METRIC, Checkpoints
@@ -72,8 +72,7 @@ class Part:
     except Undigested:
       raise
     except Exception as error:  # what a library raises for a damaged file may be anything
-      reason = ' '.join(str(error).split()) or type(error).__name__
-      return f'{self.path}: is corrupt: {reason}'
+      return f'{self.path}: is corrupt: {one_line(error)}'
     return ''
 
 

@@ -79,10 +79,18 @@ class Classifier(nn.Module):
     raise NotImplementedError
 
   def first_kernel(self, variables: Mapping[str, Any], subset: Subset) -> np.ndarray:
-    """The kernel that the first layer uses on a subset, (height, width, m, features) float32."""
+    """The kernel (height, width, m, features) of the present channels that does what the first layer does on a subset.
+
+    With `conv` and 'black' it leaves out what absent channels add: a constant, except at the border of the image.
+    """
     bank = stems.bank(variables)
     if self.stem != 'dynamic':
-      return np.asarray(bank)[:, :, list(subset)]
+      kernel = np.asarray(bank)[:, :, list(subset)]
+      if self.completion != 'gray':
+        return kernel
+      # The mean of the present channels stands in for each absent one, and so each takes a share of its kernel.
+      absent = np.delete(bank, list(subset), axis=2)
+      return kernel + absent.sum(axis=2, keepdims=True) / len(subset)
     correlation = jnp.asarray(stems.correlation(variables))
     return np.asarray(subset_kernel(jnp.asarray(bank), self.completion, subset, correlation))
 

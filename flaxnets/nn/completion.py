@@ -25,8 +25,8 @@ PREDICTING = ('linear', 'unit')  # those that need the correlation of the channe
 # perfectly correlated channel is predicted 0.1 % too small in return.
 EPSILON = 1e-3
 
-# `unit` does not enlarge predictions of a smaller variance than this: what they say about a channel is mostly noise of
-# the measured correlation. It also keeps an uncorrelated channel at zero.
+# `unit` enlarges predictions of a smaller variance than this 32 times, and no further: what they say about a channel is
+# mostly noise of the measured correlation. It also keeps an uncorrelated channel at zero.
 LEAST_VARIANCE = 1e-3
 
 # Up to this size a batch of systems is eliminated step by step. Larger ones are halved, which takes fewer passes
@@ -46,17 +46,18 @@ def mixing(completion: str, subset: tuple[int, ...], correlation: jax.Array) -> 
 
   Args:
     completion: 'none', 'scale', 'linear' or 'unit'.
-    subset: indices of the m present channels, static.
+    subset: sorted indices of the m present channels, static.
     correlation: (C, C), of the standardised channels.
 
   Returns:
     (C, m) float32. For 'linear' and 'unit', identity rows for present channels and prediction weights for absent ones.
 
   Raises:
-    ValueError: for another completion.
+    ValueError: for another completion, or a subset that isn't sorted, unique and in range.
   """
   _check(completion)
   count = correlation.shape[0]
+  check_indices(subset, count)
   present = jnp.asarray(subset)
   selection = jnp.zeros((count, len(subset)), jnp.float32).at[present, jnp.arange(len(subset))].set(1.0)
   if completion == 'none':
@@ -105,6 +106,12 @@ def presence_mixing(completion: str, present: jax.Array, correlation: jax.Array)
   if completion == 'unit':
     prediction = _unit_variance(prediction, among)
   return selection + (1.0 - mask)[:, :, None] * prediction
+
+
+def check_indices(subset: tuple[int, ...], num_channels: int) -> None:
+  """Raises ValueError for a subset that isn't sorted, unique and in range."""
+  if not subset or list(subset) != sorted(set(subset)) or subset[0] < 0 or subset[-1] >= num_channels:
+    raise ValueError(f'{subset} is no subset of {num_channels} channels: sorted, distinct indices from 0 are')
 
 
 def _check(completion: str) -> None:

@@ -23,7 +23,7 @@ UNMEASURED = (
 
 
 class DynamicConv(nn.Module):
-  """A convolution for any subset of its input channels; with all of them it is `nn.Conv`.
+  """A convolution for any subset of its input channels; with all of them it is `nn.Conv`, without a bias by default.
 
   The layer keeps one kernel per channel, the bank W (height, width, C, features). On a subset S of m channels it
   convolves with the kernel `einsum('hwcf,cs->hwsf', W, M_S)`, where M_S (C, m) has an identity row for each present
@@ -59,7 +59,8 @@ class DynamicConv(nn.Module):
     features: output channels.
     kernel_size: (height, width) of the kernel; an int for both.
     num_channels: C, the size of the channel set.
-    strides, padding, kernel_dilation, use_bias, dtype, param_dtype, precision, kernel_init: as in `nn.Conv`.
+    strides, padding, kernel_dilation, dtype, param_dtype, precision, kernel_init: as in `nn.Conv`.
+    use_bias: as in `nn.Conv`, but False by default.
     completion: what makes up for absent channels: 'none' (nothing), 'scale' (the present kernels times C / m),
       'linear' (the prediction above) or 'unit' (the same, rescaled to unit variance: for a network that was trained on
       all channels; see docs/dynamic_conv.md).
@@ -93,7 +94,8 @@ class DynamicConv(nn.Module):
     Args:
       x: (b, height, width, m), the subset's channels in the set's order; m = C without a subset.
       subset: sorted indices of the channels in x, static; None for all.
-      present: (b, C) bool, the channels that each example of a full x really has. Not together with a subset.
+      present: (b, C) bool, the channels that each example of a full x really has; what x holds for the others may be
+        anything, NaN too. Not together with a subset.
 
     Returns:
       (b, height', width', features).
@@ -111,6 +113,7 @@ class DynamicConv(nn.Module):
 
     if present is not None:
       with jax.named_scope(MIXING):
+        x = jnp.where(present[:, None, None, :], x, 0)  # NaN in absent planes must not reach the arithmetic
         x = complete(x, completions.presence_mixing(self.completion, present, correlation))
     else:
       bank = subset_kernel(bank, self.completion, subset, correlation)
@@ -149,12 +152,15 @@ class DynamicConv(nn.Module):
 
 
 def subset_kernel(bank: jax.Array, completion: str, subset: tuple[int, ...], correlation: jax.Array) -> jax.Array:
-  """The kernel (height, width, m, features) that a bank (height, width, C, features) becomes on a subset of m."""
+  """The kernel (height, width, m, features) that a bank (height, width, C, features) becomes on a subset of m.
+
+  It is computed in float32, and has the bank's type.
+  """
   if len(subset) == bank.shape[2]:
     return bank
   with jax.named_scope(MIXING):
     mix = completions.mixing(completion, subset, correlation)
-    return jnp.einsum('hwcf,cs->hwsf', bank.astype(jnp.float32), mix, precision='highest')
+    return jnp.einsum('hwcf,cs->hwsf', bank.astype(jnp.float32), mix, precision='highest').astype(bank.dtype)
 
 
 def complete(x: jax.Array, mix: jax.Array) -> jax.Array:
@@ -173,8 +179,7 @@ def check_subset(
     if present.shape != (x.shape[0], num_channels):
       raise ValueError(f'the mask of present channels is {present.shape}; {(x.shape[0], num_channels)} was expected')
   subset = tuple(range(num_channels)) if subset is None else tuple(subset)
-  if not subset or list(subset) != sorted(set(subset)) or subset[0] < 0 or subset[-1] >= num_channels:
-    raise ValueError(f'{subset} is no subset of {num_channels} channels: sorted, distinct indices from 0 are')
+  completions.check_indices(subset, num_channels)
   if x.shape[-1] != len(subset):
     raise ValueError(f'the input has {x.shape[-1]} channels and the subset {subset} has {len(subset)}')
   return subset

@@ -91,9 +91,6 @@ class Stem(nn.Module):
     size, strides = (3, 1) if self.small_images else (7, 2)
     standardize = Standardize(self.num_channels, name=STANDARDIZE)
     x = standardize(images, subset)
-    if present is not None:
-      # Pixels of absent channels (zeros, NaN) must not reach the arithmetic.
-      x = jnp.where(present[:, None, None, :], x, 0.0)
     if self.kind == 'dynamic':
       x = DynamicConv(
         self.width,
@@ -139,6 +136,7 @@ def fill(
   if present is None:
     present = jnp.zeros((1, num_channels), bool).at[:, jnp.asarray(subset)].set(True)
   present = present[:, None, None, :]
+  full = jnp.where(present, full, 0.0)
   if how == 'black':
     return jnp.where(present, full, jax.lax.broadcast_to_rank(black, full.ndim))
   if how == 'gray':
@@ -159,7 +157,8 @@ def put_statistics(variables: Mapping[str, Any], statistics: Mapping[str, Any]) 
     The variables with the statistics in the collection channel_stats; the argument is not changed.
 
   Raises:
-    ValueError: if the network has no such layer, or the statistics lack a key or are of another number of channels.
+    ValueError: if the network has no such layer, the statistics lack a key or are of another number of channels, or a
+      'std' is not above 0.
   """
   if not variables.get('channel_stats'):
     raise ValueError('these variables hold no channel_stats: the network has neither a Standardize nor a DynamicConv')
@@ -171,6 +170,8 @@ def put_statistics(variables: Mapping[str, Any], statistics: Mapping[str, Any]) 
     replacement = jnp.asarray(statistics[name], value.dtype)
     if replacement.shape != value.shape:
       raise ValueError(f'statistics of shape {replacement.shape} for a network that takes {value.shape}')
+    if name == 'std' and not isinstance(replacement, jax.core.Tracer) and not (replacement > 0).all():
+      raise ValueError(f"the statistics' 'std' is {replacement.tolist()}; it must be above 0 for every channel")
     return replacement
 
   stats = jax.tree_util.tree_map_with_path(measured, variables['channel_stats'])

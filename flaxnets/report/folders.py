@@ -170,7 +170,7 @@ def _metrics(path: pathlib.Path, problems: list[str]) -> list[dict[str, Any]]:
   if not path.exists():
     return []
   found, corrupt = [], 0
-  lines = path.read_text(errors='replace').splitlines()
+  lines = path.read_text('utf-8', 'replace').splitlines()
   for number, text in enumerate(lines):
     try:
       line = records.loads(text)

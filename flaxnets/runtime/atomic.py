@@ -38,6 +38,6 @@ def turn(path: pathlib.Path) -> Iterator[None]:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Replaces what a file holds."""
+  """Replaces what a file holds, as UTF-8 in any locale."""
   with replacing(path) as temporary:
-    temporary.write_text(text)
+    temporary.write_text(text, encoding='utf-8')

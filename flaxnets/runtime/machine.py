@@ -10,6 +10,7 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import math
 import os
 import pathlib
 import pkgutil
@@ -18,12 +19,20 @@ import platform
 # (option of <malloc.h>, value): M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX.
 _KEEP_FREED = ((-4, 0), (-1, 2**31 - 1), (-2, 64 * 2**20), (-8, 1))
 
+# Microseconds of CPU time, or 'max', and of the period in which they may be used: Linux's control groups, version 2.
+CPU_QUOTA = pathlib.Path('/sys/fs/cgroup/cpu.max')
+
 YNN = '--xla_cpu_experimental_ynn_fusion_type'  # a flag of XLA; empty for no YNNPACK fusions
 
 
 def cores() -> int:
-  """The number of CPU cores that this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+  """The number of CPU cores that this process may use, with a container's quota rounded up to whole cores."""
+  count = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+  try:
+    quota, period = CPU_QUOTA.read_text('utf-8').split()
+    return min(count, math.ceil(int(quota) / int(period)))
+  except (OSError, ValueError):  # no control groups of version 2, or 'max': no quota
+    return count
 
 
 def has_accelerator_plugin() -> bool:

@@ -173,7 +173,7 @@ def _steps(study: Study, run: PlannedRun) -> tuple[int, int]:
   """The number of training steps of a run's weights, and of those that changed nothing, from its metrics.jsonl."""
   path = study.out / (run.weights or run.name) / 'metrics.jsonl'
   try:
-    lines = list(map(records.loads, path.read_text().splitlines()))
+    lines = list(map(records.loads, path.read_text('utf-8').splitlines()))
     return max(line['step'] for line in lines), max(line.get('skipped_steps') or 0 for line in lines)
   except (OSError, ValueError, KeyError) as error:
     raise InputError(f'{path}: the number of training steps cannot be read ({error})') from None

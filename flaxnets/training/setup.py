@@ -258,7 +258,7 @@ def _open_data(config: ml_collections.ConfigDict) -> Data:
       f'{validation.name} has no channel {", ".join(lacking)}; it has {", ".join(validation.channels.names)}, and '
       'training validates on all channels'
     )
-  subsets = experiment.subsets(config, channels, config.evaluate.subsets)
+  subsets = experiment.validation_subsets(config, channels)
   listed = experiment.listed_subsets(config, channels)
   return Data(train, validation, channels, subsets, listed, example_digests(train))
 

@@ -1,6 +1,7 @@
 """The resampling, against Pillow and OpenCV, which know nothing of it."""
 
 import functools
+import math
 
 import cv2
 import jax
@@ -249,13 +250,28 @@ def test_a_sharded_batch_is_resampled_without_talk_between_devices(mesh8):
     ((144, 144), {}, 2),
     ((144, 144), {'perspective': 0.2}, 2),
     ((40, 40), {}, 1),
-    ((144, 300), {}, 4),
+    ((144, 300), {}, 2),
+    ((144, 300), {'crop_ratio': (0.75, 3.0)}, 4),
+    ((300, 144), {'crop_ratio': (0.25, 1.5)}, 4),
+    ((144, 144), {'crop_ratio': (0.5, 0.8)}, 2),
     ((144, 144), {'perspective': 0.5}, 3),
     ((224, 224), {'resize': 1.2}, 2),
   ],
 )
 def test_the_largest_shrink_decides_the_number_of_subsamples(canvas, options, expected):
   assert subsamples_for(canvas, 96, **options) == expected
+
+
+@pytest.mark.parametrize('canvas', [(64, 256), (250, 64), (64, 64)])
+@pytest.mark.parametrize('crop_ratio', [(3 / 4, 4 / 3), (0.2, 5.0), (0.3, 0.5)])
+def test_the_largest_shrink_is_that_of_the_largest_crop(canvas, crop_ratio):
+  size, shrinks = np.tile(np.array([canvas], np.int32), (256, 1)), []
+  for least in (0.1, 1.0):
+    matrices = training_homographies(
+      jax.random.key(0), size, canvas=canvas, image_size=16, crop_scale=(least, 1.0), crop_ratio=crop_ratio
+    )
+    shrinks += [float(shrink.max()) for shrink in _project(matrices, 16)[2:]]
+  assert subsamples_for(canvas, 16, crop_ratio=crop_ratio) == math.ceil(max(shrinks) - 0.1)
 
 
 @pytest.mark.parametrize(

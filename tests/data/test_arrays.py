@@ -74,7 +74,7 @@ def test_named_channels_are_taken_in_their_order(tmp_path):
     assert len(source.channels) == len(expected)
   assert from_arrays(path, channels='B08,B02', wavelengths=(842, 490)).channels.wavelengths == (842, 490)
   for channels in ('B99', 'B02,B99', 'RGB'):
-    with pytest.raises(InputError, match='it holds B02,B03,B04,B08'):
+    with pytest.raises(InputError, match='it has B02, B03, B04, B08'):
       from_arrays(path, channels=channels)
 
 

@@ -157,6 +157,20 @@ def test_what_is_no_raster_is_bad_and_named(root):
   assert batches[0]['mask'].tolist() == [True, False, True, True, True]
 
 
+@pytest.mark.parametrize('channels', ['', 'B04,B08'])
+def test_an_unreadable_first_file_decides_nothing_where_bad_images_are_skipped(root, channels):
+  (root / 'train/sea/0.tif').write_bytes(b'II*\0' + bytes(50))
+  source = opened(root, channels=channels, on_bad_image='skip')
+  assert source.dtype == np.uint16 and source.channels.names == (tuple(channels.split(',')) if channels else NAMES)
+  with pytest.raises(BadImage, match='sea/0.tif: cannot be read'):
+    read(source)
+  assert read(source, 1)[0].size == (20, 20)
+  for path in root.rglob('*.tif'):
+    path.write_bytes(b'')
+  with pytest.raises(InputError, match='sea/0.tif: cannot be read' if not channels else 'not B04, B08'):
+    opened(root, channels=channels, on_bad_image='skip')
+
+
 def test_a_file_that_refers_to_another_one_is_not_followed(root, tmp_path):
   from rasterio import shutil
 

@@ -131,6 +131,13 @@ def test_broken_and_missing_files_can_be_left_out_and_are_named(images, tmp_path
   assert len(source) == 13 and 'number 4.jpg' not in source.ids
 
 
+def test_a_list_that_begins_with_a_png_of_sixteen_bits_is_prepared_as_photos(images, tmp_path):
+  Image.fromarray(np.full((20, 20), 65535, np.uint16)).save(images / 'deep.png')
+  (images / 'train.txt').write_text('deep.png 0\n' + (images / 'train.txt').read_text())
+  prepare(str(images), str(tmp_path), canvas=16, splits=['train.txt'])
+  assert (all_of(from_tfds(tmp_path))[1][0] == 255).all()
+
+
 def test_a_split_without_a_readable_image_is_an_error(images, tmp_path):
   (images / 'test5.txt').write_text('none.jpg 0\n')
   with pytest.raises(InputError, match='test5.txt names no readable image'):

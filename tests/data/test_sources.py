@@ -95,6 +95,14 @@ def test_class_names_come_from_the_argument_a_file_the_folders_or_numbers(lists)
   assert opened(lists, class_names=['x', 'y']).classes == ('x', 'y')
 
 
+def test_two_classes_may_have_one_name_as_in_imagenet(lists):
+  (lists / 'classes.txt').write_text('crane\ncrane\n')
+  train = opened(lists)
+  assert opened(lists, class_names=train.classes).classes == ('crane', 'crane')
+  with pytest.raises(InputError, match="class 'crane' is label 0 here, but label 2 of the 3 classes"):
+    opened(lists, class_names=('finch', 'crane', 'crane'))
+
+
 def test_numbers_in_class_names_are_labels_only_if_they_are_all_of_them(tmp_path):
   for text, names in [
     ('0 a\n1 b b\n', ('a', 'b b')),
@@ -253,6 +261,12 @@ def test_a_class_folder_may_not_be_a_link_out_of_the_root(folders, tmp_path_fact
   assert len(in_folders(folders, 'train')) == 6
   (folders / 'train/emu').symlink_to(outside / 'emu')
   with pytest.raises(InputError, match='train/emu is a link that leaves the root .*; copy the folder there'):
+    in_folders(folders, 'train')
+
+
+def test_a_link_to_a_folder_below_a_class_folder_is_refused(folders):
+  (folders / 'train/finch/more').symlink_to(folders / 'val/robin')
+  with pytest.raises(InputError, match='train/finch/more is a link to a folder, which is not followed; copy'):
     in_folders(folders, 'train')
 
 

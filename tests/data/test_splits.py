@@ -20,7 +20,18 @@ def test_as_many_lines_of_each_class_are_held_out(root):
   assert sorted(line[-1] for line in held) == ['0', '0', '1', '1', '2', '2']
 
 
-@pytest.mark.parametrize('line', ['images/12.jpg', 'images/12.jpg finch', 'images/12.jpg -1'])
+def test_a_repeated_line_is_one_image_that_lands_in_one_split(root):
+  lines = (root / 'train.txt').read_text()
+  repeated = lines.replace('images/', './images//') + lines.replace('\n', ' \r\n')
+  (root / 'train.txt').write_text(lines + repeated, newline='')
+  assert hold_out(root, root / 'out', per_class=2) == (18, 6)
+  held, kept = ((root / 'out' / name).read_text().splitlines() for name in ('tune.txt', 'train_tune.txt'))
+  assert len(set(held)) == 6 and len(set(kept)) == 6 and not set(held) & set(kept)
+  with pytest.raises(InputError, match='class 0 has 4 images, so 4 cannot be held out of it'):
+    hold_out(root, root / 'out', per_class=4)
+
+
+@pytest.mark.parametrize('line', ['images/12.jpg', 'images/12.jpg finch', 'images/12.jpg 1.0'])
 def test_a_malformed_line_is_named(root, line):
   with (root / 'train.txt').open('a') as file:
     file.write(f'\n{line}\n')

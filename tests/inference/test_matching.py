@@ -35,6 +35,10 @@ def test_a_name_with_several_meanings_needs_the_sensor():
   assert match(ChannelSet.of('R,N'), data, sensor='landsat8').partners == {'B4': 'R', 'B5': 'N'}
   assert match(ChannelSet.of('R,N'), data, sensor='landsat7').partners == {'B4': 'N'}
   assert match(ChannelSet.of('R,N'), data, {'R': 'B4'}).partners == {'B4': 'R'}
+  thermal = ChannelSet.of('B2,B3,B4,B5,B6,B7,B10,B11')  # a Landsat 8 stack, whose names are Sentinel-2's too
+  with pytest.raises(InputError, match=r"'B5' is rededge071 \(sentinel2\), nir08 \(landsat8\); say which"):
+    identify(thermal)
+  assert identify(thermal, 'landsat8')[-1].wavelength == 12005
   with pytest.raises(InputError, match="no sensor 'spot'"):
     match(ChannelSet.of('R,N'), data, sensor='spot')
 

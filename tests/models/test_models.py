@@ -227,16 +227,33 @@ def test_features_are_what_the_last_layer_sees(measured):
   np.testing.assert_allclose(features @ dense['kernel'] + dense['bias'][None], logits, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(('stem', 'completion'), [('dynamic', 'linear'), ('conv', 'mean')])
+@pytest.mark.parametrize(
+  ('stem', 'completion'), [('dynamic', 'linear'), ('conv', 'mean'), ('conv', 'gray'), ('conv', 'black')]
+)
 def test_the_first_kernel_is_what_the_first_layer_convolves_with(stem, completion):
   model = small(stem=stem, completion=completion)
-  variables, _ = start(model, size=16)
+  variables, images = start(model, size=16)
+  statistics = {'mean': [0.0] * 3, 'std': [1.0] * 3, 'correlation': [[1, 0.9, 0.5], [0.9, 1, 0.7], [0.5, 0.7, 1]]}
+  variables = put_statistics(variables, statistics)  # black is the mean
   kernel = model.first_kernel(variables, (0, 1, 2))
   np.testing.assert_array_equal(kernel, variables['params']['stem']['conv']['kernel'])
-  assert model.first_kernel(variables, (0, 2)).shape == (7, 7, 2, 8)
+  _, kept = model.apply(
+    variables, images[..., jnp.asarray([0, 2])], subset=(0, 2), mutable=True, capture_intermediates=True
+  )
+  expected = nn.Conv(8, (7, 7), 2, 3, use_bias=False).apply(
+    {'params': {'kernel': model.first_kernel(variables, (0, 2))}}, images[..., jnp.asarray([0, 2])]
+  )
+  np.testing.assert_allclose(kept['intermediates']['stem']['conv']['__call__'][0], expected, rtol=1e-3, atol=1e-2)
 
 
 def test_statistics_of_another_number_of_channels_are_refused():
   variables, _ = start(small())
   with pytest.raises(ValueError, match='statistics of shape'):
     put_statistics(variables, {'mean': np.zeros(4), 'std': np.ones(4), 'correlation': np.eye(4)})
+
+
+@pytest.mark.parametrize('std', [0.0, -1.0, np.nan])
+def test_a_deviation_that_is_not_above_0_is_refused(measured, std):
+  _, variables, _ = measured
+  with pytest.raises(ValueError, match="the statistics' 'std' is .*; it must be above 0 for every channel"):
+    put_statistics(variables, {'mean': np.zeros(3), 'std': np.asarray([1, std, 1]), 'correlation': np.eye(3)})

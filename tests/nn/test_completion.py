@@ -185,3 +185,9 @@ def test_the_masked_solve_is_differentiable_and_finite(completion):
 def test_an_unknown_completion_is_an_error_and_not_another_one(call):
   with pytest.raises(ValueError, match="no completion 'mean'; there are none, scale, linear, unit"):
     call('mean')
+
+
+@pytest.mark.parametrize('subset', [(0, 3), (1, 0), (1, 1), (-1, 0), ()])
+def test_a_subset_that_the_channels_do_not_have_is_refused(subset):
+  with pytest.raises(ValueError, match=r'is no subset of 3 channels: sorted, distinct indices from 0 are'):
+    mixing('none', subset, jnp.eye(3))

@@ -105,6 +105,14 @@ def test_each_example_of_a_batch_follows_its_own_mask():
     np.testing.assert_allclose(together[row : row + 1], alone, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize('completion', COMPLETIONS)
+def test_a_mask_keeps_nan_in_absent_channels_out(completion):
+  layer, variables = layer_and_variables(3, completion)
+  x = jax.random.normal(jax.random.key(1), (2, 9, 9, 3))
+  with_nan = jnp.where(MASK[:, None, None, :], x, jnp.nan)
+  np.testing.assert_array_equal(layer.apply(variables, with_nan, present=MASK), layer.apply(variables, x, present=MASK))
+
+
 def mixing_in_float64(subset, correlation):
   """The prediction of every channel from those of the subset, (C, m)."""
   system = correlation[np.ix_(subset, subset)] + EPSILON * np.eye(len(subset))
@@ -113,13 +121,13 @@ def mixing_in_float64(subset, correlation):
   return matrix
 
 
-def test_a_kernel_is_mixed_in_float32_even_from_a_bfloat16_bank():
+def test_a_bfloat16_bank_is_mixed_in_float32_and_rounded_once():
   correlation, subset = random_correlation(0, 6), (0, 2, 3, 5)
   bank = jax.random.normal(jax.random.key(1), (3, 3, 6, 5), jnp.bfloat16)
   kernel = subset_kernel(bank, 'linear', subset, jnp.asarray(correlation, jnp.float32))
-  assert kernel.dtype == jnp.float32
+  assert kernel.dtype == jnp.bfloat16
   expected = np.einsum('hwcf,cs->hwsf', np.asarray(bank, np.float64), mixing_in_float64(subset, correlation))
-  np.testing.assert_allclose(kernel, expected, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(np.asarray(kernel, np.float64), expected, rtol=2**-8, atol=1e-5)
 
 
 def test_a_bfloat16_input_is_completed_in_float32_and_rounded_once():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jax._src import distributed
 
 from flaxnets.errors import InputError
 from flaxnets.runtime import devices, machine
@@ -41,6 +42,22 @@ def test_processes_that_cannot_connect_are_a_one_line_error(monkeypatch):
     InputError, match=r'^--coordinator=first:1: the processes could not connect \(Deadline exceeded\)$'
   ):
     devices.start([64], coordinator='first:1', processes=2)
+
+
+def test_the_processes_of_a_cluster_share_the_batch_before_their_cores_do(monkeypatch):
+  options = {}
+  monkeypatch.delenv('JAX_NUM_CPU_DEVICES', raising=False)
+  monkeypatch.setattr(machine, 'cores', lambda: 8)
+  monkeypatch.setattr(machine, 'keep_freed_memory', lambda: None)
+  monkeypatch.setattr(jax.config, 'update', options.__setitem__)
+  # What `initialize` leaves behind on 16 nodes of Slurm.
+  monkeypatch.setattr(jax.distributed, 'initialize', lambda **_: None)
+  monkeypatch.setattr(distributed.global_state, 'num_processes', 16)
+  devices.start([64], coordinator='auto')
+  assert options['jax_num_cpu_devices'] == 1
+  monkeypatch.setattr(distributed.global_state, 'num_processes', 2)
+  devices.start([64], coordinator='auto')
+  assert options['jax_num_cpu_devices'] == 4
 
 
 @pytest.mark.parametrize(
@@ -170,6 +187,17 @@ def test_bfloat16_is_warned_of_where_xla_computes_it_wrongly(monkeypatch, versio
   monkeypatch.setenv('JAX_PLATFORMS', platforms)
   monkeypatch.setattr(machine.importlib.metadata, 'version', lambda name: version)
   assert ('set XLA_FLAGS=--xla_cpu_experimental_ynn_fusion_type= ' in machine.bfloat16_warning()) is warned
+
+
+@pytest.mark.parametrize(
+  ('quota', 'expected'), [('max 100000', 8), ('200000 100000', 2), ('250000 100000', 3), ('1600000 100000', 8), ('', 8)]
+)
+def test_a_containers_quota_limits_the_cores(monkeypatch, tmp_path, quota, expected):
+  monkeypatch.setattr(machine.os, 'sched_getaffinity', lambda _: set(range(8)), raising=False)
+  monkeypatch.setattr(machine, 'CPU_QUOTA', tmp_path / 'cpu.max')
+  assert machine.cores() == 8
+  (tmp_path / 'cpu.max').write_text(f'{quota}\n')
+  assert machine.cores() == expected
 
 
 def test_compiled_programs_are_kept_per_kind_of_cpu_in_the_users_folder(monkeypatch, tmp_path):

@@ -102,6 +102,14 @@ def test_a_file_stays_as_it_was_when_its_replacement_fails(tmp_path):
   assert path.read_text() == 'before' and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_text_is_utf_8_whatever_the_locale(tmp_path):
+  program = 'import pathlib; from flaxnets.runtime import atomic; atomic.write_text(pathlib.Path("text"), chr(252))'
+  environment = {**os.environ, 'LC_ALL': 'C', 'PYTHONCOERCECLOCALE': '0'}  # ASCII
+  environment['PYTHONPATH'] = str(pathlib.Path(flaxnets.__file__).parents[1])
+  subprocess.run([sys.executable, '-X', 'utf8=0', '-c', program], env=environment, cwd=tmp_path, check=True)
+  assert (tmp_path / 'text').read_bytes() == 'ü'.encode()
+
+
 @pytest.mark.parametrize('address', ['gs://bucket/run', 's3://bucket/run', pathlib.Path('gs://bucket/run')])
 def test_addresses_of_buckets_are_refused_wherever_a_folder_is_expected(address):
   for name, opened in (
