@@ -319,10 +319,10 @@ def test_image_files_go_into_a_network_that_was_trained_on_arrays(tmp_path):
 def test_an_image_that_is_too_large_is_bad_and_the_others_are_predicted(tmp_path):
   net, said = untrained(small=True), []
   for name, side in (('1.png', 20), ('2.png', 1000), ('3.png', 20)):
-    Image.fromarray(np.zeros((side, 20, 3), np.uint8)).save(tmp_path / name)
+    Image.fromarray(np.zeros((side, side, 3), np.uint8)).save(tmp_path / name)
   found = list(FilePredictions(net, on_bad=said.append)(find([str(tmp_path)])))
   assert [pathlib.Path(path).name for path, _, _ in found] == ['1.png', '3.png']
-  assert len(said) == 1 and said[0].startswith(f'{tmp_path / "2.png"}: a canvas of 1000 x 20 shrinks up to ')
+  assert len(said) == 1 and said[0].startswith(f'{tmp_path / "2.png"}: a canvas of 1000 x 1000 shrinks up to ')
 
 
 def test_a_photo_alone_is_no_full_batch_and_the_last_batch_of_many_is_one(tmp_path, monkeypatch):
