@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src import distributed
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flaxnets.errors import InputError
@@ -54,6 +53,10 @@ def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int =
   try:
     if coordinator == 'auto':
       jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
+      # JAX has no public name for what it read from the cluster, and jax.process_count() would create the devices.
+      from jax._src import distributed
+
+      processes = distributed.global_state.num_processes
     elif coordinator:
       jax.distributed.initialize(
         coordinator, num_processes=processes, process_id=process, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT
@@ -62,9 +65,7 @@ def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int =
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     raise InputError(f'--coordinator={coordinator}: the processes could not connect ({reason})') from error
   if 'JAX_NUM_CPU_DEVICES' not in os.environ:
-    # JAX has no public name for what it read from the cluster. jax.process_count() would create the devices.
-    processes = distributed.global_state.num_processes
-    shares = [batch_size // processes for batch_size in batch_sizes]
+    shares = [batch_size // max(processes, 1) for batch_size in batch_sizes]
     jax.config.update('jax_num_cpu_devices', cpu_devices(shares, machine.cores()))
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     jax.config.update('jax_compilation_cache_dir', str(machine.cache_folder()))
