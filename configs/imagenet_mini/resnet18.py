@@ -15,5 +15,5 @@ def get_config() -> config_dict.ConfigDict:
   config.model.stem = 'conv'
   config.model.completion = 'mean'  # what an absent channel is filled in with
   config.presence.mode = 'none'
-  config.evaluate.subsets = 'full'  # in training, to choose the best checkpoint; flaxnets eval evaluates all subsets anyway
+  config.evaluate.subsets = 'full'  # to choose the best checkpoint in training; flaxnets eval takes all subsets anyway
   return config
