@@ -20,9 +20,10 @@ $(VENV)/.done: requirements.lock pyproject.toml
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# What takes longer: the wheel, installed and used; every block of the documentation; the examples.
+# What takes longer: the wheel, installed and used; every block of the documentation; the examples; kills. The longest
+# tests come first (conftest.py), and a worker that has no more takes over some of the other's.
 slow: setup
-	$(BIN)/python -m pytest -n 2 -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # Each benchmark once, with settings so small that its numbers mean nothing: that they keep working.
 benchmarks: setup

@@ -11,10 +11,12 @@ if importlib.metadata.version('jaxlib') < '0.11':
 else:
   os.environ.setdefault('XLA_FLAGS', '--xla_backend_optimization_level=0 --xla_cpu_experimental_ynn_fusion_type=')
 
-# What one test compiled, the next, other workers and subprocesses need not: for the length of this session.
+# What one test compiled, the next, other workers and subprocesses need not: for the length of this session, or as long
+# as the folder FLAXNETS_TESTS_CACHE is kept.
 if 'PYTEST_XDIST_WORKER' not in os.environ:
-  _CACHE = tempfile.TemporaryDirectory(prefix='flaxnets-tests-')
-  os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
+  if not os.environ.get('FLAXNETS_TESTS_CACHE'):
+    _CACHE = tempfile.TemporaryDirectory(prefix='flaxnets-tests-')
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = os.environ.get('FLAXNETS_TESTS_CACHE') or _CACHE.name
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
@@ -27,6 +29,25 @@ jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 from flaxnets.runtime import devices  # noqa: E402  after the devices were told
+
+# The files of `make slow` that take longest, in the order in which they are begun. Workers take over tests from the end
+# of each other's queues and leave at least two, so that the wheel, which both tests of its file need, is built once.
+LONGEST = (
+  'tests/test_wheel.py',
+  'tests/test_kills.py',
+  'tests/cli/test_kills.py',
+  'tests/test_examples.py',
+  'tests/test_documentation.py',
+  'tests/study/test_kills.py',
+  'tests/runtime/test_processes.py',
+)
+
+
+def pytest_collection_modifyitems(config, items):
+  """Begins a slow run with what takes longest, so that it does not end with one worker busy and the others idle."""
+  if config.option.markexpr == 'slow':
+    places = {config.rootpath / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope='session')

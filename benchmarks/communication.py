@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from benchmarks.measure import Row
 from flaxnets import config as configs
 from flaxnets import experiment, models
 from flaxnets.channels import ChannelSet
+from flaxnets.errors import InputError
 from flaxnets.models import cost
 from flaxnets.runtime import devices
 from flaxnets.training.step import initial_state, make_train_step
@@ -68,7 +70,9 @@ def compiled_step(config: Any, mesh: jax.sharding.Mesh) -> tuple[str, int]:
 def main(argv: Sequence[str] | None = None) -> list[Row]:
   """Prints, writes and returns a row per network."""
   args = _parser().parse_args(argv)
-  jax.config.update('jax_num_cpu_devices', args.devices)
+  found = jax.devices()[: args.devices]
+  if len(found) < args.devices:
+    raise InputError(f'--devices={args.devices}, but there are {len(found)}')
   rows = []
   for name in args.models:
     config = configs.default()
@@ -80,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
         'train.batch_size': args.devices * 2,
       }
     )
-    text, parameters = compiled_step(config, devices.data_mesh())
+    text, parameters = compiled_step(config, devices.data_mesh(found))
     moved = collectives(text)
     total = sum(moved.values())
     rows.append(
@@ -109,4 +113,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == '__main__':
-  main()
+  jax.config.update('jax_num_cpu_devices', _parser().parse_args().devices)  # before JAX starts; afterwards it refuses
+  try:
+    main()
+  except InputError as error:
+    sys.exit(f'benchmarks.communication: {error}')

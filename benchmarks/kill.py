@@ -5,7 +5,7 @@
 A run is trained for six steps, validated and saved every second step, recalibrated and evaluated. Equal means: the same
 bits in parameters, optimiser state, statistics and running averages of every checkpoint, in the recalibrated statistics
 and in the predictions and kernels; the same metrics.jsonl and result files apart from times and dates; and no file that
-is half written. The test of the same name in tests/test_kills.py does 20.
+is half written. The test of the same name in tests/test_kills.py does 10.
 """
 
 from __future__ import annotations

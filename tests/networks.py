@@ -1,4 +1,4 @@
-"""The smallest network with every part of a real one: it compiles in a second or two."""
+"""The smallest network with every part of a real one, which compiles in a second or two, and untrained networks."""
 
 import functools
 
@@ -6,10 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from flaxnets import experiment
+from flaxnets.channels import ChannelSet
+from flaxnets.inference.metadata import Metadata
+from flaxnets.inference.network import Network
 from flaxnets.models.resnet import ResNet
 from flaxnets.nn.blocks import BasicBlock
 from flaxnets.nn.norms import NORMS
 from flaxnets.nn.stem import put_statistics
+from tests.small import small_config
 
 MEAN = np.asarray([120.0, 110.0, 100.0], np.float32)
 CORRELATION = np.asarray([[1, 0.9, 0.5], [0.9, 1, 0.7], [0.5, 0.7, 1]], np.float32)
@@ -30,3 +35,24 @@ def tiny(num_classes=6, norm='batch'):
   )
   variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 12, 12, 3)))
   return model, put_statistics(variables, {'mean': MEAN, 'std': MEAN / 2, 'correlation': CORRELATION})
+
+
+def untrained(small=False, **changes):
+  """A network of `small_config` whose logits differ between images and subsets; with `small` the model is `tiny`'s."""
+  channels, classes = ChannelSet.of('RGB'), tuple('abcdef')
+  model, variables = _untrained(small, tuple(sorted(changes.items())))
+  metadata = Metadata(channels, classes, 'uint8', (0.0,) * 3, (255.0,) * 3)
+  net = Network(small_config(**changes), metadata, variables, 7, False)
+  net.model = model
+  return net
+
+
+@functools.cache
+def _untrained(small, changes):
+  """The model and the variables of `untrained`."""
+  model = tiny()[0] if small else experiment.build_network(small_config(**dict(changes)), ChannelSet.of('RGB'), 6)
+  variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
+  variables = dict(put_statistics(variables, {'mean': MEAN, 'std': MEAN / 2, 'correlation': CORRELATION}))
+  rng = np.random.default_rng(0)
+  variables['batch_stats'] = jax.tree.map(lambda x: x + rng.uniform(0, 0.3, x.shape), variables['batch_stats'])
+  return model, jax.tree.map(lambda x: np.asarray(x, np.float32), variables)

@@ -39,6 +39,8 @@ def test_bad_input(case, tmp_path, capfd, monkeypatch):
   assert re.search(case.says, written.removeprefix(program).split('\n')[0]), written
   assert code == case.code
   assert not (tmp_path / EXECUTED).exists()
+  if code == 2 and not case.make:
+    assert not list(tmp_path.iterdir())
 
 
 # What claims to be large. The program itself takes 250 to 450 MiB.

@@ -1,13 +1,12 @@
 import json
 import math
-import subprocess
-import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flaxnets.channels import ChannelSet
+from flaxnets.cli import main
 from flaxnets.errors import InputError
 
 RGB = ChannelSet.of('RGB')
@@ -157,8 +156,7 @@ def test_a_label_reads_back_as_its_subset(pair):
     assert channels.subsets(channels.label(subset)) == [subset]
 
 
-def test_one_band_costs_a_network_of_one_channel():
+def test_one_band_costs_a_network_of_one_channel(capsys):
   options = ['--model=resnet18', '--width=8', '--image_size=32', '--num_classes=2', '--small_images', '--json']
-  command = [sys.executable, '-m', 'flaxnets', 'cost', '--channels=B08', *options]
-  done = subprocess.run(command, capture_output=True, text=True, check=True)
-  assert [row['channels'] for row in json.loads(done.stdout)] == ['B08']
+  assert main.run('cost', ['--channels=B08', *options]) == 0
+  assert [row['channels'] for row in json.loads(capsys.readouterr().out)] == ['B08']

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 
@@ -28,13 +27,10 @@ def test_the_readme_of_the_examples_lists_each_of_them():
   assert [name for name in names if f']({name})' not in text] == []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run(path, tmp_path, monkeypatch):
+def run_notebook(name, folder):
   nbclient, nbformat = pytest.importorskip('nbclient'), pytest.importorskip('nbformat')
   pytest.importorskip('ipykernel')
-  folder = command_folder(tmp_path, monkeypatch)
-  notebook = nbformat.read(path, as_version=4)
+  notebook = nbformat.read(ROOT / 'examples' / name, as_version=4)
   nbclient.NotebookClient(notebook, timeout=600, resources={'metadata': {'path': str(folder)}}).execute()
   outputs = [output for cell in notebook.cells for output in cell.get('outputs', ())]
   assert sum('image/png' in output.get('data', {}) for output in outputs) >= 2
@@ -42,12 +38,26 @@ def test_notebooks_run(path, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_script_trains_exports_and_serves_one_request(tmp_path):
-  command = [sys.executable, ROOT / 'examples' / 'serve.py', '--workdir=run']
-  environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-  done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+def test_the_notebook_of_a_network_of_your_own_runs(tmp_path, monkeypatch):
+  run_notebook('own_network.ipynb', command_folder(tmp_path, monkeypatch))
+
+
+@pytest.mark.slow
+def test_the_script_serves_a_request_from_the_run_that_the_notebook_of_an_analysis_shows(tmp_path, monkeypatch):
+  """Both train the same network: the notebook finds the script's run, and would refuse it if the commands differed."""
+  folder = command_folder(tmp_path, monkeypatch)
+  run, script = folder / 'runs' / 'notebook', ROOT / 'examples' / 'serve.py'
+  command = [sys.executable, script, '--workdir=runs/notebook']
+  done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   served = [line for line in done.stdout.splitlines() if ' of the largest logit' in line and ' ms; ' in line]
   assert [line.partition(':')[0] for line in served] == ['StableHLO', *(['ONNX'] if ONNX else [])]
   assert ('ONNX is skipped, because ' in done.stdout) == (not ONNX)
-  assert (tmp_path / 'run' / 'rg.stablehlo.json').exists() and (tmp_path / 'run' / 'rg.onnx').exists() == ONNX
+  assert (run / 'rg.stablehlo.json').exists() and (run / 'rg.onnx').exists() == ONNX
+  trained = (run / 'metrics.jsonl').read_text()
+  run_notebook('analysis.ipynb', folder)
+  assert (run / 'metrics.jsonl').read_text() == trained
+
+
+def test_every_notebook_is_run_by_a_test():
+  assert {path.name for path in NOTEBOOKS} == {'analysis.ipynb', 'own_network.ipynb'}

@@ -48,7 +48,9 @@ def stopped(folder, number, ready):
     )
   signal.signal(signal.SIGINT, inherited)
   try:
+    deadline = time.monotonic() + 240
     while process.poll() is None and not ready(log.read_text()):
+      assert time.monotonic() < deadline, log.read_text()
       time.sleep(0.05)
     process.send_signal(number)
     code = process.wait(timeout=240)

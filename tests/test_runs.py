@@ -268,53 +268,25 @@ def command(*arguments, **kwargs):
 
 
 @pytest.mark.parametrize(
-  ('arguments', 'said'),
+  ('argument', 'code', 'said'),
   [
-    (['--config.train.epoch=3'], "config.train has no field 'epoch'; did you mean config.train.epochs?"),
-    (['--config.learning_rate=3'], "config has no field 'learning_rate'; did you mean config.train.learning_rate?"),
-    (
-      ['--config.train.epochs=many'],
-      '--config.train.epochs=many: config.train.epochs must be a value like 10.0 (float)',
-    ),
-    (['--config.train=3'], 'config.train is a group; give one of its fields: accumulate, batch_size'),
-    (['epochs=3'], "unexpected argument 'epochs=3'; flags start with --"),
-    (
-      ['--config.train.batch_size=33', '--config.data.train=train[:40]'],
-      'train.batch_size of 33 cannot be spread over',
-    ),
-    (['--config.model.name=vgg', '--config.data.train=train[:40]'], "no model 'vgg'; there are resnet18"),
-    (['--config.presence.mode=all', '--config.data.train=train[:40]'], "no presence mode 'all'; there are none, drop"),
+    ('--config.train.epoch=3', 2, "config.train has no field 'epoch'; did you mean config.train.epochs?"),
+    ('--config.train.batch_size=33', 1, 'train.batch_size of 33 cannot be spread over'),  # known once JAX has started
   ],
 )
-def test_a_mistake_on_the_command_line_is_one_line(arguments, said, tmp_path):
+def test_a_mistake_on_the_command_line_is_one_line(argument, code, said, tmp_path):
+  """As a process; tests/bad_inputs/configs.py has many more."""
   done = command(
     'train_main.py',
     '--config=configs/demo.py',
     f'--workdir={tmp_path / "w"}',
-    *arguments,
+    '--config.data.train=train[:40]',
+    argument,
     env={**os.environ, 'JAX_NUM_CPU_DEVICES': '2'},
   )
-  assert done.returncode in (1, 2) and said in done.stderr
+  assert done.returncode == code and said in done.stderr
   assert len(done.stderr.strip().splitlines()) == 1, done.stderr
   assert not (tmp_path / 'w').exists()
-
-
-@pytest.mark.parametrize(
-  ('lines', 'said'),
-  [
-    ('config.train.epohcs = 3', "mine.py, line 4: there is no field 'epohcs'; did you mean 'epochs'?"),
-    ('config.seed = confg', "mine.py, line 4: name 'confg' is not defined"),
-    ("open('/data/none.txt')", "mine.py, line 4: [Errno 2] No such file or directory: '/data/none.txt'"),
-  ],
-)
-def test_a_mistake_in_a_config_file_is_one_line_with_its_place(tmp_path, lines, said):
-  path = tmp_path / 'mine.py'
-  path.write_text(
-    f'from flaxnets.config import named\ndef get_config():\n  config = named("demo")\n  {lines}\n  return config\n'
-  )
-  done = command('train_main.py', f'--config={path}', f'--workdir={tmp_path / "w"}')
-  assert done.returncode == 1 and said in done.stderr
-  assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 def test_the_commands_of_the_readme_train_and_judge(tmp_path):

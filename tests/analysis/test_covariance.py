@@ -1,7 +1,5 @@
 """The channel statistics of an array against NumPy's on all pixels at once."""
 
-import doctest
-
 import numpy as np
 import pytest
 
@@ -19,11 +17,6 @@ def images_of(count=40, channels=4, dtype=np.float32):
   common = random.normal(size=(count, 8, 6, 1))
   images = 1000 * np.arange(1, channels + 1) + 50 * common + random.normal(0, 40, (count, 8, 6, channels))
   return images.astype(dtype)
-
-
-def test_the_example_of_the_docstring_runs():
-  results = doctest.testmod(covariance)
-  assert results.attempted >= 6 and results.failed == 0
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.int16, np.int64, np.float16, np.float32, np.float64])

@@ -33,6 +33,18 @@ CASES = [
     "own.py, line 4: there is no field 'sed'; did you mean 'seed'",
     _file('from flaxnets import config\ndef get_config():\n  made = config.default()\n  made.sed = 1\n'),
   ),
+  Case(
+    'config with an unknown name',
+    OWN,
+    "own.py, line 2: name 'confg' is not defined",
+    _file('def get_config():\n  return confg\n'),
+  ),
+  Case(
+    'config that reads a missing file',
+    OWN,
+    r"own.py, line 2: \[Errno 2\] No such file or directory: '/data/none.txt'",
+    _file("def get_config():\n  return open('/data/none.txt')\n"),
+  ),
   Case('no workdir', 'train --config=demo', '--workdir is required', code=2),
   Case('empty workdir', 'train --config=demo --workdir=', '--workdir is empty; it needs a value', code=2),
   Case(
@@ -54,6 +66,9 @@ CASES = [
   _field('seed.a=1', "config.seed is a value and has no field 'a'", 2),
   _field('learning_rate=1', 'did you mean config.train.learning_rate', 2),
   _field('train.batch_size=many', r'config.train.batch_size must be a value like 64 \(int\)', 2),
+  _field(
+    'train.epochs=many', r'--config.train.epochs=many: config.train.epochs must be a value like [\d.]+ \(float\)', 2
+  ),
   _field('train.drops=(0.5,a)', 'train.drops is .*; it must be numbers'),
   _field('seed=-1', 'seed is -1; it must be 0 or more'),
   _field('image_size=0', 'image_size is 0; it must be above 0'),

@@ -1,5 +1,6 @@
 """`flaxnets convert` as a user runs it: the folder serves all commands, and mistakes are one line."""
 
+import csv
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
+import flaxnets
 from flaxnets.cli import main
 from flaxnets.runtime import devices
 from tests.inference.torch_reference import make
@@ -56,16 +58,26 @@ def test_a_converted_network_is_judged_used_exported_and_trained_from(weights, t
 
   Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / 'photo.png')
   assert main.run('predict', [run, str(tmp_path / 'photo.png'), f'--out={tmp_path}/classes.csv']) == 0
+  (row,) = csv.DictReader((tmp_path / 'classes.csv').read_text().splitlines())
+  converted = flaxnets.load(run)
+  assert row['class'] == converted.classes[converted.predict(str(tmp_path / 'photo.png'))[0]]
   assert main.run('export', [run, '--format=torch', f'--out={tmp_path}/again.safetensors']) == 0
+  again = safetensors.numpy.load_file(tmp_path / 'again.safetensors')
+  for name, value in make.tensors('resnet18').items():
+    if not name.startswith('fc.'):
+      np.testing.assert_array_equal(again[name], value, err_msg=name)
   capsys.readouterr()
 
   train = ['--config=pretrained', *SMALL, data, '--config.train.epochs=1', '--config.train.batch_size=8']
   train += ['--config.evaluate.subsets=RGB', f'--config.train.init_from={run}']
   assert main.run('train', [*train, f'--workdir={tmp_path}/tuned']) == 0
+  tuned = flaxnets.load(tmp_path / 'tuned')
+  kernel, before = (net.variables['params']['stem']['conv']['kernel'] for net in (tuned, converted))
+  assert tuned.step == 1 and 0.9 < np.corrcoef(kernel.ravel(), before.ravel())[0, 1] < 1
   capsys.readouterr()
   assert main.run('train', [*train[:-1], '--config.data.train=train.txt', f'--workdir={run}']) == 1
   said = capsys.readouterr().err
-  assert said.count('\n') == 1
+  assert 'holds a run with another config' in said and said.count('\n') == 1
 
 
 def test_training_does_not_resume_a_folder_that_was_converted(weights, tmp_path, capsys):

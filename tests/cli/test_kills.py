@@ -1,9 +1,19 @@
-"""Commands that write a network, a deployment file or a page, killed at random moments and given again."""
+"""Commands that write a network, a deployment file or a page, killed at random moments and given again.
 
+A command is the fork of a server that has imported everything and has not started JAX, as in tests/kills.py.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import pathlib
 import random
+import signal
 import subprocess
 import sys
 import time
+import traceback
 
 import jax
 import numpy as np
@@ -11,12 +21,14 @@ import pytest
 import safetensors.numpy
 
 import flaxnets
+from flaxnets.cli import main
 from flaxnets.errors import InputError
 from tests.bad_inputs.runs import trained
 from tests.inference.torch_reference import make
 
 pytestmark = pytest.mark.slow
 
+ROOT = pathlib.Path(__file__).parents[2]
 KILLS = 3  # of each command, after its imports
 
 
@@ -55,42 +67,94 @@ CASES = {
 }  # fmt: skip
 
 
-def start(command, folder):
-  words = [command, *CASES[command][0].split()]
-  return subprocess.Popen(
-    [sys.executable, '-m', 'flaxnets', *words], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-  )
+def child(folder, words):
+  """Runs a command in a folder, with what it prints in a log beside the folder; returns its exit code."""
+  log = os.open(f'{folder}.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+  os.dup2(log, 1)
+  os.dup2(log, 2)
+  os.chdir(folder)
+  try:
+    return main.run(words[0], words[1:])
+  except BaseException:
+    traceback.print_exc()
+    return 1
 
 
-def finish(command, folder):
-  """Seconds that a command takes that is not killed."""
-  began = time.monotonic()
-  process = start(command, folder)
-  said = process.communicate(timeout=300)[1]
-  assert process.returncode == 0, said
-  return time.monotonic() - began
+def serve():
+  """Reads a folder and a command from each line of stdin; forks a child for it and writes its id and its exit code."""
+  for name in ('adapt', 'convert', 'export', 'matching', 'restore', 'run_folder'):
+    importlib.import_module(f'flaxnets.inference.{name}')
+  for name in ('experiment', 'data.statistics', 'report.write'):
+    importlib.import_module(f'flaxnets.{name}')
+  print('ready', flush=True)
+  for line in sys.stdin:
+    folder, words = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+      os._exit(child(folder, words))
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
-def prepared(folder):
+class Server:
+  """The process that forks the commands."""
+
+  def __init__(self):
+    pipe = subprocess.PIPE
+    self.process = subprocess.Popen(
+      [sys.executable, '-m', 'tests.cli.test_kills'], cwd=ROOT, stdin=pipe, stdout=pipe, text=True, bufsize=1
+    )
+    assert self.process.stdout.readline().strip() == 'ready'
+
+  def run(self, command, folder, kill_after=None):
+    """Runs a command, and kills it after some seconds; returns its exit code, -9 where the kill came before its end."""
+    self.process.stdin.write(json.dumps([str(folder), [command, *CASES[command][0].split()]]) + '\n')
+    pid = int(self.process.stdout.readline())
+    if kill_after is not None:
+      time.sleep(kill_after)
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return int(self.process.stdout.readline())
+
+  def finish(self, command, folder):
+    """Seconds that a command takes that is not killed."""
+    began = time.monotonic()
+    code = self.run(command, folder)
+    assert code == 0, pathlib.Path(f'{folder}.log').read_text()
+    return time.monotonic() - began
+
+
+@pytest.fixture(scope='module')
+def server():
+  server = Server()
+  yield server
+  server.process.kill()
+  server.process.communicate()
+
+
+def prepared(folder, command):
   folder.mkdir()
   trained(folder)
-  safetensors.numpy.save_file(make.tensors('resnet18'), folder / 'tiny.safetensors')
+  if command == 'convert':
+    safetensors.numpy.save_file(make.tensors('resnet18'), folder / 'tiny.safetensors')
   return folder
 
 
 @pytest.mark.parametrize('command', CASES)
-def test_a_killed_command_leaves_nothing_half_written_and_succeeds_when_it_is_given_again(command, tmp_path):
+def test_a_killed_command_leaves_nothing_half_written_and_succeeds_when_it_is_given_again(command, server, tmp_path):
   found = CASES[command][1]
-  whole, timed, *others = (prepared(tmp_path / str(number)) for number in range(KILLS + 2))
-  finish(command, whole)  # fills the cache of compiled programs
-  seconds, rng = finish(command, timed), random.Random(command)
+  whole, timed, *others = (prepared(tmp_path / str(number), command) for number in range(KILLS + 2))
+  server.finish(command, whole)  # fills the cache of compiled programs
+  seconds, rng, codes = server.finish(command, timed), random.Random(command), []
   for folder in others:
-    process = start(command, folder)
-    time.sleep(rng.uniform(0.3, 0.9) * seconds)
-    process.kill()
-    process.communicate()
+    codes.append(server.run(command, folder, kill_after=rng.uniform(0.1, 0.9) * seconds))
     if (left := found(folder)) is not None:
       np.testing.assert_equal(left, found(whole))
     if left is None or not (folder / 'out' / 'config.json').exists():  # a network that is there is not replaced
-      finish(command, folder)
+      server.finish(command, folder)
     np.testing.assert_equal(found(folder), found(whole))
+  assert -signal.SIGKILL in codes and set(codes) <= {-signal.SIGKILL, 0}
+
+
+if __name__ == '__main__':
+  serve()

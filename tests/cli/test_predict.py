@@ -1,12 +1,9 @@
 """`flaxnets predict` and the network's methods see files and arrays as evaluation does."""
 
 import csv
-import dataclasses
-import itertools
 import json
 import pathlib
 
-import absl.flags
 import jax
 import numpy as np
 import pytest
@@ -14,15 +11,11 @@ from PIL import Image
 
 import flaxnets
 from flaxnets import experiment
-from flaxnets.channels import ChannelSet
-from flaxnets.cli import evaluate, export, main
+from flaxnets.cli import evaluate, main
 from flaxnets.errors import InputError
-from flaxnets.inference.files import FilePredictions, find
-from flaxnets.inference.predictor import Predictor, raster_options
-from flaxnets.nn.stem import put_statistics
+from flaxnets.inference.predictor import Predictor
 from flaxnets.runtime import devices
 from flaxnets.training import loop
-from tests.inference.test_export import untrained
 from tests.test_runs import list_config, write_list
 
 SIZES = ((24, 30), (80, 50), (20, 20))
@@ -148,23 +141,6 @@ def test_arrays_are_predicted_row_by_row(run, net, tmp_path):
   assert [row['class'] for row in rows(out)] == [net.classes[place] for place in net.predict(images, 'GRB')]
 
 
-@pytest.mark.parametrize('subset', ['', 'BR'])
-def test_channels_that_an_npz_says_are_absent_are_none_of_the_image(tmp_path, subset):
-  net, rng = untrained(small=True), np.random.default_rng(4)
-  images, present = rng.integers(1, 256, (6, 20, 20, 3), np.uint8), np.ones((6, 3), bool)
-  present[1, 0] = present[2, 1:] = present[5, 2] = False
-  images[~present.repeat(400, 0).reshape(6, 20, 20, 3)] = 0
-  lacking = np.where(present[:, np.newaxis, np.newaxis], images, np.float32(np.nan))
-  np.savez(tmp_path / 'x.npz', X_test=images, X_val=images[:2], present_test=present, bands=['R', 'G', 'B'])
-  found = list(FilePredictions(net, subset=subset, key='X_test', batch_size=4)([str(tmp_path / 'x.npz')]))
-  expected = net.probabilities(lacking[..., [2, 0]] if subset else lacking, subset or None)
-  np.testing.assert_allclose([row for _, _, row in found], expected, rtol=1e-4, atol=1e-6)
-  said = []
-  np.savez(tmp_path / 'y.npz', X_test=images, present_test=present[:, :2])
-  assert list(FilePredictions(net, on_bad=said.append)([str(tmp_path / 'y.npz')])) == []
-  assert 'presence must be a bool array (6, 3)' in said[0] and 'it is bool (6, 2)' in said[0]
-
-
 def test_an_array_that_does_not_fit_is_a_bad_file(run, tmp_path, capsys):
   np.save(tmp_path / 'two.npy', np.zeros((2, 24, 24, 2), np.uint8))
   np.savez(tmp_path / 'several.npz', a=np.zeros((2, 8, 8, 3)), b=np.zeros((2, 8, 8, 3)))
@@ -279,130 +255,19 @@ def test_a_second_evaluation_compiles_nothing(net):
   images, labels = np.random.default_rng(0).integers(0, 256, (8, 24, 30, 3), np.uint8), np.arange(8) % 4
   first = flaxnets.evaluate(net, images, labels, 'RG;B')
   compiled = []
-  jax.monitoring.register_event_duration_secs_listener(
-    lambda event, seconds, **_: compiled.append(event) if 'backend_compile' in event else None
-  )
+
+  def listener(event, seconds, **_):
+    if 'backend_compile' in event:
+      compiled.append(event)
+
+  jax.monitoring.register_event_duration_secs_listener(listener)
   try:
     assert flaxnets.evaluate(net, images, labels, 'RG;B') == first
     assert not compiled
     flaxnets.evaluate(net, images, labels, 'RB')
     assert compiled
   finally:
-    jax.monitoring.clear_event_listeners()
-
-
-def test_only_a_network_with_attention_shows_some():
-  images = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), np.uint8)
-  with pytest.raises(InputError, match='resnet18 has no attention over positions'):
-    untrained(**{'model.name': 'resnet18'}).attention(images)
-  attentive = untrained(**{'model.name': 'resattention', 'model.stem': 'conv', 'model.completion': 'mean'})
-  mask = attentive.attention(images, 'RGB')
-  assert mask.shape == (3, 4, 4) and mask.dtype == np.float32
-  assert (mask > 0).all() and (mask < 1).all() and np.ptp(mask) > 0
-  np.testing.assert_allclose(attentive.attention(list(images)), mask, atol=1e-6)
-  weights = untrained(**{'model.name': 'resattention', 'model.mask': 'squeeze_excite'})
-  with pytest.raises(InputError, match='has no attention over positions'):
-    weights.attention(images)
-
-
-def test_image_files_go_into_a_network_that_was_trained_on_arrays(tmp_path):
-  net = untrained(small=True)
-  images = [np.random.default_rng(side).integers(0, 256, (side, 26, 3), np.uint8) for side in (20, 20, 31)]
-  for number, image in enumerate(images):
-    Image.fromarray(image).save(tmp_path / f'{number}.png')
-  found = list(FilePredictions(net)(find([str(tmp_path / '*.png')])))
-  assert [pathlib.Path(path).name for path, _, _ in found] == ['0.png', '1.png', '2.png']
-  for image, (_, _, probabilities) in zip(images, found, strict=True):
-    np.testing.assert_allclose(probabilities, net.probabilities(image[np.newaxis])[0], rtol=1e-4, atol=1e-6)
-
-
-def test_an_image_that_is_too_large_is_bad_and_the_others_are_predicted(tmp_path):
-  net, said = untrained(small=True), []
-  for name, side in (('1.png', 20), ('2.png', 1000), ('3.png', 20)):
-    Image.fromarray(np.zeros((side, side, 3), np.uint8)).save(tmp_path / name)
-  found = list(FilePredictions(net, on_bad=said.append)(find([str(tmp_path)])))
-  assert [pathlib.Path(path).name for path, _, _ in found] == ['1.png', '3.png']
-  assert len(said) == 1 and said[0].startswith(f'{tmp_path / "2.png"}: a canvas of 1000 x 1000 shrinks up to ')
-
-
-def test_a_photo_alone_is_no_full_batch_and_the_last_batch_of_many_is_one(tmp_path, monkeypatch):
-  net, sizes = untrained(small=True), []
-  compiled = net._compiled
-  monkeypatch.setattr(net, '_compiled', lambda *arguments: (sizes.append(len(arguments[1])), compiled(*arguments))[1])
-  for number in range(7):
-    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / f'{number}.png')
-  paths = find([str(tmp_path)])
-  for count in (1, 7):
-    assert len(list(FilePredictions(net, batch_size=4)(paths[:count]))) == count
-  assert sizes == [1, 4, 4]
-
-
-@pytest.mark.parametrize(
-  ('flags', 'said'),
-  [
-    (['--out=map.tif', '--threads=2'], '--threads has no effect on a map'),
-    (['--tile=64'], '--tile has no effect on anything but a map (--out=MAP.tif)'),
-  ],
-)
-def test_flags_of_the_other_kind_of_output_are_refused(flags, said, capsys):
-  assert main.run('predict', ['none', 'x.png', *flags]) == 1
-  assert capsys.readouterr().err == f'flaxnets predict: {said}\n'
-
-
-def test_names_of_channels_that_are_bytes_are_read_as_training_reads_them(tmp_path):
-  net, images = untrained(small=True), np.random.default_rng(0).integers(0, 256, (2, 20, 20, 2), np.uint8)
-  np.savez(tmp_path / 'x.npz', X=images, bands=np.array([b'G', b'R']))
-  said = []
-  found = list(FilePredictions(net, on_bad=said.append)([str(tmp_path / 'x.npz')]))
-  assert not said
-  np.testing.assert_allclose([row for _, _, row in found], net.probabilities(images, 'GR'), rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize('batch_size', [1, 4])
-def test_a_file_on_another_scale_is_bad_whatever_files_are_beside_it(tmp_path, batch_size):
-  net, rng, said = untrained(small=True), np.random.default_rng(0), []
-  net.metadata = dataclasses.replace(net.metadata, dtype='float32')
-  for number, highest in enumerate((256, 3, 256, 256)):
-    Image.fromarray(rng.integers(0, highest, (20, 20, 3), np.uint8)).save(tmp_path / f'{number}.png')
-  run = FilePredictions(net, batch_size=batch_size, on_bad=said.append)
-  found = [pathlib.Path(path).name for path, _, _ in run(find([str(tmp_path)]))]
-  assert found == ['0.png', '2.png', '3.png'] and run.bad == 1
-  assert said[0].startswith(f'{tmp_path / "1.png"}: these images reach 2, but the network was trained on 0 to 255')
-
-
-@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')  # rasterio's, which looks at the TIFF first
-@pytest.mark.parametrize('channels', ['RG', 'BGR'])
-def test_a_photo_in_a_tiff_is_a_photo_when_channels_are_named(tmp_path, channels):
-  net, said = untrained(small=True), []
-  image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 20, 3), np.uint8))
-  for name in ('1.png', '2.tif'):
-    image.save(tmp_path / name)
-  (_, _, png), (_, _, tiff) = FilePredictions(net, channels, on_bad=said.append)(find([str(tmp_path)]))
-  assert not said
-  np.testing.assert_array_equal(tiff, png)
-
-
-def test_channels_are_named_as_everywhere_else(tmp_path):
-  net, images = untrained(small=True), np.random.default_rng(0).integers(0, 256, (2, 20, 20, 2), np.uint8)
-  net.channels = ChannelSet(('R', 'G', 'D'))
-  np.save(tmp_path / 'x.npy', images)
-  file = str(tmp_path / 'x.npy')
-  for subset, named, planes in (('', 'RD', [0, 1]), ('full', 'RD', [0, 1]), ('DR', 'DR', [1, 0])):
-    found = [row for _, _, row in FilePredictions(net, 'RD', subset)([file])]
-    np.testing.assert_allclose(found, net.probabilities(images[..., planes], named), rtol=1e-4, atol=1e-6)
-  options = raster_options(net, net.channels.names, 'RD')
-  assert ChannelSet.of(options.bands).names == ('R', 'D')
-
-
-def test_memory_does_not_grow_with_the_number_of_files(tmp_path, monkeypatch):
-  net, reads = untrained(small=True), []
-  read = Predictor.read
-  monkeypatch.setattr(Predictor, 'read', lambda self, path: (reads.append(path), read(self, path))[1])
-  Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / 'one.png')
-  rows_ahead = FilePredictions(net, batch_size=4)(itertools.repeat(str(tmp_path / 'one.png')))  # without an end
-  next(rows_ahead)
-  rows_ahead.close()
-  assert 4 <= len(reads) <= 4 + 8
+    jax.monitoring.unregister_event_duration_listener(listener)
 
 
 def test_the_exported_run_predicts_as_the_network(run, net, tmp_path, capsys):
@@ -430,15 +295,13 @@ def test_the_latency_is_a_median_after_warm_up(net, monkeypatch):
   assert calls == [((1, height, width, 3), [[height, width]])] * 4
 
 
-def test_the_latency_of_a_network_whose_channels_have_means_near_0_is_measured():
-  net = untrained(small=True)
-  statistics = {'mean': np.full(3, 1e-3, np.float32), 'std': np.ones(3, np.float32), 'correlation': np.eye(3)}
-  net.variables = jax.tree.map(lambda x: np.asarray(x, np.float32), dict(put_statistics(net.variables, statistics)))
-  net.metadata = dataclasses.replace(net.metadata, dtype='float32', low=(-4.0,) * 3, high=(4.0,) * 3)
-  assert 0 < Predictor(net).latency(repeats=1, warm_up=1) < 60
-
-
-def test_export_uses_recalibrated_statistics_only_if_asked_to():
-  flags = absl.flags.FlagValues()
-  export.define(flags)
-  assert flags['recalibrated'].default is False
+@pytest.mark.parametrize(
+  ('flags', 'said'),
+  [
+    (['--out=map.tif', '--threads=2'], '--threads has no effect on a map'),
+    (['--tile=64'], '--tile has no effect on anything but a map (--out=MAP.tif)'),
+  ],
+)
+def test_flags_of_the_other_kind_of_output_are_refused(flags, said, capsys):
+  assert main.run('predict', ['none', 'x.png', *flags]) == 1
+  assert capsys.readouterr().err == f'flaxnets predict: {said}\n'

@@ -9,14 +9,15 @@ from flaxnets.errors import InputError
 
 @pytest.fixture
 def root(tmp_path):
-  (tmp_path / 'train.txt').write_text(''.join(f'images/{number}.jpg {number % 3}\n' for number in range(12)))
+  (tmp_path / 'train.txt').write_text(''.join(f'images/a {number}.jpg {number % 3}\n' for number in range(12)))
   return tmp_path
 
 
 def test_as_many_lines_of_each_class_are_held_out(root):
   assert hold_out(root, root / 'out', per_class=2) == (6, 6)
   held, kept = ((root / 'out' / name).read_text().splitlines() for name in ('tune.txt', 'train_tune.txt'))
-  assert sorted(held + kept) == sorted((root / 'train.txt').read_text().splitlines())
+  lines = (root / 'train.txt').read_text().splitlines()
+  assert sorted(held + kept) == sorted(lines) and kept == [line for line in lines if line in kept]
   assert sorted(line[-1] for line in held) == ['0', '0', '1', '1', '2', '2']
 
 

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,25 +33,37 @@ def source_of(count, present=None, channels='RGB', seed=0):
   return ArraySource('test', images, labels, ChannelSet.of(channels), [str(k) for k in range(CLASSES)], present), images
 
 
-def judge(network, source, mesh, subsets=((0, 1, 2), (0, 2), (1,)), batch_size=16, channels='RGB', batch_stats=None):
-  model, variables = network
-  order = source.channels.order(channels)
-  evaluator = Evaluator(
+@functools.cache
+def evaluator_of(model, subsets, order, missing, mesh):
+  """An evaluator, which compiles when it is first called; `evaluator_of.__wrapped__` makes a new one."""
+  return Evaluator(
     model,
     subsets,
     source_index=order,
     image_size=12,
     resize=1.0,
     fill=MEAN,
-    has_missing_channels=source.has_missing_channels,
+    has_missing_channels=missing,
     mesh=mesh,
   )
+
+
+def judge(
+  network, source, mesh, subsets=((0, 1, 2), (0, 2), (1,)), batch_size=16, batch_stats=None, made_by=evaluator_of
+):
+  model, variables = network
+  evaluator = made_by(model, subsets, source.channels.order('RGB'), source.has_missing_channels, mesh)
   return evaluator(variables, evaluation_batches(source, batch_size=batch_size), batch_stats=batch_stats)
 
 
-def direct(network, images, **kwargs):
+@functools.cache
+def applied(model, subset):
+  return jax.jit(lambda variables, images: model.apply(variables, images, subset=subset))
+
+
+def direct(network, images, subset):
   model, variables = network
-  return np.asarray(jax.jit(lambda x: model.apply(variables, x, **kwargs))(jnp.asarray(images, jnp.float32)))
+  return np.asarray(applied(model, subset)(variables, jnp.asarray(images, jnp.float32)))
 
 
 def test_evaluation_needs_no_communication_between_devices(network, mesh8):
@@ -212,7 +226,7 @@ def test_one_function_for_many_subsets_gives_the_numbers_of_one_for_each(network
   source, _ = source_of(50)
   each, _ = judge((model, variables), source, mesh8)
   monkeypatch.setattr(evaluator_module, 'MAX_COMPILED', 2)
-  together, _ = judge((model, variables), source, mesh8)
+  together, _ = judge((model, variables), source, mesh8, made_by=evaluator_of.__wrapped__)
   for subset, result in each.items():
     np.testing.assert_array_equal(together[subset].predictions, result.predictions)
     expected, found = result.values, together[subset].values
@@ -260,7 +274,7 @@ def test_a_call_may_ask_for_other_subsets_which_share_a_function(network, mesh1)
 def test_top_five_is_left_out_for_five_classes(mesh1):
   images = np.zeros((4, 12, 12, 3), np.uint8)
   source = ArraySource('five', images, np.arange(4), ChannelSet.of('RGB'), 'abcde')
-  judged, _ = judge(tiny(5), source, mesh1, [(0, 1, 2)], batch_size=4)
+  judged, _ = judge(tiny(5), source, mesh1, ((0, 1, 2),), batch_size=4)
   assert judged[(0, 1, 2)].values['top5'] is None
 
 

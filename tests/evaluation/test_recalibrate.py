@@ -11,17 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flaxnets
 from flaxnets.channels import ChannelSet
-from flaxnets.cli import evaluate
+from flaxnets.cli import evaluate, main
 from flaxnets.data import synthetic
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 from flaxnets.evaluation import batch_stats, recalibrate
 from flaxnets.nn.dynamic_conv import DynamicConv
+from flaxnets.runtime import devices
 from flaxnets.training import loop, setup
 from tests.networks import tiny
 from tests.small import small_config
@@ -273,6 +275,17 @@ def test_a_loaded_network_uses_what_is_stored_for_the_right_subsets_only(copied)
   np.testing.assert_array_equal(net.logits(images[..., :2], 'RG'), by_hand.logits(images[..., :2], 'RG'))
   np.testing.assert_array_equal(net.logits(images[..., 1::-1], 'GR'), net.logits(images[..., :2], 'RG'))
   assert np.abs(net.logits(images[..., :2], 'RG') - without).max() > 1e-3
+
+
+def test_an_export_holds_recalibrated_statistics_only_if_asked_to(copied, tmp_path, monkeypatch):
+  monkeypatch.setattr(devices, 'start', lambda batch_sizes: None)  # the tests' process has its devices
+  _, spoil = put(copied, kept={'RG'})
+  for flags, kept in (([], set()), (['--recalibrated'], {'recalibrated.RG.stem.norm.mean'})):
+    out = tmp_path / 'all.safetensors'
+    assert main.run('export', [str(copied), '--format=safetensors', f'--out={out}', *flags]) == 0
+    arrays = safetensors.numpy.load_file(out)
+    assert {name for name in arrays if name.startswith('recalibrated.') and name.endswith('.stem.norm.mean')} == kept
+  np.testing.assert_array_equal(arrays['recalibrated.RG.stem.norm.mean'], spoil['stem']['norm']['mean'])
 
 
 def test_what_is_stored_for_other_weights_is_not_used(copied, monkeypatch):

@@ -10,36 +10,19 @@ import numpy as np
 import pytest
 
 import flaxnets
-from flaxnets import experiment
-from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
 from flaxnets.inference import export as exporting
-from flaxnets.inference.metadata import Metadata
 from flaxnets.inference.network import Network
-from flaxnets.nn.stem import put_statistics
-from tests.networks import CORRELATION, MEAN, tiny
-from tests.small import small_config
+from tests.networks import untrained
 
-SUBSETS = ('RGB', 'RG', 'RB', 'GB', 'R', 'G', 'B')
+# Every subset of the network that mixes its kernel; three of the one that fills in the absent channels.
+CASES = [
+  *(('resnet', subset) for subset in ('RGB', 'RG', 'RB', 'GB', 'R', 'G', 'B')),
+  *(('resattention', subset) for subset in ('RGB', 'RB', 'G')),
+]
 NO_ONNX = next((name for name in ('jax2onnx', 'onnxruntime') if importlib.util.find_spec(name) is None), '')
 
 needs_onnx = pytest.mark.skipif(bool(NO_ONNX), reason=f'{NO_ONNX} is not installed; {exporting.INSTALL_ONNX}')
-
-
-def untrained(small=False, **changes):
-  """A network whose logits differ between images and subsets; with `small` the model is that of tests.networks."""
-  config = small_config(**changes)
-  channels, classes = ChannelSet.of('RGB'), tuple('abcdef')
-  model = tiny()[0] if small else experiment.build_network(config, channels, len(classes))
-  variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
-  variables = put_statistics(variables, {'mean': MEAN, 'std': MEAN / 2, 'correlation': CORRELATION})
-  rng = np.random.default_rng(0)
-  variables = dict(variables)
-  variables['batch_stats'] = jax.tree.map(lambda x: x + rng.uniform(0, 0.3, x.shape), variables['batch_stats'])
-  variables = jax.tree.map(lambda x: np.asarray(x, np.float32), variables)
-  net = Network(config, Metadata(channels, classes, 'uint8', (0.0,) * 3, (255.0,) * 3), variables, 7, False)
-  net.model = model
-  return net
 
 
 @pytest.fixture(scope='module')
@@ -68,8 +51,7 @@ def assert_close(found, expected, tolerance):
   np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
-@pytest.mark.parametrize('subset', SUBSETS)
-@pytest.mark.parametrize('network', ['resnet', 'resattention'])
+@pytest.mark.parametrize(('network', 'subset'), CASES)
 def test_stablehlo_is_the_network_on_every_subset_for_any_batch_size(network, subset, request, tmp_path):
   net = request.getfixturevalue(network)
   net.export(tmp_path / 'net', subset, height=20, width=26)
@@ -83,8 +65,7 @@ def test_stablehlo_is_the_network_on_every_subset_for_any_batch_size(network, su
 
 
 @needs_onnx
-@pytest.mark.parametrize('subset', SUBSETS)
-@pytest.mark.parametrize('network', ['resnet', 'resattention'])
+@pytest.mark.parametrize(('network', 'subset'), CASES)
 def test_onnx_is_the_network_on_every_subset_for_any_batch_size(network, subset, request, tmp_path):
   import onnx
   import onnxruntime

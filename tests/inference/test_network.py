@@ -9,9 +9,11 @@ import pytest
 from flaxnets import experiment
 from flaxnets.channels import ChannelSet
 from flaxnets.data.decode import squash
+from flaxnets.errors import InputError
 from flaxnets.inference.metadata import Metadata
 from flaxnets.inference.network import Network
 from flaxnets.nn.stem import put_statistics
+from tests.networks import untrained
 from tests.small import small_config
 
 RGB = ChannelSet.of('RGB')
@@ -137,3 +139,17 @@ class Prepared:
 )
 def test_the_canvas_is_that_of_the_training_source(source, opened, canvas):
   assert experiment.canvas_of(small_config(**{'data.source': source}), opened) == canvas
+
+
+def test_only_a_network_with_attention_shows_some():
+  images = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), np.uint8)
+  with pytest.raises(InputError, match='resnet18 has no attention over positions'):
+    untrained(**{'model.name': 'resnet18'}).attention(images)
+  attentive = untrained(**{'model.name': 'resattention', 'model.stem': 'conv', 'model.completion': 'mean'})
+  mask = attentive.attention(images, 'RGB')
+  assert mask.shape == (3, 4, 4) and mask.dtype == np.float32
+  assert (mask > 0).all() and (mask < 1).all() and np.ptp(mask) > 0
+  np.testing.assert_allclose(attentive.attention(list(images)), mask, atol=1e-6)
+  weights = untrained(**{'model.name': 'resattention', 'model.mask': 'squeeze_excite'})
+  with pytest.raises(InputError, match='has no attention over positions'):
+    weights.attention(images)

@@ -9,8 +9,8 @@ torch = pytest.importorskip('torch', reason='PyTorch is not installed; the store
 from benchmarks.torch_parity import SIZES, converted, difference, random_network  # noqa: E402
 from benchmarks.torch_resnet import ResNet  # noqa: E402
 from flaxnets.inference import tensor_files  # noqa: E402
-from tests.inference.test_export import untrained  # noqa: E402
 from tests.inference.torch_reference import make  # noqa: E402
+from tests.networks import untrained  # noqa: E402
 
 
 @pytest.mark.slow

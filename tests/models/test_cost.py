@@ -1,7 +1,5 @@
 import itertools
 import json
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +7,7 @@ import pytest
 from flax import linen as nn
 
 from flaxnets import models
+from flaxnets.cli import main
 from flaxnets.models import cost
 
 
@@ -96,15 +95,15 @@ def test_the_body_of_a_scan_counts_as_often_as_it_runs():
   assert cost.macs(Repeated(), (0, 1, 2), 4)['macs'] == 5 * 12 * 4 * 4
 
 
-def test_the_command_prints_a_list_and_nothing_else():
-  command = [sys.executable, '-m', 'flaxnets', 'cost', '--image_size=32', '--width=8', '--subsets=RG;B', '--json']
-  done = subprocess.run(command, capture_output=True, text=True, check=True)
-  rows = json.loads(done.stdout)
+def test_the_command_prints_a_list_and_nothing_else(capsys):
+  assert main.run('cost', ['--image_size=32', '--width=8', '--subsets=RG;B', '--json']) == 0
+  rows = json.loads(capsys.readouterr().out)
   assert [row['channels'] for row in rows] == ['RG', 'B']
   assert {'channels', 'params', 'macs', 'flops', 'mixing_macs'} == set(rows[0])
 
 
-def test_the_command_says_what_there_is():
-  done = subprocess.run([sys.executable, '-m', 'flaxnets', 'cost', '--model=vgg'], capture_output=True, text=True)
-  assert done.returncode == 1
-  assert done.stderr == "flaxnets cost: no model 'vgg'; there are resnet18, resnet34, resnet50, resattention\n"
+def test_the_command_says_what_there_is(capsys):
+  assert main.run('cost', ['--model=vgg']) == 1
+  assert (
+    capsys.readouterr().err == "flaxnets cost: no model 'vgg'; there are resnet18, resnet34, resnet50, resattention\n"
+  )

@@ -1,4 +1,4 @@
-"""The accessors of a network's Stem find what the Stem stores."""
+"""A network's Stem: its accessors find what it stores, and its two kinds are one in training on all channels."""
 
 import functools
 
@@ -37,3 +37,12 @@ def test_the_statistics_and_the_bank_of_a_stem_are_found(kind):
   assert stem.bank(variables).shape == (7, 7, 3, 8)
   if kind == 'dynamic':
     np.testing.assert_allclose(stem.correlation(variables), STATISTICS['correlation'])
+
+
+def test_a_plain_stem_is_in_training_on_all_channels_what_a_dynamic_one_is():
+  images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 3)) * 255
+  outputs = []
+  for kind, completion in (('conv', 'mean'), ('dynamic', 'linear')):
+    layer = stem.Stem(3, 8, functools.partial(batch_norm, train=False), kind, completion, small_images=True)
+    outputs.append(layer.apply(layer.init(jax.random.key(0), images), images))
+  np.testing.assert_allclose(*outputs, rtol=1e-5)

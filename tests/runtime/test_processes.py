@@ -18,6 +18,8 @@ import flaxnets
 from flaxnets.analysis import results
 from tests import small
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -121,14 +123,12 @@ def test_two_processes_train_and_evaluate_the_same_network_as_one(tmp_path):
     np.testing.assert_array_equal(arrays[name], others[name], err_msg=name)
 
 
-@pytest.mark.slow
 def test_processes_that_were_started_with_different_numbers_of_epochs_do_not_train(tmp_path):
   outputs = ended(started(tmp_path, processes=2, devices=1, epochs=[1, 2]), code=1)
   assert 'config.json: the processes were started with different values of train.epochs' in outputs[1]
   assert not journal_of(tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('image', [1, 17])  # read by process 0 and by process 1
 def test_an_unreadable_image_that_one_process_reads_ends_both_within_a_minute(tmp_path, image):
   running = with_own_images(tmp_path / 'run', tmp_path / 'images', bad=[image])
@@ -141,7 +141,6 @@ def test_an_unreadable_image_that_one_process_reads_ends_both_within_a_minute(tm
   assert not any('Traceback' in output for output in outputs)
 
 
-@pytest.mark.slow
 def test_an_error_that_all_processes_make_is_told_by_each_and_ends_them_at_once(tmp_path):
   (tmp_path / 'images').mkdir()
   running = with_own_images(tmp_path / 'run', tmp_path / 'images', train='gone.txt')
@@ -152,11 +151,20 @@ def test_an_error_that_all_processes_make_is_told_by_each_and_ends_them_at_once(
     assert output.startswith('flaxnets train: ') and 'gone.txt' in output and len(output.splitlines()) == 1, output
 
 
-@pytest.mark.slow
+def wait_for(what, running):
+  """Waits until `what` gives true or a process has ended; kills the processes where neither comes."""
+  deadline = time.monotonic() + 240
+  while not what() and all(process.poll() is None for process in running):
+    if time.monotonic() > deadline:
+      for process in running:
+        process.kill()
+      raise TimeoutError('\n'.join(process.communicate()[0] for process in running))
+    time.sleep(0.05)
+
+
 def test_a_signal_to_one_of_two_processes_saves_and_stops_both_at_one_step(tmp_path):
   running = started(tmp_path, processes=2, devices=1, epochs=10_000)
-  while not journal_of(tmp_path) and all(process.poll() is None for process in running):
-    time.sleep(0.1)
+  wait_for(lambda: journal_of(tmp_path), running)
   running[1].terminate()
   outputs = ended(running, code=75)
   steps = {re.search(r'stopped at step (\d+) of', output)[1] for output in outputs}
@@ -172,8 +180,7 @@ def killed_after_a_save(workdir, victim):
   """Starts two processes, kills one of them after a checkpoint, and returns the code and the output of the other."""
   running = started(workdir, processes=2, devices=1, epochs=20)
   saved = workdir / 'checkpoints'
-  while not any(saved.glob('[0-9]')) and all(process.poll() is None for process in running):
-    time.sleep(0.05)
+  wait_for(lambda: any(saved.glob('[0-9]')), running)
   assert all(process.poll() is None for process in running), [process.communicate()[0] for process in running]
   running[victim].kill()
   try:
@@ -185,14 +192,12 @@ def killed_after_a_save(workdir, victim):
   return running[1 - victim].returncode, output
 
 
-@pytest.mark.slow
 def test_when_process_0_dies_the_other_ends_within_a_minute_and_says_why(tmp_path):
   code, output = killed_after_a_save(tmp_path, victim=0)
   assert code != 0
   assert any(words in output for words in DEATH)
 
 
-@pytest.mark.slow
 def test_when_a_process_dies_the_other_ends_and_any_number_of_processes_resumes_the_run(tmp_path):
   code, output = killed_after_a_save(tmp_path / 'two', victim=1)
   assert code != 0

@@ -38,7 +38,7 @@ def test_a_run_starts_from_the_weights_of_another_and_measures_its_own_statistic
 @pytest.mark.parametrize(
   ('changes', 'said'),
   [
-    ({'model.width': 16}, r'batch_stats/|params/.* is \(.*\) there and \(.*\) here; take a run with the same'),
+    ({'model.width': 16}, r'(batch_stats|params)/.* is \(.*\) there and \(.*\) here; take a run with the same'),
     ({'model.norm': 'group'}, 'take a run with the same'),
     ({'train.subset': 'RB', 'evaluate.subsets': 'all'}, 'its channels are R, G, B, but this run has R, B'),
     ({'train.init_from': '/nowhere'}, '/nowhere holds no trained network'),

@@ -1,4 +1,5 @@
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ def view_of(mode='hierarchical', seed=0):
 
 
 @functools.cache
-def compiled(mesh, ema, mode, rate, accumulate, norm, smoothing):
+def compiled(mesh, ema, mode, rate, accumulate, norm, smoothing, max_loss):
   model, variables = tiny(norm=norm)
   schedule = optim.schedule('constant', learning_rate=rate, steps=10)
   optimizer = optim.optimizer(schedule, momentum=0.9, nesterov=False, weight_decay=1e-4, clip_norm=0.0)
@@ -64,6 +65,7 @@ def compiled(mesh, ema, mode, rate, accumulate, norm, smoothing):
     ema=ema,
     label_smoothing=smoothing,
     accumulate=accumulate,
+    max_loss=max_loss,
   )
 
   def begin():
@@ -72,9 +74,11 @@ def compiled(mesh, ema, mode, rate, accumulate, norm, smoothing):
   return step, begin
 
 
-def build(mesh, *, ema=0.9, mode='hierarchical', rate=0.1, accumulate=1, norm='batch', smoothing=0.0):
+def build(
+  mesh, *, ema=0.9, mode='hierarchical', rate=0.1, accumulate=1, norm='batch', smoothing=0.0, max_loss=math.inf
+):
   """A compiled step and a state to begin with. The step overwrites it, so its weights must not be shared."""
-  step, begin = compiled(mesh, ema, mode, rate, accumulate, norm, smoothing)
+  step, begin = compiled(mesh, ema, mode, rate, accumulate, norm, smoothing, max_loss)
   return step, jax.tree.map(jnp.copy, begin())
 
 
@@ -200,6 +204,16 @@ def test_a_finite_loss_whose_gradient_is_not_finite_changes_nothing_either(mesh8
   before = jax.device_get(state)
   state, metrics = step(state, next(iter(feed(mesh8, host_batch()))))
   assert np.isfinite(metrics['loss']) and not np.isfinite(metrics['gradient_norm'])
+  assert_only_counted(jax.device_get(state), before)
+
+
+def test_a_loss_above_the_highest_that_counts_changes_nothing_either(mesh8):
+  step, state = build(mesh8)
+  loss = float(step(state, next(iter(feed(mesh8, host_batch()))))[1]['loss'])
+  step, state = build(mesh8, max_loss=0.999 * loss)
+  before = jax.device_get(state)
+  state, metrics = step(state, next(iter(feed(mesh8, host_batch()))))
+  assert float(metrics['loss']) == pytest.approx(loss, rel=1e-5) and metrics['skipped'] == 1
   assert_only_counted(jax.device_get(state), before)
 
 

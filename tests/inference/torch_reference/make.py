@@ -7,6 +7,7 @@ The tensors come from NumPy's RandomState, whose stream of numbers is frozen, so
 
 from __future__ import annotations
 
+import functools
 import json
 import pathlib
 
@@ -26,10 +27,7 @@ def tensors(
   model: str, width: int = WIDTH, classes: int = CLASSES, channels: int = 3, **options
 ) -> dict[str, np.ndarray]:
   """A state dict in torchvision's naming, float32, with activations of a sensible size."""
-  network = models.build(model, num_channels=channels, num_classes=classes, width=width, **options)
-  shapes = cost.initial_shapes(network, 64)
-  flat = traverse_util.flatten_dict({name: shapes[name] for name in ('params', 'batch_stats')})
-  by_name = {torch_names.torch_name(path): leaf.shape for path, leaf in flat.items()}
+  by_name = _shapes(model, num_channels=channels, num_classes=classes, width=width, **options)
   random = np.random.RandomState(0)
   made = {}
   for name in sorted(by_name):
@@ -44,6 +42,14 @@ def tensors(
       value = 0.1 * random.standard_normal(shape)
     made[name] = value.astype(np.float32)
   return made
+
+
+@functools.cache
+def _shapes(model: str, **options) -> dict[str, tuple[int, ...]]:
+  """The shapes of a network's kernels and vectors in flaxnets, by their names in torchvision."""
+  shapes = cost.initial_shapes(models.build(model, **options), 64)
+  flat = traverse_util.flatten_dict({name: shapes[name] for name in ('params', 'batch_stats')})
+  return {torch_names.torch_name(path): leaf.shape for path, leaf in flat.items()}
 
 
 def images(size: int) -> np.ndarray:

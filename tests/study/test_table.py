@@ -1,0 +1,106 @@
+"""The table of a study: rows, means over seeds, regrets, differences and costs."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flaxnets import experiment
+from flaxnets.analysis import results
+from flaxnets.channels import ChannelSet
+from flaxnets.models import cost
+from flaxnets.study import runner, table
+from flaxnets.study.folder import Study
+from flaxnets.study.plan import plan
+from tests.study.made import table_of, two_steps
+
+
+def test_a_table_names_its_split_and_not_where_its_file_lies(tmp_path):
+  found = table.make_table(Study(plan(two_steps(), {'a': {}}), tmp_path, '/data/splits/tune.txt'))
+  assert found['split'] == 'tune.txt'
+
+
+def test_the_rows_of_the_table_are_what_evaluation_wrote(done):
+  wanted, *_ = done
+  table = table_of(wanted)
+  rows = {row['name']: row for row in table['rows']}
+  assert (table['reference'], table['examples'], table['split']) == ('whole', 40, 'test')
+  assert [row['status'] for row in table['rows']] == ['done'] * 4 + ['failed'] * 2
+  assert rows['broken']['error'] == "no completion 'cubic'"
+  assert rows['needy']['error'] == 'needs the weights of broken, which has not finished'
+  for name in ('whole', 'whole-seed1', 'linear', 'expert-R'):
+    scores = json.loads((wanted.out / name / 'eval' / 'test.json').read_text())
+    row = rows[name]
+    for subset in scores['subsets']:
+      label = subset['channels']
+      assert row['accuracy'][label] == pytest.approx(subset['accuracy'])
+    assert row['images_seen'] == 32 and row['training_macs'] == 3 * scores['subsets'][0]['macs'] * 32
+    assert row['mean_accuracy'] == pytest.approx(np.mean([subset['accuracy'] for subset in scores['subsets']]))
+  assert len(rows['linear']['accuracy']) == 7 and list(rows['expert-R']['accuracy']) == ['R']
+  assert rows['expert-R']['training_macs'] < rows['whole']['training_macs']
+
+
+def test_training_on_growing_images_is_charged_at_their_sizes(tmp_path):
+  runs = plan(
+    two_steps(),
+    {
+      'growing': {'train.image_sizes': (8, 16)},
+      'whole': {'train.image_sizes': (16,)},
+      'again': {'weights': 'growing', 'model.completion': 'none'},
+    },
+  )
+  wanted = Study(runs, tmp_path)
+  assert runner.run_study(wanted) == 0
+  rows = {row['name']: row for row in table_of(wanted)['rows']}
+  scores = json.loads((tmp_path / 'growing' / 'eval' / 'test.json').read_text())
+  model = experiment.build_network(runs[0].config, ChannelSet.of('RGB'), len(scores['classes']))
+  small, large = (cost.macs(model, (0, 1, 2), side)['macs'] for side in (8, 16))
+  assert rows['growing']['training_macs'] == rows['again']['training_macs'] == 3 * 16 * (small + large)
+  assert rows['whole']['training_macs'] == 3 * 32 * large == 3 * 32 * scores['subsets'][0]['macs']
+
+
+def test_regrets_and_differences_in_the_table_are_those_of_the_accuracies(done):
+  wanted, *_ = done
+  table = table_of(wanted)
+  rows, means = ({row[key]: row for row in table[part]} for part, key in (('rows', 'name'), ('means', 'run')))
+  expert = rows['expert-R']['accuracy']['R']
+  assert rows['linear']['regret']['R'] == pytest.approx(expert - rows['linear']['accuracy']['R'])
+  assert rows['linear']['regret']['RG'] is None and rows['expert-R']['mean_regret'] is None
+  both = [rows[name]['accuracy']['G'] for name in ('whole', 'whole-seed1')]
+  assert means['whole']['seeds'] == [0, 1] and means['whole']['accuracy']['G'] == pytest.approx(np.mean(both))
+  assert means['linear']['difference']['G'] == pytest.approx(rows['linear']['accuracy']['G'] - np.mean(both))
+  assert means['whole']['mean_difference'] is None
+  text = (wanted.out / 'table.md').read_text()
+  assert '| whole | 2 | 1.0 | 32 |' in text and '| broken | model.completion=cubic |' in text
+  cells = [line.count('|') for line in text.splitlines() if line.startswith('| whole')]
+  headers = [line.count('|') for line in text.splitlines() if line.startswith('| run')]
+  assert len(headers) == 4 and set(cells) <= set(headers)
+
+
+def test_a_folder_with_another_run_is_a_failure_in_its_row_and_not_in_the_others(done):
+  wanted, *_ = done
+  other = two_steps()
+  other.train.learning_rate = 0.7
+  changed = Study([*plan(other, {'whole': {}}), *wanted.runs[2:3]], wanted.out)
+  row = table.make_table(changed)['rows'][0]
+  assert row['status'] == 'failed' and 'train.learning_rate is 0.1 in its folder and 0.7 here' in row['error']
+
+
+def test_a_run_that_was_evaluated_on_other_images_is_a_failure_in_its_row_alone(done):
+  wanted, *_ = done
+  path = wanted.out / 'linear' / 'eval' / 'test.npz'
+  scores = json.loads(path.with_suffix('.json').read_text())
+  arrays = dict(np.load(path))
+  for name in ('digest', 'digests'):
+    scores.pop(name, None)
+  results.write(scores, arrays | {'id': arrays['id'][::-1]}, wanted.out / 'linear')
+  rows = {row['name']: row for row in table.make_table(wanted)['rows']}
+  assert rows['linear']['error'] == 'was evaluated on other images than whole; give all runs the same split'
+  assert rows['whole']['status'] == rows['expert-R']['status'] == 'done'
+
+
+def test_the_cost_of_a_run_is_the_mean_over_its_seeds(done):
+  wanted, *_ = done
+  (wanted.out / 'whole-seed1' / 'metrics.jsonl').write_text('{"step": 4}\n')
+  mean = table.make_table(wanted)['means'][0]
+  assert (mean['run'], mean['images_seen']) == ('whole', (2 + 4) / 2 * 16)
