@@ -267,7 +267,7 @@ def test_safetensors_holds_every_variable_and_what_it_is(resnet, tmp_path):
     ({'subset': 'RN'}, "no channel 'N'; the channels are R, G, B"),
     ({'format': 'tflite'}, "no format 'tflite'; there are stablehlo, onnx, safetensors, torch"),
     ({'format': 'safetensors', 'subset': 'R'}, "leave out the subset 'R'"),
-    ({'height': 4000}, 'the most is 16'),
+    ({'height': 4000, 'width': 4000}, 'the most is 16'),
   ],
 )
 def test_an_impossible_export_is_a_one_line_error(resnet, tmp_path, arguments, said):
