@@ -25,7 +25,8 @@ test: setup
 slow: setup
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
-# Each benchmark once, with settings so small that its numbers mean nothing: that they keep working.
+# The benchmarks, with settings so small that their numbers mean nothing: that they keep working. Those that are not run
+# here are in NOT_RUN of benchmarks/test_benchmarks.py.
 benchmarks: setup
 	$(BIN)/python -m pytest -n 2 benchmarks
 

@@ -37,6 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from benchmarks import measure
 from flaxnets import config as configs
 from flaxnets import models
 from flaxnets.inference.restore import load
@@ -75,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument('--run', default='', help=argparse.SUPPRESS)  # the row that this process trains
   for field in ('epochs', 'width'):
     parser.add_argument(f'--{field}', type=float, help="replaces the protocol's, for a trial")
+  parser.add_argument('--sizes', type=measure.listed(int), help="of the training images, in place of the protocol's")
   options = parser.parse_args(argv)
   models.MODELS.update(NETWORKS)
   study = _study(options)
@@ -96,6 +98,8 @@ def _study(options: argparse.Namespace) -> Study:
     config.train.epochs = options.epochs
   if options.width:
     config.model.width = int(options.width)
+  if options.sizes:
+    config.train.image_sizes = tuple(options.sizes)
   options.out.mkdir(parents=True, exist_ok=True)
   return Study(plan(config, RUNS), options.out, split='test5k.txt', root=options.test)
 

@@ -48,6 +48,7 @@ from flaxnets.runtime import atomic, provenance
 
 FOLDS = 5
 BATCH = 32
+WIDTH = 64
 LONGER = '-x7'  # what ends the names of networks with seven times the epochs
 
 
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
   parser.add_argument('--folds', type=int, choices=range(1, FOLDS + 1), default=FOLDS, help='how many to judge')
   parser.add_argument('--epochs', type=float, default=30)
   parser.add_argument('--size', type=int, default=64, help="side of the network's input, pixels")
+  parser.add_argument('--width', type=int, default=WIDTH, help="of the weights' first layer and of every network")
   parser.add_argument('--only', default='', help="names of contenders, with ';' between them")
   options = parser.parse_args(argv)
   work, out = Path(options.work), Path(options.out)
@@ -67,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
   images, labels, bands = read(options.data)
   fold_of = folds(labels)
   if not (work / 'imagenet' / 'config.json').exists():
-    flax('convert', options.weights, '--model=resnet18', f'--out={work / "imagenet"}')
+    width = flags({'model.width': options.width})
+    flax('convert', options.weights, '--model=resnet18', *width, f'--out={work / "imagenet"}')
   names = options.only.split(';') if options.only else contenders()
   if unknown := set(names) - set(contenders()):
     raise flaxnets.InputError(f'--only: there is no {", ".join(unknown)}; there are {"; ".join(contenders())}')
@@ -121,7 +124,7 @@ def write_fold(path: Path, images: np.ndarray, labels: np.ndarray, bands: Sequen
 
 def judged(options: argparse.Namespace, work: Path, path: Path, name: str, fold: int) -> dict[str, list[int]]:
   """The classes that a contender gives a fold's images, by 'contender/subset'; trained where they are missing."""
-  settings = {'epochs': options.epochs, 'size': options.size}
+  settings = {'epochs': options.epochs, 'size': options.size, 'width': options.width}
   if not path.exists():
     began = time.time()
     kind, _, subset = name.removesuffix(LONGER).partition('-')
@@ -130,9 +133,9 @@ def judged(options: argparse.Namespace, work: Path, path: Path, name: str, fold:
     record = {'predicted': found, **settings, 'commit': provenance.commit(), 'seconds': round(time.time() - began)}
     atomic.write_text(path, json.dumps(record) + '\n')
     print(f'fold {fold}, {name}: {record["seconds"]} s', flush=True)
-  stored = json.loads(path.read_text())
+  stored = {'width': WIDTH, **json.loads(path.read_text())}  # the first files do not say it
   if {key: stored[key] for key in settings} != settings:
-    raise flaxnets.InputError(f'{path} is of other --epochs or another --size; choose another --out')
+    raise flaxnets.InputError(f'{path} is of other --epochs, or of another --size or --width; choose another --out')
   return stored['predicted']
 
 
@@ -156,6 +159,7 @@ def _trained(
     'augment.crop_scale': '(0.5, 1.0)',
     'augment.rotation': 180.0,
     'augment.perspective': 0.0,
+    'model.width': options.width,
     'presence.mode': 'none' if alone else 'listed' if 'listed' in name else 'hierarchical',
     'presence.subsets': ';'.join(text or 'full' for text in SUBSETS.values()) if 'listed' in name else '',
     'train.batch_size': BATCH,

@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--subsets', default='all', help='subsets of R, G and B, the first for comparison; growth ignores this'
   )
+  parser.add_argument('--growth', type=measure.listed(), default=list(GROWTH), help='subsets, for growth')
   parser.add_argument('--channels', type=measure.listed(int), default=[3, 13], help='numbers of channels, for growth')
   parser.add_argument('--model', default='resnet18', help=', '.join(models.MODELS))
   parser.add_argument('--width', type=int, default=64)
@@ -149,7 +150,7 @@ def compilation(args: argparse.Namespace, place: Path) -> list[Row]:
 def growth(args: argparse.Namespace, place: Path) -> list[Row]:
   rows = []
   found: dict[tuple[str, int], list[dict[str, float]]] = {
-    (text, channels): [] for text in GROWTH for channels in args.channels
+    (text, channels): [] for text in args.growth for channels in args.channels
   }
   for _ in range(args.starts):
     for (text, channels), each in found.items():

@@ -1,9 +1,11 @@
-"""Each benchmark once, with settings so small that its numbers mean nothing: that it runs, and says what it should."""
+"""Every benchmark but those of NOT_RUN, with settings so small that its numbers mean nothing: that it runs at all."""
 
 import importlib.util
 import json
 import math
 import os
+import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +15,22 @@ import safetensors.numpy
 import simplejpeg
 
 from benchmarks import (
+  against,
   channel_baselines,
   communication,
   completion,
+  digests,
   eurosat_finetune,
   input_pipeline,
   layers,
   many_classes,
+  map_memory,
   photos,
   predict,
   resources,
   scaling,
+  spectral_bands,
+  structure,
   subsets,
 )
 from benchmarks.children import Child, in_turns, pace
@@ -36,6 +43,16 @@ from tests.small import write_list
 
 TORCHVISION = all(importlib.util.find_spec(name) for name in ('torch', 'torchvision'))
 TORCH = importlib.util.find_spec('torch') is not None
+ROOT = pathlib.Path(__file__).parents[1]
+# Benchmarks that are run elsewhere, or by hand.
+NOT_RUN = {
+  'kill': 'tests/test_kills.py does the same with fewer kills',
+  'train_step': 'test_benchmarks_train_step.py',
+  'torch_predict': 'the peer of `predict`, which runs it where PyTorch is installed',
+  'torch_parity': 'needs PyTorch; tests/inference/test_torch_parity.py',
+  'eurosat_bands': 'needs EuroSAT and pretrained weights',
+  'pretrained_photos': 'needs photos and pretrained weights',
+}
 SMALL = ['--repeats=1', '--seconds=0.01', '--width=8', '--image_size=16', '--batch_size=8']
 
 
@@ -137,7 +154,8 @@ def test_subsets_are_timed_against_their_macs_and_judged_beside_their_forward_pa
 def test_subsets_are_compiled_in_fresh_processes_without_and_with_the_cache():
   rows = named(
     subsets.main(
-      [*SMALL, '--parts=compile,growth', '--subsets=R', '--small_images', '--images=8', '--starts=1', '--channels=1']
+      [*SMALL, '--parts=compile,growth', '--subsets=R', '--small_images', '--images=8', '--starts=1']
+      + ['--channels=1', '--growth=singles']
     )
   )
   assert {name.rpartition('/')[2] for name in rows} == {
@@ -145,23 +163,21 @@ def test_subsets_are_compiled_in_fresh_processes_without_and_with_the_cache():
     'filling cache',
     'with cache',
     'shared, without cache',
-    'compile sample:7 of 1',
-    'report sample:7 of 1',
     'compile singles of 1',
     'report singles of 1',
   }
   assert rows['subsets/resnet18/compile singles of 1'].details['subsets'] == 1
 
 
-def test_a_step_is_its_convolutions_and_the_rest():
-  *rows, rest = layers.benchmark(layers.parse([*SMALL, '--model=resattention']))
+def test_a_step_is_its_convolutions_and_the_rest(tiny_network):
+  *rows, rest = layers.benchmark(layers.parse([*SMALL, '--model=tiny']))
   assert rest.value == pytest.approx(rows[-1].value - rows[-2].value)  # so small, fusion can make that negative
   rows = named(rows)
-  name = 'layers/resattention/'
+  name = 'layers/tiny/'
   parts = [row for row in rows.values() if '->' in row.name]
-  # 17 convolutions and 2 shortcuts; nobody asks for the gradient of the images.
-  assert sum(row.details['count'] for row in parts if row.name.endswith('/forward')) == 19
-  assert sum(row.details['count'] for row in parts if row.name.endswith('/input gradient')) == 18
+  # The stem's, two in each of two blocks, and a shortcut; nobody asks for the gradient of the images.
+  assert sum(row.details['count'] for row in parts if row.name.endswith('/forward')) == 6
+  assert sum(row.details['count'] for row in parts if row.name.endswith('/input gradient')) == 5
   assert rows[name + 'all convolutions'].value == pytest.approx(sum(row.value for row in parts))
   assert sum(rows[name + part].value for part in layers.PARTS) == pytest.approx(rows[name + 'all convolutions'].value)
   for row in rows.values():
@@ -286,15 +302,16 @@ def test_resources_are_sampled_over_training_evaluations_and_predictions():
   assert all(count > 0 for row in rows.values() for count in (*row.details['files'], *row.details['threads']))
 
 
-def test_completion_is_timed_in_the_step_and_apart():
-  flags = ['--channels=3', '--model=resattention', '--width=8', '--image_size=16', '--batch_size=16']
+def test_completion_is_timed_in_the_step_and_apart(tiny_network):
+  flags = ['--channels=3', '--model=tiny', '--width=8', '--image_size=16', '--batch_size=16']
   rows = named(completion.main([*flags, '--repeats=1', '--seconds=0.01']))
-  assert rows.keys() == {f'completion/resattention/3/{name}' for name in ('none', 'linear', 'unit', 'apart')}
+  assert rows.keys() == {f'completion/tiny/3/{name}' for name in ('none', 'linear', 'unit', 'apart')}
   assert all(row.value > 0 for row in rows.values())
 
 
 def test_fine_tuning_on_eurosat_judges_every_image_once_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
   config = configs.named('pretrained')
+  config.model.width = 8
   net = experiment.build_network(config, ChannelSet.of('RGB'), 10)
   variables = jax.jit(net.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
   weights = {name: np.asarray(value) for name, value in torch_names.to_torch(variables).items()}
@@ -306,7 +323,7 @@ def test_fine_tuning_on_eurosat_judges_every_image_once_and_goes_on_where_it_sto
     X_train=rng.integers(1, 4000, (20, 13, 32, 32)).astype(np.uint16), y_train=labels, bands=np.array(bands),
   )  # fmt: skip
   flags = [f'--weights={tmp_path}/w.safetensors', f'--data={tmp_path}/bands.npz', f'--work={tmp_path}/work']
-  flags += [f'--out={tmp_path}/out', '--folds=1', '--epochs=1', '--size=32', '--only=timm-B08;one-listed']
+  flags += [f'--out={tmp_path}/out', '--folds=1', '--epochs=1', '--size=32', '--width=8', '--only=timm-B08;one-listed']
   result = eurosat_finetune.main(flags)
   assert result['images'] == 4
   rows = result['subsets']['B08']
@@ -343,9 +360,59 @@ def test_baselines_are_trained_and_judged_in_one_table(tmp_path, capsys):
   for split in ('train', 'val', 'test5k'):
     write_list(tmp_path, split, 160)
   flags = [f'--root={tmp_path}', f'--test={tmp_path}', f'--out={tmp_path}/out', '--only=bag,scale']
-  channel_baselines.main([*flags, '--epochs=2.4', '--width=8'])
+  channel_baselines.main([*flags, '--epochs=2.4', '--width=8', '--sizes=40'])
   table = capsys.readouterr().out
   assert table.count('| done |') == 2 and table.count('| waiting |') == 4
   rows = json.loads((tmp_path / 'out' / 'table.json').read_text())['rows']
   macs = {row['name']: row.get('training_macs') for row in rows}
   assert macs['scale'] / 1.3 < macs['bag'] < macs['scale']  # of a channel each, not of three
+
+
+def test_digests_and_saves_are_timed(tmp_path):
+  assert digests.main(['digests', '--megabytes=1', '--repeats=1', f'--out={tmp_path}/digests.json']) == 0
+  result = json.loads((tmp_path / 'digests.json').read_text())
+  assert result['megabytes'] == pytest.approx(1, rel=0.01)
+  assert 0 < result['save_holds_up_training_seconds'] <= result['save_complete_seconds']
+
+
+def test_the_structure_of_a_checkout_is_counted():
+  numbers = structure.report(ROOT)
+  files = [path.read_text().count('\n') for path in (ROOT / 'flaxnets').rglob('*.py')]
+  assert (numbers['modules'], numbers['lines'], numbers['longest file']) == (len(files), sum(files), max(files))
+  assert numbers['imports in a cycle'] == 0
+  assert 0 < numbers['imports between packages'] < numbers['imports between modules']
+
+
+def test_a_checkout_is_compared_with_another_one_in_pairs(tmp_path, monkeypatch):
+  out = tmp_path / 'against.json'
+  monkeypatch.setattr(sys, 'argv', ['against', str(ROOT), '--repeats=1', '--parts=help,import', f'--json={out}'])
+  against.main()
+  rows = json.loads(out.read_text())['rows']
+  assert list(rows) == ['help', 'import'] and all(row['seconds'] > 0 for row in rows.values())
+
+
+def test_the_memory_of_a_map_is_measured(tmp_path, monkeypatch):
+  pytest.importorskip('rasterio')
+  out = tmp_path / 'map.json'
+  monkeypatch.setattr(sys, 'argv', ['map_memory', '--side=96', f'--json={out}'])
+  map_memory.main()
+  row = json.loads(out.read_text())
+  assert row['tiles'] == 4 and row['peak_rss_mib'] > 100  # tiles of 64 pixels at a stride of 32
+
+
+def test_correlations_are_predicted_from_wavelengths_beside_simpler_guesses(tmp_path):
+  rng = np.random.default_rng(0)
+  light = rng.normal(1000, 200, (12, 1, 8, 8))
+  images = {f'X_{split}': light + rng.normal(0, 50, (12, 4, 8, 8)) for split in ('train', 'test')}
+  np.savez(tmp_path / 'made.npz', **images, y_test=np.zeros(12, int), bands=np.array(['B02', 'B03', 'B04', 'B08']))
+  result = spectral_bands.main([f'--data={tmp_path}/made.npz', f'--out={tmp_path}/out'])
+  assert json.loads((tmp_path / 'out' / 'made.json').read_text())['bands'] == result['bands']
+  errors = result['root_mean_square_error']
+  assert errors.keys() == {'wavelengths', 'nearest band', 'mean'} and all(0 <= error < 1 for error in errors.values())
+
+
+def test_every_benchmark_is_run_here_or_says_where_it_is():
+  programs = {path.stem for path in ROOT.glob('benchmarks/*.py') if '\nif __name__ ==' in path.read_text()}
+  text = pathlib.Path(__file__).read_text()
+  run = {name for name in programs if any(f'{name}.{entry}(' in text for entry in ('main', 'benchmark', 'report'))}
+  assert programs - run == NOT_RUN.keys()

@@ -1,4 +1,3 @@
-import functools
 import importlib.util
 import json
 import sys
@@ -10,10 +9,7 @@ import pytest
 
 from benchmarks import flax_contenders, layers, train_step
 from benchmarks.measure import Timing
-from flaxnets import models
 from flaxnets.errors import InputError
-from flaxnets.models.resnet import ResNet
-from flaxnets.nn.blocks import BasicBlock
 from flaxnets.runtime import devices
 from flaxnets.training import optim
 
@@ -27,18 +23,8 @@ TINY = [
   '--seconds=0',
   '--no_compile',
 ]
+pytestmark = pytest.mark.usefixtures('tiny_network')
 needs_torch = pytest.mark.skipif(importlib.util.find_spec('torch') is None, reason='PyTorch is not installed')
-
-
-@pytest.fixture(autouse=True)
-def tiny_network(monkeypatch):
-  """A ResNet of two blocks, on both sides."""
-  network = functools.partial(ResNet, stage_sizes=(1, 1), block=BasicBlock, expansion=1)
-  monkeypatch.setitem(models.MODELS, 'tiny', network)
-  if importlib.util.find_spec('torch'):
-    from benchmarks import torch_networks
-
-    monkeypatch.setitem(torch_networks.RESNETS, 'tiny', ((1, 1), torch_networks.basic, 1))
 
 
 def args_of(*flags):

@@ -18,7 +18,7 @@ def get_config():
   return named('demo')
 
 def get_runs():
-  return {'whole': {}, 'one channel': {'train.subset': 'R', 'presence.mode': 'none'}}
+  return {'whole': {}, 'one channel': {'train.subset': 'R', 'presence.mode': 'none', 'evaluate.subsets': 'all'}}
 """
 TINY = [
   '--config.image_size=16',
@@ -28,6 +28,7 @@ TINY = [
   '--config.data.validation=validation[:16]',
   '--config.data.test=test[:16]',
   '--config.train.epochs=1',
+  '--config.evaluate.subsets=RGB;R',
 ]
 
 pytestmark = pytest.mark.slow
