@@ -40,7 +40,7 @@ def _check(study: Study, run: PlannedRun, opened: _Opened) -> None:
   channels = experiment.channel_set(config, found)
   if not run.weights:
     opened.get(config, 'validation', classes=classes)
-    experiment.subsets(config, channels, config.evaluate.subsets)
+    experiment.validation_subsets(config, channels)
   judged, _ = opened.get(config, study.split, root=study.root, classes=classes)
   # Evaluation takes the channels of the network that its split has.
   shared = tuple(name for name in channels.names if name in judged.names)
