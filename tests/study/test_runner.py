@@ -98,7 +98,7 @@ def test_a_second_study_in_a_folder_is_refused_unless_both_take_shares(tmp_path)
   ('runs', 'options', 'said'),
   [
     ({'a': {}}, {'subsets': 'all'}, "run 'a': 'all' of 11 channels is 2,047 subsets"),
-    ({'a': {}, 'b': {'evaluate.subsets': 'all'}}, {}, "run 'b': evaluate.subsets: 'all' of 11 channels is 2,047 subsets"),
+    ({'a': {}, 'b': {'evaluate.subsets': 'all'}}, {}, "run 'b': evaluate.subsets: 'all' of 11 channels is 2,047"),
     ({'a': {}}, {'subsets': 'B12'}, "run 'a': no channel 'B12'"),
     ({'a': {}, 'b': {'train.subset': 'B55'}}, {}, "run 'b': no channel 'B55'"),
     ({'a': {}}, {'split': 'tset'}, "run 'a': .*tset"),
