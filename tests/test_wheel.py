@@ -50,15 +50,19 @@ def installed(wheel, tmp_path_factory):
   site = next(home.glob('lib/python*/site-packages'))
   subprocess.run([
     sys.executable, '-m', 'pip', '--python', home / 'bin' / 'python', 'install', '--no-deps', '--quiet',
-    '--disable-pip-version-check', wheel], check=True)  # fmt: skip
+    '--disable-pip-version-check', wheel], env=without_checkout(), check=True)  # fmt: skip
   # A path in a .pth file is searched, but .pth files found there are not read: the editable install stays out of sight.
   (site / 'dependencies.pth').write_text(sysconfig.get_path('purelib') + '\n')
   return home / 'bin'
 
 
+def without_checkout():
+  """The environment variables without PYTHONPATH, by which pip and Python could find the checkout."""
+  return {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+
+
 def run(program, *arguments, folder):
-  environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
-  done = subprocess.run([program, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+  done = subprocess.run([program, *arguments], cwd=folder, env=without_checkout(), capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   return done.stdout
 
