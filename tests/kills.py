@@ -186,6 +186,7 @@ class Server:
 
 # Fields that differ between two runs that are equal: times, and digests of lines that hold times.
 _TIMES = ('date', 'images_per_second', 'digest')
+LOCKS = ('.lock', '.eval-lock')  # files that stay, and lock nothing once their process is gone
 
 
 def _without_times(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,7 +222,7 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def leftovers(folder: pathlib.Path) -> list[str]:
   """Files and folders that are half written."""
-  return [str(path) for path in folder.rglob('*') if path.name.startswith('.') and path.name != '.lock'] + [
+  return [str(path) for path in folder.rglob('*') if path.name.startswith('.') and path.name not in LOCKS] + [
     str(path) for path in folder.rglob('*orbax-checkpoint-tmp*')
   ]
 
