@@ -24,7 +24,8 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
   from matplotlib.typing import RcKeyType  # newer than Matplotlib 3.9, so not at run time
 
-COLOURS = ('#0072b2', '#e69f00', '#009e73', '#cc79a7', '#5d3a9b', '#56b4e9', '#d55e00', '#7a7a7a')
+# Okabe and Ito's, with a darker orange and sky blue: each has a contrast of 3 : 1 to white.
+COLOURS = ('#0072b2', '#bf8300', '#009e73', '#cc79a7', '#5d3a9b', '#3399cc', '#d55e00', '#7a7a7a')
 # The same for a dark page.
 DARK_COLOURS = ('#5aaee6', '#f0b13a', '#3fc79a', '#e39cc4', '#a98fe8', '#9bd8fa', '#f2855b', '#a9a9a9')
 _INK = '#1f2328'
