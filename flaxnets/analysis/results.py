@@ -81,7 +81,7 @@ def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: p
     The JSON's path.
   """
   (folder / 'eval').mkdir(exist_ok=True)
-  with atomic.turn(folder / '.eval-lock'):
+  with atomic.exclusive(folder / '.eval-lock'):
     path = path_of(folder, scores)
     earlier = _read_json(path)
     if earlier:

@@ -19,10 +19,6 @@ _COMPATIBILITY = (
 )
 
 
-def _sorted(subset: Sequence[int]) -> tuple[int, ...]:
-  return tuple(sorted(subset))
-
-
 def describe(net: Any, order: tuple[int, ...], size: tuple[int, int], format: str) -> dict[str, Any]:
   """What FILE.json says, but for the digest of the file."""
   names = [net.channels.names[index] for index in order]
@@ -80,7 +76,8 @@ def origin(net: Any, subsets: Sequence[Sequence[int]]) -> dict[str, Any]:
     net: the network.
     subsets: indices of the channels that the file is for.
   """
-  recalibrated = [net.channels.label(subset) for subset in map(_sorted, subsets) if subset in net.recalibrated]
+  members = [tuple(sorted(subset)) for subset in subsets]
+  recalibrated = [net.channels.label(subset) for subset in members if subset in net.recalibrated]
   return {
     'model': net.config.model.name,
     'step': net.step,

@@ -24,7 +24,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def turn(path: pathlib.Path) -> Iterator[None]:
+def exclusive(path: pathlib.Path) -> Iterator[None]:
   """Waits until no other process is in such a block for the same file, which is made and stays empty.
 
   Processes on a file system without locks do not wait.

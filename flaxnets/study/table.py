@@ -186,7 +186,7 @@ def _seeds_of(runs: Sequence[PlannedRun], hits_of: Mapping[str, Hits], stem: str
 
 def write_table(study: Study, against: str = '') -> None:
   """Writes table.json and table.md, each atomically."""
-  with atomic.turn(study.out / '.table-lock'):  # so that an older table never replaces a newer one
+  with atomic.exclusive(study.out / '.table-lock'):  # so that an older table never replaces a newer one
     table = make_table(study, against)
     records.write(study.out / 'table.json', table, indent=1)
     atomic.write_text(study.out / 'table.md', markdown(table))
