@@ -3,7 +3,8 @@
 python -m benchmarks.channel_baselines --root=DIR --test=DIR --out=runs/baselines [--only=hypernet,bag] [--table]
 
 The protocol is configs/studies/rgb_fast.py; a row takes as long as a row there. DIR are the folders of miniimagenet50
-and of its 5,000 test images. Finished runs are skipped, and a run that was cut is resumed.
+and of its 5,000 test images. Each row has two seeds: --only=bag-seed1 is the second of one row. Finished runs are
+skipped, and a run that was cut is resumed.
 
 dynamic: hierarchical sampling, linear completion: flaxnets' own, for the same table.
 scale: zeros for absent channels, the output times C / m: completion 'scale'.
@@ -55,7 +56,7 @@ from flaxnets.study.folder import Study
 from flaxnets.study.plan import chosen, plan
 from flaxnets.study.table import write_table
 
-RUNS: dict[str, dict[str, Any]] = {
+ROWS: dict[str, dict[str, Any]] = {
   'dynamic': {},
   'scale': {'model.completion': 'scale'},
   'hypernet': {'model.name': 'hypernet'},
@@ -63,6 +64,7 @@ RUNS: dict[str, dict[str, Any]] = {
   'depthwise': {'model.name': 'depthwise'},
   'bag': {'model.name': 'bag', 'presence.mode': 'listed', 'presence.subsets': 'singles'},
 }
+RUNS = {name: {**changes, 'seed': (0, 1)} for name, changes in ROWS.items()}
 SIZE, STRIDES = 7, 2  # of the first convolution, as in flaxnets' stem
 
 
@@ -113,7 +115,7 @@ def _train(study: Study, name: str) -> int:
   code = job.do({'config': configs.to_json(run.config), 'workdir': str(study.folder(run)), 'weights': '', **judged})
   if code == 0:
     job.note(study.folder(run), judged=judged)
-    if name == 'bag':  # is trained on one channel of each image
+    if run.stem == 'bag':  # is trained on one channel of each image
       net = load(study.folder(run))
       alone = {str(side): cost.macs(net.model, (0,), side)['macs'] for side in run.config.train.image_sizes}
       job.note(study.folder(run), training_macs=alone)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -60,6 +60,7 @@ class DynamicConv(nn.Module):
     kernel_size: (height, width) of the kernel; an int for both.
     num_channels: C, the size of the channel set.
     strides, padding, kernel_dilation, dtype, param_dtype, precision, kernel_init: as in `nn.Conv`.
+    conv_general_dilated: what computes the convolution, as in `nn.Conv`.
     use_bias: as in `nn.Conv`, but False by default.
     completion: what makes up for absent channels: 'none' (nothing), 'scale' (the present kernels times C / m),
       'linear' (the prediction above) or 'unit' (the same, rescaled to unit variance: for a network that was trained on
@@ -84,6 +85,7 @@ class DynamicConv(nn.Module):
   param_dtype: Any = jnp.float32
   precision: Any = None
   kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
+  conv_general_dilated: Callable[..., jax.Array] | None = None
 
   @nn.compact
   def __call__(
@@ -131,6 +133,7 @@ class DynamicConv(nn.Module):
       dtype=self.dtype,
       param_dtype=self.param_dtype,
       precision=self.precision,
+      conv_general_dilated=self.conv_general_dilated,
       parent=None,
     )
     # Flax's `apply` returns a pair only with mutable=, which its annotation does not distinguish.

@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from flaxnets.nn import completion as completions
 from flaxnets.nn.blocks import max_pool
-from flaxnets.nn.conv import Conv, conv_init
+from flaxnets.nn.conv import Conv, conv_general_dilated, conv_init
 from flaxnets.nn.dynamic_conv import DynamicConv, check_subset
 from flaxnets.nn.norms import Norm
 
@@ -100,6 +100,7 @@ class Stem(nn.Module):
         (size - 1) // 2,
         completion=self.completion,
         kernel_init=conv_init,
+        conv_general_dilated=conv_general_dilated,
         dtype=self.dtype,
         name=CONV,
       )(x, subset if present is None else None, present)

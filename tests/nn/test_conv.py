@@ -1,5 +1,6 @@
 """Every formulation of a convolution is Flax's own function, and so is its gradient."""
 
+import functools
 import re
 
 import jax
@@ -12,6 +13,9 @@ from hypothesis import strategies as st
 
 from flaxnets.nn import conv
 from flaxnets.nn.conv import by_taps, convolve
+from flaxnets.nn.stem import Stem
+
+NORM = functools.partial(nn.BatchNorm, use_running_average=True)
 
 
 def random(seed, *shape, dtype=jnp.float32):
@@ -64,6 +68,51 @@ def test_only_small_maps_in_training_on_cpus_go_by_taps(platform, side, gradient
 def test_the_compiled_training_program_of_a_cpu_has_no_convolution_of_small_maps():
   text = lowered('cpu', 3, gradient=True).compile().as_text()
   assert not re.search(r'\b(convolution|conditional)\(', text) and re.search(r'\bdot\(', text)
+
+
+@given(
+  st.tuples(st.integers(1, 9), st.integers(1, 9)),
+  st.tuples(st.integers(1, 4), st.integers(1, 4)),
+  st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), min_size=3, max_size=3),
+  st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=2),
+)
+@settings(max_examples=20, deadline=None)
+def test_kernel_gradients_are_those_of_lax_for_all_its_windows(side, size, steps, padding):
+  names = ('window_strides', 'lhs_dilation', 'rhs_dilation')
+  options = {'dimension_numbers': ('NHWC', 'HWIO', 'NHWC'), 'padding': padding, **dict(zip(names, steps, strict=True))}
+  x, kernel = random(0, 2, *side, 3), random(1, *size, 3, 5)
+  values = [
+    jax.vjp(lambda x, kernel, f=function: f(x, kernel, **options), x, kernel)
+    for function in (conv.conv_general_dilated, jax.lax.conv_general_dilated)
+  ]
+  weights = random(2, *values[0][0].shape)
+  for ours, theirs in zip(*((out, *transposed(weights)) for out, transposed in values), strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_xla_computes_kernel_gradients_on_cpus_without_the_library_that_is_slow_at_them():
+  def program(convolution):
+    def gradient(x, kernel, cotangent):
+      how = {'padding': [(1, 1), (1, 1)], 'dimension_numbers': ('NHWC', 'HWIO', 'NHWC')}
+      return jax.vjp(lambda kernel: convolution(x, kernel, (1, 1), **how), kernel)[1](cotangent)
+
+    maps, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((16, 24, 24, 64), (3, 3, 64, 64)))
+    return jax.jit(gradient).lower(maps, kernel, maps).compile().as_text()
+
+  ours, theirs = program(conv.conv_general_dilated), program(jax.lax.conv_general_dilated)
+  if '__ynn_fusion' not in theirs:
+    pytest.skip('XLA does not use YNNPACK here, with the XLA_FLAGS of this session')
+  assert '__ynn_fusion' not in ours
+
+
+@pytest.mark.parametrize('module', [conv.Conv(8, 3), Stem(3, 8, NORM), Stem(3, 8, NORM, 'conv', 'mean')])
+@pytest.mark.parametrize(('platform', 'gaps'), [('cpu', 1), ('cuda', 0), ('tpu', 0)])
+def test_only_the_kernel_gradients_of_cpus_look_at_an_image_with_gaps(module, platform, gaps):
+  x = random(0, 2, 16, 16, 3)
+  variables = jax.eval_shape(module.init, jax.random.key(0), x)
+  program = jax.jit(jax.grad(lambda v, x: module.apply(v, x).sum())).trace(variables, x)
+  text = program.lower(lowering_platforms=(platform,)).as_text()
+  assert text.count('lhs_dilate = [1, 2]') == gaps
 
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
