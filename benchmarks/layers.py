@@ -140,11 +140,10 @@ class OurConvolution:
       return jax.vjp(module.apply, params, x)[0]  # as in training
 
     if part == 'forward':
-      self.work = functools.partial(jax.jit(forward, compiler_options=devices.training_options(mesh)), params, x)
+      self.work = functools.partial(jax.jit(forward), params, x)
     else:
       where = devices.sharded(mesh) if part == 'input gradient' else devices.replicated(mesh)
-      compiled = jax.jit(gradient, out_shardings=where, compiler_options=devices.training_options(mesh))
-      self.work = functools.partial(compiled, params, x, outputs)
+      self.work = functools.partial(jax.jit(gradient, out_shardings=where), params, x, outputs)
 
   def __call__(self, units: int) -> None:
     for _ in range(units):

@@ -149,18 +149,6 @@ def sharded(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('data'))
 
 
-def training_options(mesh: Mesh) -> dict[str, str] | None:
-  """The `compiler_options` of `jax.jit` for a training step on these devices; None for XLA's defaults.
-
-  They turn YNNPACK off on CPUs where it makes kernel gradients slow, see `machine.has_slow_kernel_gradients`. Where
-  XLA_FLAGS names YNNPACK's flag, the user's choice stays.
-  """
-  chosen_by_user = machine.YNN in os.environ.get('XLA_FLAGS', '')
-  if mesh.devices.flat[0].platform != 'cpu' or chosen_by_user or not machine.has_slow_kernel_gradients():
-    return None
-  return {machine.YNN.removeprefix('--'): ''}
-
-
 def check_batch(batch_size: int, mesh: Mesh, what: str) -> None:
   """Raises InputError unless a batch can be spread evenly over the devices; `what` names its size in the message."""
   if batch_size <= 0 or batch_size % mesh.size:

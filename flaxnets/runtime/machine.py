@@ -64,14 +64,6 @@ def bfloat16_warning() -> str:
   )
 
 
-def has_slow_kernel_gradients() -> bool:
-  """Whether XLA's defaults compute the gradients of convolution kernels slowly: on x86 CPUs without AVX-512.
-
-  There YNNPACK takes up to ten times as long as XLA's other implementation (docs/benchmarks.md).
-  """
-  return platform.machine().lower() in ('x86_64', 'amd64') and 'avx512f' not in _cpu()
-
-
 def keep_freed_memory() -> None:
   """Makes glibc keep freed blocks of any size for the next step. Does nothing with another C library.
 

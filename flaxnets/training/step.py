@@ -241,7 +241,6 @@ def make_train_step(
     donate_argnums=0,
     in_shardings=(whole, devices.sharded(mesh)),
     out_shardings=(whole, whole),
-    compiler_options=devices.training_options(mesh),
   )
 
 
