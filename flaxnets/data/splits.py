@@ -16,7 +16,8 @@ from flaxnets.runtime import atomic
 def hold_out(root: pathlib.Path, out: pathlib.Path, per_class: int = 40, seed: int = 0) -> tuple[int, int]:
   """Splits root/train.txt into out/train_tune.txt and out/tune.txt, which has `per_class` lines of every class.
 
-  A line that comes several times is one image: it is in tune.txt once, or in train_tune.txt as often as before.
+  A line that comes several times is one image: it is in tune.txt once, or in train_tune.txt as often as before. No
+  image is in both, also where the list gives it two labels.
 
   Args:
     root: folder with train.txt, a list of `path label` lines.
@@ -44,7 +45,8 @@ def hold_out(root: pathlib.Path, out: pathlib.Path, per_class: int = 40, seed: i
     )
   random = np.random.default_rng(seed)
   held = {each[i] for _, each in sorted(by_class.items()) for i in random.permutation(len(each))[:per_class]}
-  kept, tune = [line for line in lines if line not in held], [line for line in dict.fromkeys(lines) if line in held]
+  images = {image for image, _ in held}
+  kept, tune = [line for line in lines if line[0] not in images], [line for line in dict.fromkeys(lines) if line in held]
   try:
     out.mkdir(parents=True, exist_ok=True)
     for name, chosen in (('train_tune.txt', kept), ('tune.txt', tune)):

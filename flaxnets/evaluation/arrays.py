@@ -86,8 +86,6 @@ class SquashedArrays(ArraySource):
   def squash_to(self, canvas: tuple[int, int]) -> None:
     """Sets the height and width of the canvas, pixels."""
     self._original, self.canvas = self.canvas, canvas
-    if self.dtype != np.uint8:
-      self.dtype = np.dtype(np.float32)
 
   def read(self, index: int, out: np.ndarray) -> Reading:
     pixels = np.empty((*self._original, out.shape[2]), out.dtype)

@@ -16,6 +16,7 @@ import numpy as np
 from flaxnets import experiment
 from flaxnets.augment import pipeline
 from flaxnets.channels import ChannelSet, Subset
+from flaxnets.data.source import DTYPES
 from flaxnets.errors import InputError
 from flaxnets.inference import predictor
 from flaxnets.inference.metadata import Metadata
@@ -205,7 +206,7 @@ class Network:
       return images
     from flaxnets.data.decode import squash  # imports OpenCV, which takes a while and which arrays don't need
 
-    images = images if images.dtype == np.uint8 else images.astype(np.float32)
+    images = images if images.dtype in DTYPES else images.astype(np.float32)
     canvases = np.empty((len(images), *canvas, images.shape[3]), images.dtype)
     for image, squashed in zip(images, canvases, strict=True):
       squash(np.ascontiguousarray(image), squashed)

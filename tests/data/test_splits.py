@@ -32,6 +32,14 @@ def test_a_repeated_line_is_one_image_that_lands_in_one_split(root):
     hold_out(root, root / 'out', per_class=4)
 
 
+def test_an_image_with_two_labels_lands_in_one_split(root):
+  lines = (root / 'train.txt').read_text().splitlines()
+  (root / 'train.txt').write_text('\n'.join(lines + [f'{line[:-1]}{(int(line[-1]) + 1) % 3}' for line in lines]))
+  hold_out(root, root / 'out', per_class=2)
+  held, kept = ((root / 'out' / name).read_text().splitlines() for name in ('tune.txt', 'train_tune.txt'))
+  assert len(held) == 6 and not {line[:-2] for line in held} & {line[:-2] for line in kept}
+
+
 @pytest.mark.parametrize('line', ['images/12.jpg', 'images/12.jpg finch', 'images/12.jpg 1.0'])
 def test_a_malformed_line_is_named(root, line):
   with (root / 'train.txt').open('a') as file:

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+import flaxnets
 from flaxnets import experiment
 from flaxnets.channels import ChannelSet
 from flaxnets.data.decode import squash
@@ -112,6 +113,19 @@ def test_images_are_squashed_to_the_canvas_in_the_metadata():
   assert by_config._canvases(images).shape == (2, 24, 24, 3)
   assert plain._canvases(images) is images
   np.testing.assert_array_equal(prepared._canvases(images), squashed_to((40, 30), images))
+
+
+@pytest.mark.parametrize('highest', [65_535, 200])
+def test_a_dark_scene_in_the_training_images_integers_is_predicted_and_evaluated(highest):
+  metadata = dataclasses.replace(METADATA, dtype='uint16', high=(65_535.0,) * 3, canvas=(20, 30))
+  net = network(metadata)
+  images = np.random.default_rng(0).integers(0, highest, (6, 40, 44, 3), np.uint16)
+  labels = net.logits(images).argmax(axis=1)
+  assert net._canvases(images).dtype == np.uint16
+  (row,) = flaxnets.evaluate(net, images, labels, 'RGB')
+  assert row['accuracy'] == 1
+  with pytest.raises(InputError, match='give raw pixels on that scale'):
+    flaxnets.evaluate(net, images / np.float32(65_535), labels, 'RGB')
 
 
 def test_metadata_survive_json_with_and_without_a_canvas():
