@@ -32,12 +32,12 @@ def define(flags: absl_flags.FlagValues) -> None:
   absl_flags.DEFINE_integer(
     'height',
     0,
-    'of the raw images, pixels; left out: the canvas of a run on image files, which photos have to be cut and resized '
-    'to, else the input of the network',
+    'height of the raw images, pixels. Left out: for a run on image files its canvas, to which photos must be cropped '
+    'and resized first; else the input size of the network',
     lower_bound=0,
     **values,
   )
-  absl_flags.DEFINE_integer('width', 0, 'as height', lower_bound=0, **values)
+  absl_flags.DEFINE_integer('width', 0, 'width of the raw images, see --height', lower_bound=0, **values)
   absl_flags.DEFINE_string('step', 'best', 'best, latest or a number', **values)
   absl_flags.DEFINE_bool(
     'recalibrated',

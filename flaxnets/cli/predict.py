@@ -46,8 +46,8 @@ def define(flags: absl_flags.FlagValues) -> None:
   absl_flags.DEFINE_string(
     'channels',
     '',
-    "what the files hold, in order: 'RG' or 'B02,B03'. Of image files these are taken; left out, all of the network's, "
-    'and of an .npz or a GeoTIFF those that it names',
+    "channels of the files, in order, such as 'RG' or 'B02,B03'; of photos, the channels to use. Left out: all of the "
+    "network's, or those that the .npz or the GeoTIFF names",
     **values,
   )
   absl_flags.DEFINE_string('subset', '', 'use only these of them', **values)
@@ -73,7 +73,7 @@ def define(flags: absl_flags.FlagValues) -> None:
   absl_flags.DEFINE_string('key', '', 'the array in .npz files', **values)
   absl_flags.DEFINE_string('step', 'best', 'best, latest or a number', **values)
   absl_flags.DEFINE_integer('batch_size', 64, 'images at a time', lower_bound=1, **values)
-  absl_flags.DEFINE_integer('threads', 0, 'that decode; 0 for one a core', lower_bound=0, **values)
+  absl_flags.DEFINE_integer('threads', 0, 'decoding threads; 0 for one per core', lower_bound=0, **values)
   absl_flags.DEFINE_bool('latency', False, 'measure the median time of one image as well', **values)
 
 
