@@ -120,7 +120,7 @@ def find_peer() -> Any:
   except ModuleNotFoundError as error:
     if error.name != 'torch':
       raise
-    print("PyTorch is not installed, so rows have no peer and no ratio; pip install torch installs it")
+    print('PyTorch is not installed, so rows have no peer and no ratio; pip install torch installs it')
     return None
   return torch_peer
 

@@ -167,7 +167,8 @@ def check(config: config_dict.ConfigDict) -> None:
   """
   train, data, augment = config.train, config.data, config.augment
   for name, value, fits, allowed in (
-    ('seed', config.seed, config.seed >= 0, '0 or more'),
+    ('seed', config.seed, 0 <= config.seed < 2**32, '0 to 2^32 - 1'),
+    ('data.canvas', data.canvas, data.canvas >= 0, '0 or more'),
     ('image_size', config.image_size, 0 < config.image_size <= MAX_SIDE, f'above 0 and at most {MAX_SIDE:,}'),
     ('train.batch_size', train.batch_size, train.batch_size > 0, '1 or more'),
     ('evaluate.batch_size', config.evaluate.batch_size, config.evaluate.batch_size > 0, '1 or more'),

@@ -193,5 +193,8 @@ def _labels(labels: np.ndarray, names: tuple[str, ...] | None, where: str) -> tu
 
 
 def texts(array: np.ndarray) -> tuple[str, ...]:
-  """Names that an array holds, as text or as bytes."""
-  return tuple(entry.decode() if isinstance(entry, bytes) else str(entry) for entry in array.ravel())
+  """Names that an array holds, as text or as bytes; InputError for bytes that are not UTF-8."""
+  try:
+    return tuple(entry.decode() if isinstance(entry, bytes) else str(entry) for entry in array.ravel())
+  except UnicodeDecodeError as error:
+    raise InputError(f'names in arrays must be text or UTF-8 bytes, but one is {error.object!r}') from None

@@ -43,7 +43,7 @@ def class_file(path: Path) -> tuple[str, ...]:
   if not names:
     raise InputError(f'the class file {path} is empty; it must hold one name per line')
   numbered = [name.split(None, 1) for name in names]
-  if all(len(fields) == 2 and fields[0].isdecimal() for fields in numbered):
+  if all(len(fields) == 2 and fields[0].isdecimal() and len(fields[0]) < 10 for fields in numbered):
     by_label = {int(label): name for label, name in numbered}
     if sorted(by_label) == list(range(len(names))):
       return tuple(by_label[label] for label in range(len(names)))

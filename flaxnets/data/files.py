@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import posixpath
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from flaxnets.data.decode import decode_planes, image_planes, read_image
 from flaxnets.data.geotiff import Rasters, is_raster
 from flaxnets.data.source import BadImage, DataOptions, Reading
 from flaxnets.errors import InputError
+
+LABEL = re.compile(r'-?\d{1,18}')  # more digits than that are no label, and Python refuses thousands of them
 
 SUFFIXES = (
   '.jpg',
@@ -185,7 +188,7 @@ def parse_list(name: str, text: str, classes: int | None = None) -> tuple[list[i
     if not fields:
       continue
     where = f'{name}, line {number}'
-    if len(fields) != 2 or '\0' in line or not fields[1].removeprefix('-').isdecimal():
+    if len(fields) != 2 or '\0' in line or not LABEL.fullmatch(fields[1]):
       raise InputError(f'{where}: {line.strip()[:200]!r} is not a path and a label, as images/finch/1.jpg 0')
     label = int(fields[1])
     if label < 0 or (classes is not None and label >= classes):

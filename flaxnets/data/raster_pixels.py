@@ -38,7 +38,7 @@ def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
   try:
     import rasterio
   except ImportError:
-    raise InputError(f"{name or path}: rasterio reads such files; pip install rasterio") from None
+    raise InputError(f'{name or path}: rasterio reads such files; pip install rasterio') from None
   driver = DRIVERS.get(os.path.splitext(path)[1].lower())
   try:
     regular.check(path)

@@ -46,7 +46,12 @@ def hold_out(root: pathlib.Path, out: pathlib.Path, per_class: int = 40, seed: i
   random = np.random.default_rng(seed)
   held = {each[i] for _, each in sorted(by_class.items()) for i in random.permutation(len(each))[:per_class]}
   images = {image for image, _ in held}
-  kept, tune = [line for line in lines if line[0] not in images], [line for line in dict.fromkeys(lines) if line in held]
+  kept = [line for line in lines if line[0] not in images]
+  tune = [line for line in dict.fromkeys(lines) if line in held]
+  if without := sorted(by_class.keys() - {label for _, label in kept}):
+    raise InputError(
+      f'{path}: class {without[0]} would have no image left, as some have two labels; try another --seed'
+    )
   try:
     out.mkdir(parents=True, exist_ok=True)
     for name, chosen in (('train_tune.txt', kept), ('tune.txt', tune)):

@@ -170,7 +170,7 @@ def _prepared(root: str, name: str) -> Path:
 def _command(name: str, root: str) -> str:
   if name.split('/')[0].split(':')[0] == 'imagenet_mini':
     return f'flaxnets prepare --root=IMAGES --data_dir={root}'
-  return f"pip install tensorflow-cpu && tfds build {name} --data_dir={root} --file_format=array_record"
+  return f'pip install tensorflow-cpu && tfds build {name} --data_dir={root} --file_format=array_record'
 
 
 def _keys(info: tfds.core.DatasetInfo, name: str, tensors: Container[str] = ()) -> tuple[str, str]:

@@ -26,8 +26,9 @@ class Conv(nn.Module):
   """nn.Conv with symmetric padding of (size - 1) / 2 and no bias, in the formulation that XLA runs fastest.
 
   Flax's 'SAME' pads a stride-2 convolution of an even-sized map on the far side only; PyTorch's recipes pad both sides.
-  See `convolve_pointwise` and `convolve_small`. They define their own gradient rules, so forward mode (`jax.jvp`,
-  `jax.jacfwd`) through them raises; `jax.grad`, and `jax.jvp` of a gradient, work.
+  See `conv_general_dilated`, `convolve_pointwise` and `convolve_small`. All of them define their own gradient rules, so
+  forward mode (`jax.jvp`, `jax.jacfwd`) raises; `jax.grad`, and `jax.jvp` of a gradient, work. Inside `jax.shard_map`,
+  give check_vma=False and sum the gradients over the devices, as inside `jax.pmap`.
   """
 
   features: int
@@ -49,8 +50,13 @@ class Conv(nn.Module):
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
   """(b, h, w, inputs), (size, size, inputs, features) -> (b, ceil(h / strides), ceil(w / strides), features)."""
+  return conv_general_dilated(x, kernel, **_window(kernel, strides))
+
+
+def _window(kernel: jax.Array, strides: int) -> dict[str, Any]:
+  """The arguments of `jax.lax.conv_general_dilated` for a convolution padded on both sides."""
   padding = [((kernel.shape[0] - 1) // 2,) * 2] * 2
-  return conv_general_dilated(x, kernel, (strides,) * 2, padding, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+  return {'window_strides': (strides,) * 2, 'padding': padding, 'dimension_numbers': ('NHWC', 'HWIO', 'NHWC')}
 
 
 def conv_general_dilated(
@@ -100,12 +106,13 @@ def _convolution_forward(convolution, same, x, kernel):
 
 
 def _convolution_backward(convolution, same, saved, cotangent):
-  def gradients(to_kernel: _Convolution, x: jax.Array, kernel: jax.Array, cotangent: jax.Array):
-    of_x = jax.vjp(lambda x: convolution(x, kernel), x)[1](cotangent)
-    return *of_x, *jax.vjp(lambda kernel: to_kernel(x, kernel), kernel)[1](cotangent)
+  def to_kernel(function: _Convolution, x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> jax.Array:
+    return jax.vjp(functools.partial(function, x), kernel)[1](cotangent)[0]
 
-  cpu, default = (functools.partial(gradients, function) for function in (same, convolution))
-  return jax.lax.platform_dependent(*saved, cotangent, cpu=cpu, default=default)
+  x, kernel = saved
+  (to_x,) = jax.vjp(lambda x: convolution(x, kernel), x)[1](cotangent)
+  cpu, default = (functools.partial(to_kernel, function) for function in (same, convolution))
+  return to_x, jax.lax.platform_dependent(x, kernel, cotangent, cpu=cpu, default=default)
 
 
 _convolution.defvjp(_convolution_forward, _convolution_backward)
@@ -154,15 +161,20 @@ def convolve_small(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
 
 
 def _small_forward(x: jax.Array, kernel: jax.Array, strides: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  taps, whole = (functools.partial(function, strides=strides) for function in (by_taps, convolve))
+  taps, whole = functools.partial(by_taps, strides=strides), _whole(kernel, strides)
   return jax.lax.platform_dependent(x, kernel, cpu=taps, default=whole), (x, kernel)
+
+
+def _whole(kernel: jax.Array, strides: int) -> _Convolution:
+  """`convolve` with JAX's own gradient: a branch with another one could not be differentiated in forward mode."""
+  return functools.partial(jax.lax.conv_general_dilated, **_window(kernel, strides))
 
 
 def _small_backward(
   strides: int, saved: tuple[jax.Array, jax.Array], cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   def by_convolutions(x, kernel, cotangent):
-    return jax.vjp(functools.partial(convolve, strides=strides), x, kernel)[1](cotangent)
+    return jax.vjp(_whole(kernel, strides), x, kernel)[1](cotangent)
 
   def by_products(x, kernel, cotangent):
     # In float32, in which the contributions of all taps are summed.

@@ -56,6 +56,8 @@ class Standardize(nn.Module):
 class Stem(nn.Module):
   """From raw pixels to the first feature map, for every channel, a subset, or a mask of present channels.
 
+  Forward mode (`jax.jvp`) raises, see `flaxnets.nn.conv.Conv`; through DynamicConv on its own it works.
+
   Attributes:
     num_channels: C, the size of the channel set.
     width: features of the convolution.

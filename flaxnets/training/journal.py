@@ -86,13 +86,14 @@ def _forget_after(path: pathlib.Path, step: int) -> None:
   """Removes the lines after a step, and corrupt ones such as a last line that a crash cut short."""
   if not path.exists():
     return
-  text, kept = path.read_bytes(), b''
+  text, lines = path.read_bytes(), []
   for line in text.splitlines(keepends=True):
     try:
       if records.loads(line.decode())['step'] <= step:
-        kept += line.removesuffix(b'\n') + b'\n'
+        lines.append(line.removesuffix(b'\n') + b'\n')
     except (ValueError, KeyError, TypeError):
       logging.warning('%s: removed a corrupt line', path)
+  kept = b''.join(lines)
   if text.startswith(kept):
     os.truncate(path, len(kept))  # needs no room on the disk
   else:

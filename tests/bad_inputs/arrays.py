@@ -140,6 +140,12 @@ CASES = [
     "the label of example 1 is 'sea', which is not one of the 2 classes",
     _labels(['water', 'sea'] * 4),
   ),
+  Case(
+    'class name in Latin-1',
+    TRAIN,
+    r"names in arrays must be text or UTF-8 bytes, but one is b'for\\xeat'",
+    _npz(classes=np.array([b'for\xeat', b'water'])),
+  ),
   Case('class name twice', TRAIN, "'water'.*(twice|repeated)", _npz(classes=np.array(['water', 'water']))),
   Case('band twice', TRAIN, "channel 'B02' is repeated", _npz(bands=np.array(['B02', 'B02', 'B08']))),
   Case(

@@ -70,7 +70,9 @@ CASES = [
     'train.epochs=many', r'--config.train.epochs=many: config.train.epochs must be a value like [\d.]+ \(float\)', 2
   ),
   _field('train.drops=(0.5,a)', 'train.drops is .*; it must be numbers'),
-  _field('seed=-1', 'seed is -1; it must be 0 or more'),
+  _field('seed=-1', r'seed is -1; it must be 0 to 2\^32 - 1'),
+  _field('seed=4294967296', r'seed is 4294967296; it must be 0 to 2\^32 - 1'),
+  _field('data.canvas=-1', 'data.canvas is -1; it must be 0 or more'),
   _field('image_size=0', 'image_size is 0; it must be above 0'),
   _field('image_size=100000', 'image_size is 100000; it must be'),
   _field('train.epochs=0', 'train.epochs is 0.*must be above 0'),

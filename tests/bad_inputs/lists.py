@@ -65,6 +65,7 @@ CASES = [
   Case('split line without a label', LISTS, "line 2: 'a/1.png' is not a path and a label", _list('a/1.png 0\na/1.png')),
   Case('split label that is a word', LISTS, "line 1: 'a/1.png cat' is not a path and a", _list('a/1.png cat\n')),
   Case('split label with a fraction', LISTS, "line 1: 'a/1.png 0.5' is not a path and a", _list('a/1.png 0.5\n')),
+  Case('split label of 5,000 digits', LISTS, 'line 1: .* is not a path and a label', _list(f'a/1.png {"1" * 5000}\n')),
   Case('negative label', LISTS, 'line 1: label -1 is out of range; labels begin with 0', _list('a/1.png -1\n')),
   Case(
     'label 9999999', LISTS, 'label 9999999 means 10,000,000 classes; the most is', _list('a/1.png 0\na/1.png 9999999\n')

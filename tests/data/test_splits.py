@@ -37,7 +37,20 @@ def test_an_image_with_two_labels_lands_in_one_split(root):
   (root / 'train.txt').write_text('\n'.join(lines + [f'{line[:-1]}{(int(line[-1]) + 1) % 3}' for line in lines]))
   hold_out(root, root / 'out', per_class=2)
   held, kept = ((root / 'out' / name).read_text().splitlines() for name in ('tune.txt', 'train_tune.txt'))
-  assert len(held) == 6 and not {line[:-2] for line in held} & {line[:-2] for line in kept}
+  assert len(held) == 6 and kept
+  assert not {line[:-2] for line in held} & {line[:-2] for line in kept}
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_no_class_loses_all_its_images_to_other_labels(tmp_path, seed):
+  (tmp_path / 'train.txt').write_text('a.jpg 0\nb.jpg 0\na.jpg 1\nc.jpg 1\n')
+  try:
+    hold_out(tmp_path, tmp_path / 'out', per_class=1, seed=seed)
+  except InputError as error:
+    assert 'would have no image left, as some have two labels; try another --seed' in str(error)
+  else:
+    kept = (tmp_path / 'out' / 'train_tune.txt').read_text().split()
+    assert {'0', '1'} <= set(kept)
 
 
 @pytest.mark.parametrize('line', ['images/12.jpg', 'images/12.jpg finch', 'images/12.jpg 1.0'])

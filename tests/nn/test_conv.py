@@ -167,3 +167,18 @@ def test_products_of_hessian_and_vector_are_there_in_the_way_that_jax_advises(si
   jax.tree.map(
     lambda p, a, b: np.testing.assert_allclose(p, (a - b) / (2 * step), rtol=1e-2, atol=1e-1), product, after, before
   )
+
+
+@pytest.mark.parametrize('side', [3, 8])
+def test_products_of_hessian_and_vector_are_there_in_batches_and_on_other_platforms(side):
+  module, x = conv.Conv(3, 3), random(0, 2, side, side, 5)
+  params = module.init(jax.random.key(1), x)
+
+  def product(direction):
+    return jax.jvp(jax.grad(lambda params: (module.apply(params, x) ** 3).sum()), (params,), (direction,))[1]
+
+  directions = jax.tree.map(lambda leaf: random(2, 4, *leaf.shape), params)
+  together = jax.jit(jax.vmap(product))(directions)
+  alone = jax.jit(product)(jax.tree.map(lambda leaf: leaf[1], directions))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=1e-3), together, alone)
+  jax.jit(product).trace(params).lower(lowering_platforms=('cuda',))
