@@ -35,7 +35,7 @@ def test_what_pytorch_saves_now_is_read_as_pytorch_reads_it(zipped, tmp_path):
 def test_pytorch_loads_our_export_strictly_and_gives_our_logits(tmp_path):
   from safetensors.torch import load_file
 
-  net = untrained(**{'model.small_images': False})
+  net = untrained(**{'model.name': 'resnet18', 'model.small_images': False})
   images = np.random.default_rng(0).integers(0, 256, (2, 33, 33, 3), np.uint8)
   for subset, channels in (('', [0, 1, 2]), ('BR', [2, 0])):
     net.export(tmp_path / 'x.safetensors', subset, format='torch')
