@@ -81,7 +81,7 @@ def test_the_same_command_again_has_nothing_left_to_do(run):
 @pytest.mark.parametrize(
   ('field', 'value', 'allowed'),
   [
-    ('seed', -1, '0 or more'),
+    ('seed', -1, '0 to 2^32 - 1'),
     ('train.log_every', 0, '1 or more'),
     ('train.accumulate', 0, '1 or more'),
     ('train.epochs', 0.0, 'above 0 and finite'),

@@ -174,7 +174,7 @@ def test_two_prepared_forms_are_told_apart_by_name(images, tmp_path):
 
 def test_what_is_not_prepared_says_how_to_prepare_it(images, tmp_path):
   for name, reason in (
-    ('cifar10', r'flaxnets\[prepare\].*tfds build cifar10 --data_dir='),
+    ('cifar10', r'pip install tensorflow-cpu.*tfds build cifar10 --data_dir='),
     ('imagenet_mini', 'flaxnets prepare'),
     ('a b', 'cannot read'),
   ):
