@@ -324,5 +324,5 @@ def test_sixteen_bits_among_photos_become_eight_with_a_warning(tmp_path, monkeyp
 
 def test_without_rasterio_the_extra_is_named(root, monkeypatch):
   monkeypatch.setitem(__import__('sys').modules, 'rasterio', None)
-  with pytest.raises(InputError, match=r"0.tif.*: rasterio reads such files; pip install rasterio"):
+  with pytest.raises(InputError, match=r'0.tif.*: rasterio reads such files; pip install rasterio'):
     opened(root)
