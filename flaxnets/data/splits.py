@@ -17,7 +17,7 @@ def hold_out(root: pathlib.Path, out: pathlib.Path, per_class: int = 40, seed: i
   """Splits root/train.txt into out/train_tune.txt and out/tune.txt, which has `per_class` lines of every class.
 
   A line that comes several times is one image: it is in tune.txt once, or in train_tune.txt as often as before. No
-  image is in both, also where the list gives it two labels.
+  image is in both, even if the list gives it two labels.
 
   Args:
     root: folder with train.txt, a list of `path label` lines.
