@@ -14,6 +14,7 @@ from flaxnets.config import named
 
 RGB_ONLY = {'presence.mode': 'none'}
 CONV = {'model.stem': 'conv', 'model.completion': 'mean'}
+TWICE = {'seed': (0, 1)}
 
 
 def get_config() -> config_dict.ConfigDict:
@@ -28,11 +29,11 @@ def get_config() -> config_dict.ConfigDict:
 def get_runs() -> dict[str, dict]:
   """The runs, the most informative first; see `flaxnets.study.runner` for the form."""
   runs = {
-    'hierarchical-linear': {'seed': (0, 1)},
-    'rgb-linear': RGB_ONLY,
-    'expert-RGB': {**RGB_ONLY, **CONV, 'train.subset': 'RGB', 'weights': 'rgb-linear'},
+    'hierarchical-linear': TWICE,
+    'rgb-linear': {**RGB_ONLY, **TWICE},
+    'expert-RGB': {**RGB_ONLY, **CONV, **TWICE, 'train.subset': 'RGB', 'weights': 'rgb-linear'},
   }
   for subset in ('R', 'RG', 'G', 'B', 'RB', 'GB'):
-    runs[f'expert-{subset}'] = {**RGB_ONLY, **CONV, 'train.subset': subset}
+    runs[f'expert-{subset}'] = {**RGB_ONLY, **CONV, **TWICE, 'train.subset': subset}
   runs['hierarchical-linear-x2'] = {'train.epochs': 50.0}
   return runs
