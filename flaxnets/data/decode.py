@@ -22,7 +22,9 @@ MAX_BYTES = 2**30  # per file
 MAX_PIXELS = 178_956_970  # per image: twice Pillow's MAX_IMAGE_PIXELS, above which Pillow refuses to decode
 
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
-_ORIENTATION = 0x0112  # the TIFF tag
+_ORIENTATION = 0x0112  # TIFF tags
+_SUBFILE_TYPE = 0x00FE
+_REDUCED_OR_MASK = 0b101
 _UPRIGHT = {  # by EXIF orientation: turns the stored pixels upright
   2: lambda a: a[:, ::-1],
   3: lambda a: a[::-1, ::-1],
@@ -81,10 +83,10 @@ def decode_planes(data: bytes, out: np.ndarray, planes: Sequence[int], *, name: 
 def decode(data: bytes, out: np.ndarray, *, name: str) -> tuple[int, int]:
   """Decodes an image and resizes it to the height and width of `out`.
 
-  Formats are JPEG, PNG, WebP, BMP, GIF (the first frame), TIFF, PPM, JPEG 2000 and AVIF. EXIF orientation is applied.
-  Gray, palette and CMYK images become RGB, and transparent pixels are blended with white. 16 bits become 8, with one
-  warning per process (`flaxnets.data.geotiff` keeps them). Shrinking is antialiased. A JPEG at least twice as large as
-  `out` on both axes may first be shrunk while its DCT is decoded.
+  Formats are JPEG, PNG, WebP, BMP, GIF (the first frame), TIFF (of one page), PPM, JPEG 2000 and AVIF. EXIF
+  orientation is applied. Gray, palette and CMYK images become RGB, and transparent pixels are blended with white.
+  16 bits become 8, with one warning per process (`flaxnets.data.geotiff` keeps them). Shrinking is antialiased. A JPEG
+  at least twice as large as `out` on both axes may first be shrunk while its DCT is decoded.
   Decoding releases the GIL, so threads run in parallel.
 
   Args:
@@ -96,7 +98,7 @@ def decode(data: bytes, out: np.ndarray, *, name: str) -> tuple[int, int]:
     Height and width of the upright original, pixels.
 
   Raises:
-    BadImage: if the data are not an image, are corrupt, or have more than 178,956,970 pixels.
+    BadImage: if the data are not an image, are corrupt, have several pages, or more than 178,956,970 pixels.
   """
   if not data:
     raise BadImage(f'{name}: the file is empty')
@@ -150,6 +152,10 @@ def _other(data: bytes, gray: bool, name: str) -> tuple[np.ndarray, tuple[int, i
           1,
           name,
         )
+      if image.format == 'TIFF' and (pages := _pages(image)) > 1:
+        raise BadImage(
+          f'{name}: a TIFF of {pages} pages among photos; rasterio reads pages as channels if all files have them'
+        )
       image.load()
       pixels = np.asarray(_eight_bits(image).convert('L' if gray else 'RGB'))
       exif = image.info.get('exif', b'')  # none for a TIFF, which Pillow turned upright
@@ -162,6 +168,16 @@ def _other(data: bytes, gray: bool, name: str) -> tuple[np.ndarray, tuple[int, i
   except Exception as error:  # Pillow has no common exception for corrupt files
     raise BadImage(f'{name}: cannot be decoded ({one_line(error)})') from None
   return np.atleast_3d(pixels), pixels.shape[:2], _orientation(exif.removeprefix(b'Exif\0\0'))
+
+
+def _pages(image: Image.Image) -> int:
+  """The number of a TIFF's pages, not counting reduced copies (thumbnails) and masks."""
+  count = 0
+  for page in range(image.n_frames):
+    image.seek(page)
+    count += page == 0 or not image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK
+  image.seek(0)
+  return count
 
 
 def is_deep(start: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Rasters with any bands, such as GeoTIFFs: bands by name, their wavelengths, pixels without data. Read by rasterio.
+"""Rasters with any bands, such as TIFFs: bands by name, their wavelengths, pixels without data. Read by rasterio.
 
 The values are those of the file: the scale and offset that a file may declare are not applied, because a network takes
 raw pixels and measures its own statistics.
@@ -49,8 +49,8 @@ class Header:
   photo: bool
 
 
-def header(dataset: Any) -> Header:
-  """The header of a rasterio dataset.
+def header(dataset: Any, name: str) -> Header:
+  """The header of a rasterio dataset; `name` is the file in messages.
 
   Raises:
     BadImage: for complex numbers, or bands of different number types.
@@ -59,9 +59,7 @@ def header(dataset: Any) -> Header:
   indexes = [index for index, colour in zip(dataset.indexes, colours, strict=True) if colour != 'alpha']
   kinds = {dataset.dtypes[index - 1] for index in indexes}
   if len(kinds) != 1 or np.dtype(next(iter(kinds))).kind not in 'iuf':
-    raise BadImage(
-      f'{dataset.name}: its bands are {", ".join(sorted(kinds)) or "none"}; all must be one integer or float type'
-    )
+    raise BadImage(f'{name}: its bands are {", ".join(sorted(kinds)) or "none"}; all must be one integer or float type')
   stored = np.dtype(kinds.pop())
   described = [dataset.descriptions[index - 1] for index in indexes]
   coloured = [_COLOURS.get(colours[index - 1]) for index in indexes]
@@ -112,7 +110,7 @@ def is_raster(path: str | os.PathLike[str], options: DataOptions) -> bool | None
     if options.bands or options.nodata or not options.channels:
       return True
     with opened(path) as dataset:
-      return not header(dataset).photo
+      return not header(dataset, str(path)).photo
   except (OSError, BadImage):
     return None
   except InputError:  # rasterio is not installed
@@ -165,7 +163,7 @@ class Rasters:
       raise InputError(f'data.missing_pixels is {options.missing_pixels!r}; choose one of {", ".join(MISSING)}')
     self.nodata = _number(options.nodata)
     with opened(path, name) as dataset:
-      head = header(dataset)
+      head = header(dataset, name or str(path))
       lengths = tuple(_wavelength(dataset, index) for index in head.indexes)
     held = band_names(head, options, name or str(path))
     places = wanted_channels(held, options.channels, name or str(path), some)
@@ -186,7 +184,7 @@ class Rasters:
     name = name or str(path)
     with opened(path, name) as dataset:
       indexes = self.indexes(dataset, name)
-      pixels, valid = read_window(dataset, indexes, nodata=self.nodata)
+      pixels, valid = read_window(dataset, indexes, nodata=self.nodata, name=name)
     size = pixels.shape[0], pixels.shape[1]
     present, filled = complete(pixels, valid, self.channels.names, self.options.missing_pixels, name)
     if not present.any():
@@ -199,13 +197,13 @@ class Rasters:
     squash(pixels, out)
     return Reading(size, None if present.all() else present, filled)
 
-  def indexes(self, dataset: Any, name: str = '') -> list[int]:
-    """The numbers of the channels' bands in an open file.
+  def indexes(self, dataset: Any, name: str) -> list[int]:
+    """The numbers of the channels' bands in an open file; `name` is the file in messages.
 
     Raises:
-      BadImage: if it has other bands, another number type, or more pixels than are decoded at once.
+      BadImage: if it has other bands or another number type.
     """
-    name, head = name or dataset.name, header(dataset)
+    head = header(dataset, name)
     if head.dtype != self.dtype:
       raise BadImage(f'{name}: its pixels are {head.dtype}, but those of the first file are {self.dtype}')
     held = band_names(head, self.options, name)

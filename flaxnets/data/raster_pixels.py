@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from flaxnets.data import tiff_pages
 from flaxnets.data.decode import MAX_PIXELS
 from flaxnets.data.source import DTYPES, BadImage
 from flaxnets.errors import InputError
@@ -28,12 +29,13 @@ def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
   """A rasterio dataset.
 
   Args:
-    path: whatever GDAL reads: a GeoTIFF, a VRT, a JPEG 2000. An image's suffix must be right.
+    path: whatever GDAL reads: a GeoTIFF, a VRT, a JPEG 2000. An image's suffix must be right. The pages of a
+      multi-page TIFF become bands.
     name: the file in messages; '' for its path.
 
   Raises:
     InputError: if rasterio is not installed.
-    BadImage: if the file cannot be opened, or while it is read.
+    BadImage: if the file cannot be opened, if its pages differ, or while it is read.
   """
   try:
     import rasterio
@@ -46,7 +48,11 @@ def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
     raise BadImage(f'{name or path}: cannot be read ({error.strerror})') from None
   try:
     with rasterio.open(path, driver=driver) as dataset:
-      yield dataset
+      if dataset.driver == 'GTiff' and len(dataset.subdatasets) > 1:
+        with rasterio.open(tiff_pages.stacked(dataset, str(name or path)), driver='VRT') as pages:
+          yield pages
+      else:
+        yield dataset
   except rasterio.errors.RasterioError as error:
     reason = ' '.join(str(error.__cause__ or error).split())
     raise BadImage(f'{name or path}: cannot be read ({reason.replace(f"{path}: ", "")})') from None
@@ -67,7 +73,7 @@ def cache_for(dataset: Any) -> Iterator[None]:
 
 
 def read_window(
-  dataset: Any, indexes: Sequence[int], window: Any = None, *, nodata: float | None = None
+  dataset: Any, indexes: Sequence[int], window: Any = None, *, nodata: float | None = None, name: str
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """Some bands of a raster, or of a window of it.
 
@@ -76,6 +82,7 @@ def read_window(
     indexes: numbers of the bands, from 1.
     window: a rasterio window; None for the whole raster.
     nodata: a value that means no data, in place of the file's masks; None for those.
+    name: the file in messages.
 
   Returns:
     Pixels (h, w, m) of uint8, uint16 or float32, and which of them have data, (h, w, m) bool, None for all. Pixels
@@ -86,7 +93,7 @@ def read_window(
   """
   height, width = (dataset.height, dataset.width) if window is None else (window.height, window.width)
   if height * width > MAX_PIXELS:
-    raise BadImage(f'{dataset.name}: {height} x {width} pixels; the most that is read at once is {MAX_PIXELS:,}')
+    raise BadImage(f'{name}: {height} x {width} pixels; the most that is read at once is {MAX_PIXELS:,}')
   stored = dataset.read(list(indexes), window=window)
   valid = None
   if nodata is not None:

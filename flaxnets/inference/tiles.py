@@ -124,8 +124,8 @@ def predict_map(
     raise InputError(f'probabilities is {probabilities!r}; choose one of {", ".join(PROBABILITIES)}')
   rasters = _rasters(net, scene, channels, subset)
   with raster_pixels.opened(scene) as dataset, raster_pixels.cache_for(dataset):
-    run = _Run(net, rasters, dataset, tile, stride, batch_size)
-    run.check_scale(str(scene))
+    run = _Run(net, rasters, dataset, str(scene), tile, stride, batch_size)
+    run.check_scale()
     with MapFiles(net, dataset, pathlib.Path(out), probabilities, run.description()) as files:
       for classes, values in run.rows(probabilities, progress):
         files.append(classes, values)
@@ -147,9 +147,11 @@ def _rasters(net: Any, scene: str | os.PathLike[str], channels: str, subset: str
 class _Run:
   """One pass over a scene, a row of tiles at a time."""
 
-  def __init__(self, net: Any, rasters: geotiff.Rasters, dataset: Any, tile: int, stride: int, batch_size: int):
-    self.net, self.rasters, self.dataset = net, rasters, dataset
-    self.indexes = rasters.indexes(dataset)
+  def __init__(
+    self, net: Any, rasters: geotiff.Rasters, dataset: Any, scene: str, tile: int, stride: int, batch_size: int
+  ):
+    self.net, self.rasters, self.dataset, self.scene = net, rasters, dataset, scene
+    self.indexes = rasters.indexes(dataset, scene)
     self.rows_axis, self.columns_axis = (Axis.of(length, tile, stride) for length in (dataset.height, dataset.width))
     self.side = self.rows_axis.tile, self.columns_axis.tile
     self.stride = stride
@@ -161,7 +163,7 @@ class _Run:
   def description(self) -> dict[str, str]:
     """What the files say about how they were made."""
     return {
-      'scene': os.path.basename(self.dataset.name),
+      'scene': os.path.basename(self.scene),
       'channels': ','.join(self.rasters.channels.names),
       'tile': 'x'.join(map(str, self.side)),
       'stride': str(self.stride),
@@ -186,8 +188,7 @@ class _Run:
     from rasterio.windows import Window
 
     def read(start: int) -> tuple[np.ndarray, np.ndarray | None]:
-      window = Window(0, start, self.columns_axis.length, self.side[0])
-      return raster_pixels.read_window(self.dataset, self.indexes, window, nodata=self.rasters.nodata)
+      return self._read(Window(0, start, self.columns_axis.length, self.side[0]))
 
     starts = self.rows_axis.starts.tolist()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -197,6 +198,9 @@ class _Run:
         if following is not None:
           coming = pool.submit(read, following)
         yield strip
+
+  def _read(self, window: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    return raster_pixels.read_window(self.dataset, self.indexes, window, nodata=self.rasters.nodata, name=self.scene)
 
   def _classified(self, pixels: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """The share of pixels with data of each tile in a row, (n,), and its probabilities (n, K), zeros without data."""
@@ -263,7 +267,7 @@ class _Run:
           values[:, :, first:last] = np.where(known, kept / amount, np.nan)
     return result, values
 
-  def check_scale(self, name: str) -> None:
+  def check_scale(self) -> None:
     """Raises InputError if tiles from all over the scene are on another scale than the training data."""
     from rasterio.windows import Window
 
@@ -276,7 +280,7 @@ class _Run:
     for row in rows.tolist():
       for column in columns.tolist():
         window = Window(column, row, self.side[1], self.side[0])
-        pixels, valid = raster_pixels.read_window(self.dataset, self.indexes, window, nodata=self.rasters.nodata)
+        pixels, valid = self._read(window)
         has, _ = raster_pixels.complete(pixels, valid, self.rasters.channels.names, 'mean', '')
         if has.any():
           images.append(pixels)
@@ -285,4 +289,4 @@ class _Run:
       try:
         self.net.check_scale(np.stack(images), self.predictor.order, np.stack(present))
       except InputError as error:
-        raise InputError(f'{name}: {error}') from None
+        raise InputError(f'{self.scene}: {error}') from None

@@ -1,0 +1,55 @@
+"""Multi-page TIFFs, such as microscopes write: each page becomes a band of one raster."""
+
+from __future__ import annotations
+
+from typing import Any
+from xml.etree import ElementTree
+
+from flaxnets.data.source import BadImage
+
+
+def stacked(dataset: Any, name: str) -> str:
+  """A virtual raster (VRT, in XML) with the pages of a multi-page TIFF as bands, for `rasterio.open`.
+
+  GDAL itself opens the first page only.
+
+  Args:
+    dataset: the open TIFF, with more than one of `dataset.subdatasets`; overviews and masks are not among them.
+    name: the file in messages.
+
+  Raises:
+    BadImage: if the pages differ in size or number type, or have several bands each.
+  """
+  import rasterio
+  from rasterio.dtypes import dtype_rev, typename_fwd
+
+  raster = ElementTree.Element('VRTDataset', rasterXSize=str(dataset.width), rasterYSize=str(dataset.height))
+  if dataset.crs:
+    ElementTree.SubElement(raster, 'SRS').text = dataset.crs.to_wkt()
+  if dataset.transform != rasterio.Affine.identity():
+    ElementTree.SubElement(raster, 'GeoTransform').text = ', '.join(map(repr, dataset.transform.to_gdal()))
+
+  for number, listed in enumerate(dataset.subdatasets, 1):
+    path = ':'.join([*listed.split(':', 2)[:2], dataset.name])  # GDAL lists GTIFF_DIR:1:PATH, without quotes in PATH
+    with rasterio.open(path) as page:
+      if page.count != 1:
+        raise BadImage(
+          f'{name}: page {number} of {len(dataset.subdatasets)} has {page.count} bands; pages become channels, so each '
+          'must have one'
+        )
+      if (page.dtypes, page.shape) != (dataset.dtypes, dataset.shape):
+        raise BadImage(
+          f'{name}: page 1 is {dataset.dtypes[0]} of {dataset.height} x {dataset.width} pixels, but page {number} is '
+          f'{page.dtypes[0]} of {page.height} x {page.width}; pages become channels, so all must be alike'
+        )
+      description, nodata = page.descriptions[0], page.nodata
+    kind = typename_fwd[dtype_rev[dataset.dtypes[0]]]
+    band = ElementTree.SubElement(raster, 'VRTRasterBand', dataType=kind, band=str(number))
+    if description:
+      ElementTree.SubElement(band, 'Description').text = description
+    if nodata is not None:
+      ElementTree.SubElement(band, 'NoDataValue').text = repr(nodata)
+    source = ElementTree.SubElement(band, 'SimpleSource')
+    ElementTree.SubElement(source, 'SourceFilename', relativeToVRT='0').text = path
+    ElementTree.SubElement(source, 'SourceBand').text = '1'
+  return ElementTree.tostring(raster, encoding='unicode')
