@@ -1,10 +1,10 @@
-# make setup | test | slow | benchmarks | lint | docs | demo | lock      (each but lock begins with setup)
+# make setup | test | onnx | slow | benchmarks | lint | docs | demo | lock      (each but lock begins with setup)
 PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 VENV ?= .venv
 WORKDIR ?= runs/demo
 BIN := $(VENV)/bin
 
-.PHONY: setup test slow benchmarks lint docs demo lock clean
+.PHONY: setup test onnx slow benchmarks lint docs demo lock clean
 
 setup: $(VENV)/.done
 
@@ -19,6 +19,11 @@ $(VENV)/.done: requirements.lock pyproject.toml
 # A file's tests run in one process, so that the runs that they share are trained once.
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The tests that skip without ONNX, whose converter asks for older libraries than ours and so is not in the lock file.
+onnx: setup
+	$(BIN)/python -m $$($(BIN)/python -c 'from flaxnets.inference.export import INSTALL_ONNX as command; print(command)') --quiet
+	$(BIN)/python -m pytest -n 2 tests/inference/test_export.py -k onnx
 
 # What takes longer: the wheel, installed and used; every block of the documentation; the examples; kills. The longest
 # tests come first (conftest.py), and a worker that has no more takes over some of the other's.

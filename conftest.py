@@ -20,6 +20,7 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
+import hypothesis
 import jax
 import pytest
 from absl import logging
@@ -29,6 +30,10 @@ jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 from flaxnets.runtime import devices  # noqa: E402  after the devices were told
+
+# The same examples in every run, and none that is too slow because the machine is busy.
+hypothesis.settings.register_profile('flaxnets', deadline=None, derandomize=True)
+hypothesis.settings.load_profile('flaxnets')
 
 # The files of `make slow` that take longest, in the order in which they are begun. Workers take over tests from the end
 # of each other's queues and leave at least two, so that the wheel, which both tests of its file need, is built once.

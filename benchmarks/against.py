@@ -90,7 +90,7 @@ def train(checkout: pathlib.Path, place: pathlib.Path) -> float:
 
 def evaluate(checkout: pathlib.Path, place: pathlib.Path) -> float:
   """Seconds of the evaluation command, for a run that this checkout trained."""
-  workdir = place / f'run of {checkout.name}'
+  workdir = place / 'runs' / checkout.relative_to(checkout.anchor)
   if not workdir.exists():
     run(checkout, 'train_main.py', '--config=configs/demo.py', f'--workdir={workdir}', *TRAINING)
   return wall(checkout, 'eval_main.py', f'--workdir={workdir}', '--subsets=all')

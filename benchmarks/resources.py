@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
   parser.add_argument('--evaluations', type=measure.positive, default=200)
   parser.add_argument('--predictions', type=measure.positive, default=10_000)
   args = parser.parse_args(argv)
-  devices.start([32])  # with the cache of compiled programs: every evaluation compiles its function anew
+  devices.start([32])
   with tempfile.TemporaryDirectory(prefix='flaxnets-benchmark-') as folder:
     rows = [_training(args.steps, Path(folder)), _saves(args.saves, Path(folder, 'saves'))]
     net = flaxnets.load(folder)

@@ -19,6 +19,7 @@ from flaxnets.errors import InputError
 
 MAX_SIDE = 4096  # of the network's input, pixels: a batch of one is then 192 MiB
 PAIRS = ('crop_scale', 'crop_ratio')
+READING = ('root', 'threads', 'workers', 'on_bad_image')  # fields of data that may change when a run is resumed
 AMOUNTS = ('rotation', 'perspective', 'brightness', 'contrast', 'noise', 'mixup', 'cutmix', 'evaluation_resize')
 
 
@@ -65,7 +66,7 @@ def default() -> config_dict.ConfigDict:
   data.canvas = 0  # side of the decoded images before augmentation, pixels; 0 for 1.5 x image_size
   data.on_bad_image = 'error'  # action on an unreadable image: error | skip
   data.threads = 0  # decoding threads per host; 0 for one per core
-  data.workers = 0  # decoding processes per host; 0 for threads only
+  data.workers = 0  # decoding processes per host in training; 0 for threads only
   data.statistics_examples = 2000  # training images that the mean, deviation and correlation of channels come from
 
   config.augment = augment = config_dict.ConfigDict()
@@ -141,11 +142,14 @@ def named(name: str) -> config_dict.ConfigDict:
 def path_of(name: str) -> pathlib.Path:
   """The config file with a name: the path of a file, or a name in configs/, with or without '.py', such as 'demo'.
 
+  A name without a folder and without '.py' is one of configs/ first, whatever the current folder holds.
+
   Raises:
     InputError: if there is no such file.
   """
-  candidates = [pathlib.Path(name), folder() / name, folder() / f'{name}.py']
-  for candidate in candidates:
+  path, ours = pathlib.Path(name), [folder() / name, folder() / f'{name}.py']
+  bare = path.name == name and path.suffix != '.py'
+  for candidate in [*ours, path] if bare else [path, *ours]:
     if candidate.is_file():
       return candidate
   known = sorted(str(path.relative_to(folder()).with_suffix('')) for path in folder().rglob('*.py'))
@@ -215,6 +219,12 @@ def _is_pair(value: Any) -> bool:
 def to_json(config: config_dict.ConfigDict) -> dict[str, Any]:
   """The config as JSON values, as stored in config.json and checkpoints."""
   return json.loads(config.to_json())
+
+
+def batch_sizes(config: Mapping[str, Any] | config_dict.ConfigDict) -> list[int]:
+  """How many examples devices share at a time: of a microbatch in training, and of a batch in evaluation."""
+  train = config['train']
+  return [train['batch_size'] // max(train['accumulate'], 1), config['evaluate']['batch_size']]
 
 
 def from_json(fields: Mapping[str, Any]) -> config_dict.ConfigDict:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import ml_collections
 import numpy as np
-from absl import logging
 
 from flaxnets import models
 from flaxnets.augment import pipeline
@@ -21,7 +20,6 @@ from flaxnets.data import open as data_open
 from flaxnets.data.source import DataOptions, Source
 from flaxnets.errors import InputError
 from flaxnets.models.classifier import Classifier
-from flaxnets.runtime import machine
 
 ENCODED = ('lists', 'folders', 'tfds')  # sources whose images are resized to a canvas, whatever their aspect ratio
 
@@ -105,8 +103,6 @@ def build_network(config: ml_collections.ConfigDict, channels: ChannelSet, num_c
   Raises:
     InputError: see `flaxnets.models.build`.
   """
-  if config.model.dtype == 'bfloat16' and (reason := machine.bfloat16_warning()):
-    logging.log_first_n(logging.WARNING, '%s', 1, reason)
   options = config.model.to_dict()
   return models.build(options.pop('name'), num_channels=len(channels), num_classes=num_classes, **options)
 

@@ -186,7 +186,7 @@ class Server:
 
 # Fields that differ between two runs that are equal: times, and digests of lines that hold times.
 _TIMES = ('date', 'images_per_second', 'digest')
-LOCKS = ('.lock', '.eval-lock')  # files that stay, and lock nothing once their process is gone
+LOCKS = ('.lock', '.eval-lock', '.recalibrated-lock')  # files that stay, and lock nothing once their process is gone
 
 
 def _without_times(values: Mapping[str, Any]) -> dict[str, Any]:

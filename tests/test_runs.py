@@ -19,6 +19,7 @@ import flaxnets
 from flaxnets.cli import evaluate
 from flaxnets.data import synthetic
 from flaxnets.errors import InputError
+from flaxnets.evaluation import recalibrate
 from flaxnets.report import tables
 from flaxnets.report.gather import gather
 from flaxnets.training import loop, setup
@@ -43,7 +44,7 @@ def weights(workdir, step='latest'):
 
 
 def test_a_run_leaves_what_the_readme_says(run):
-  assert {path.name for path in run.iterdir()} == {
+  assert {path.name for path in run.iterdir()} - {'eval'} == {  # other tests evaluate the run
     '.lock',
     'config.json',
     'metrics.jsonl',
@@ -239,6 +240,22 @@ def test_unreadable_images_stop_a_run_by_name_or_are_skipped_and_counted(tmp_pat
   evaluate.run(tmp_path / 'goes', subsets='RGB')
   scores = json.loads((tmp_path / 'goes' / 'eval' / 'test.json').read_text())
   assert (scores['examples'], scores['unreadable']) == (11, 1)
+
+
+def test_a_run_that_was_resumed_with_moved_data_is_recalibrated_and_evaluated_on_them(tmp_path):
+  for split in ('train', 'val', 'test'):
+    write_list(tmp_path / 'old', split, 32)
+  loop.run(list_config(tmp_path / 'old', **{'evaluate.subsets': 'RGB'}), tmp_path / 'run')
+  (tmp_path / 'old').rename(tmp_path / 'new')
+  moved = list_config(tmp_path / 'new', **{'evaluate.subsets': 'RGB', 'data.on_bad_image': 'skip'})
+  loop.run(moved, tmp_path / 'run')  # nothing is left to train, so that all checkpoints are from before
+  recalibrate.run(tmp_path / 'run', subsets='RGB', images=16)
+  evaluate.run(tmp_path / 'run', subsets='RGB', recalibrated=True)
+  scores = json.loads((tmp_path / 'run' / 'eval' / 'test-recalibrated.json').read_text())
+  assert (scores['root'], scores['examples']) == (str(tmp_path / 'new'), 32)
+  assert flaxnets.load(tmp_path / 'run').config.data.on_bad_image == 'skip'
+  (tmp_path / 'run' / 'config.json').unlink()
+  assert flaxnets.load(tmp_path / 'run').config.data.root == str(tmp_path / 'old')
 
 
 def test_a_validation_split_without_a_readable_image_stops_the_run(tmp_path):

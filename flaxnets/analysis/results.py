@@ -169,7 +169,10 @@ def same_root(stored: str, wanted: str) -> bool:
     return True
   if not stored or not wanted or '://' in wanted or os.path.isabs(wanted):
     return False
-  # A relative root of a config, in a process that was started in another folder than the one that evaluated.
+  if os.path.exists(stored) and os.path.exists(wanted):
+    return False
+  # A relative root of a config, in a process that was started in another folder than the one that evaluated, or on
+  # another machine.
   parts = pathlib.PurePath(wanted).parts
   return pathlib.PurePath(stored).parts[-len(parts) :] == parts
 

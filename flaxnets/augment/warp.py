@@ -104,8 +104,8 @@ def warp(
   """
   _, height, width, channels = images.shape
   x, y, shrink_x, shrink_y = _project(jnp.asarray(matrices, jnp.float32), image_size)
-  columns, cover_x = _taps(x, shrink_x, width, subsamples)
-  rows, cover_y = _taps(y, shrink_y, height, subsamples)
+  columns, cover_x = taps_along(x, shrink_x, width, subsamples)
+  rows, cover_y = taps_along(y, shrink_y, height, subsamples)
   flat = images.reshape(images.shape[0], height * width, channels)
   total: jax.Array | float = 0.0
   for row, row_weight in rows:
@@ -143,10 +143,10 @@ def _project(matrices: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.
   return x, y, shrink_x, shrink_y
 
 
-def _taps(
+def taps_along(
   position: jax.Array, shrink: jax.Array, length: int, subsamples: int
 ) -> tuple[list[tuple[jax.Array, jax.Array]], jax.Array]:
-  """The canvas pixels that have weight along one axis, and the share of each output pixel that is on the canvas.
+  """The canvas pixels with weight along one axis of `warp`, and the share of each output pixel that is on the canvas.
 
   Returns:
     2 x subsamples pairs of an index in 0..length-1 and a weight, not normalised; and the share, in 0..1.

@@ -136,7 +136,6 @@ def _config(own: ml_collections.ConfigDict, given: ml_collections.ConfigDict) ->
   if fixed := [name for name, new in models.items() if own.model[name.removeprefix('model.')] != new]:
     raise InputError(f'{fixed[0]} belongs to the network, where it is {own.model[fixed[0][6:]]!r}; leave it out')
   config = configs.from_json({**configs.to_json(own), 'data': configs.to_json(given)['data']})
-  config.train.init_from = config.train.subset = ''  # they are of the run that the network comes from
   config.update_from_flattened_dict(
     {
       name: tuple(new) if isinstance(new, list) else new

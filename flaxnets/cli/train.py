@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
+from flaxnets import config as configs
 from flaxnets.cli import flags as cli_flags
 
 ARGUMENTS = ''
@@ -31,12 +32,13 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   from flaxnets.runtime import devices  # JAX is slow to import
 
   devices.start(
-    [config.train.batch_size, config.evaluate.batch_size],
+    configs.batch_sizes(config),
     coordinator=flags.coordinator,
     processes=flags.processes,
     process=flags.process,
+    agree_to_stop=True,
   )
   from flaxnets.training import loop
 
-  with devices.ending_with_others('flaxnets train'):
+  with devices.ending_with_others('flaxnets train', resumes=True):
     return loop.run(config, flags.workdir)

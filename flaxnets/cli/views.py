@@ -5,6 +5,7 @@ flaxnets views --config=demo --out=sheet.png
 
 from __future__ import annotations
 
+import pathlib
 import textwrap
 from collections.abc import Callable, Sequence
 
@@ -20,6 +21,7 @@ from flaxnets.cli import flags as cli_flags
 from flaxnets.data.batches import evaluation_batches
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
+from flaxnets.runtime import atomic
 
 ARGUMENTS = ''
 
@@ -158,7 +160,8 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
     **reading,
   )
   try:
-    sheet.save(flags.out)
+    with atomic.replacing(pathlib.Path(flags.out)) as beside:
+      sheet.save(beside)
   except OSError as error:
     raise InputError(f'--out={flags.out} cannot be written: {error.strerror}') from None
   print(f'written to {flags.out}')

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import simplejpeg
 from absl import logging
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data.source import BadImage
@@ -152,7 +152,7 @@ def _other(data: bytes, gray: bool, name: str) -> tuple[np.ndarray, tuple[int, i
           1,
           name,
         )
-      if image.format == 'TIFF' and (pages := _pages(image)) > 1:
+      if isinstance(image, TiffImagePlugin.TiffImageFile) and (pages := _pages(image)) > 1:
         raise BadImage(
           f'{name}: a TIFF of {pages} pages among photos; rasterio reads pages as channels if all files have them'
         )
@@ -170,7 +170,7 @@ def _other(data: bytes, gray: bool, name: str) -> tuple[np.ndarray, tuple[int, i
   return np.atleast_3d(pixels), pixels.shape[:2], _orientation(exif.removeprefix(b'Exif\0\0'))
 
 
-def _pages(image: Image.Image) -> int:
+def _pages(image: TiffImagePlugin.TiffImageFile) -> int:
   """The number of a TIFF's pages, not counting reduced copies (thumbnails) and masks."""
   count = 0
   for page in range(image.n_frames):

@@ -22,6 +22,7 @@ from flaxnets.data.classes import (
 )
 from flaxnets.data.decode import decode_planes, image_planes, read_image
 from flaxnets.data.geotiff import Rasters, is_raster
+from flaxnets.data.raster_pixels import check_format
 from flaxnets.data.source import BadImage, DataOptions, Reading
 from flaxnets.errors import InputError
 
@@ -100,6 +101,7 @@ class ImageFiles:
 
   def read(self, index: int, out: np.ndarray) -> Reading:
     if self._rasters is not None:
+      check_format(self._paths[index], self.where(index))
       return self._rasters.read(os.path.join(self.root, self._paths[index]), out, self.where(index))
     return Reading(decode_planes(self.encoded(index), out, self._planes, name=self.where(index)))
 

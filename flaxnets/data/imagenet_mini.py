@@ -165,7 +165,7 @@ def prepare(
   Raises:
     InputError: for a mistake in the lists, an unreadable file, or a data set that exists already.
   """
-  files = list(splits) or sorted(path.name for path in Path(root).glob('*.txt') if path.name != 'classes.txt')
+  files = list(splits) or sorted(path.name for path in Path(root).glob('[!.]*.txt') if path.name != 'classes.txt')
   if not files:
     raise InputError(f'no split files (*.txt) in {root}; --splits=FILE,FILE names them')
   sources: dict[str, ImageFiles] = {}

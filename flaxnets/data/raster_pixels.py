@@ -15,7 +15,8 @@ from flaxnets.data.source import DTYPES, BadImage
 from flaxnets.errors import InputError
 from flaxnets.runtime import regular
 
-# GDAL tells formats by content. Some, such as VRT, refer to other files and to URLs: a file of a data set must be none.
+# GDAL tells formats by content. Some, such as VRT, refer to other files and to URLs: a file of a data set must be none,
+# whatever its suffix.
 DRIVERS = {
   **dict.fromkeys(('.tif', '.tiff'), 'GTiff'),
   **dict.fromkeys(('.jpg', '.jpeg', '.jpe', '.jfif'), 'JPEG'),
@@ -56,6 +57,13 @@ def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
   except rasterio.errors.RasterioError as error:
     reason = ' '.join(str(error.__cause__ or error).split())
     raise BadImage(f'{name or path}: cannot be read ({reason.replace(f"{path}: ", "")})') from None
+
+
+def check_format(path: str | os.PathLike[str], name: str) -> None:
+  """Raises BadImage for a file of a data set whose suffix is none of DRIVERS, so that GDAL would choose its format."""
+  suffix = os.path.splitext(path)[1].lower()
+  if suffix not in DRIVERS:
+    raise BadImage(f'{name}: rasters of data sets end in {", ".join(DRIVERS)}, but this one in {suffix or "none"!r}')
 
 
 @contextlib.contextmanager

@@ -27,29 +27,22 @@ def describe(source: Source) -> str:
   )
 
 
-def warnings_for(train: Source, validation: Source, test: Source | None = None) -> list[str]:
+def warnings_for(train: Source, validation: Source) -> list[str]:
   """Warnings about the splits of a data set, one line each; none for a set without a problem.
 
-  They are about examples in two splits at once, files with two labels, one class only, classes without examples and
+  They are about examples in both splits, files with two labels, one class only, classes without examples and
   strong imbalance. The same example is known by its id: files by their paths, other examples by the split and the
   number in it. Copies of a file under another name, and two arrays with different names, are not found.
 
   Args:
     train: the training split.
     validation: the validation split, with the classes of the training split.
-    test: the test split, with the classes of the training split; None to look at the others only.
   """
-  splits = {'training': train, 'validation': validation} | ({} if test is None else {'test': test})
-  lines = []
-  names = list(splits)
-  for place, name in enumerate(names):
-    for other in names[place + 1 :]:
-      lines += _overlap(splits[name], splits[other], name, other)
-  counts = _counts(train)
+  lines, counts = _overlap(train, validation), _counts(train)
   if np.count_nonzero(counts) == 1:
     only = _name(train, int(counts.argmax()))
     lines.append(f'all training examples are of one class, {only}; there is nothing to tell apart')
-  for name, source in splits.items():
+  for name, source in (('training', train), ('validation', validation)):
     lines += _relabelled(source, name)
     lines += _empty_classes(source, name)
   return lines + _imbalance(train)
@@ -60,20 +53,20 @@ def _counts(source: Source) -> np.ndarray:
   return np.bincount(source.labels, minlength=len(source.classes))
 
 
-def _overlap(one: Source, other: Source, name: str, other_name: str) -> list[str]:
-  label_of = dict(zip(_keys(one), one.labels.tolist(), strict=True))
+def _overlap(train: Source, validation: Source) -> list[str]:
+  label_of = dict(zip(_keys(train), train.labels.tolist(), strict=True))
   common, relabelled = 0, 0
   example = ''
-  for key, id_, label in zip(_keys(other), other.ids, other.labels.tolist(), strict=True):
+  for key, id_, label in zip(_keys(validation), validation.ids, validation.labels.tolist(), strict=True):
     if key in label_of:
       common += 1
       example = example or id_
-      relabelled += one.classes[label_of[key]] != other.classes[label]
+      relabelled += train.classes[label_of[key]] != validation.classes[label]
   if not common:
     return []
   different = f', {relabelled:,} of them with another label' if relabelled else ''
-  examples = f'{_number(common, "example")} of the {other_name} split {"is" if common == 1 else "are"}'
-  return [f'{examples} in the {name} split too{different}, such as {example}']
+  examples = f'{_number(common, "example")} of the validation split {"is" if common == 1 else "are"}'
+  return [f'{examples} in the training split too{different}, such as {example}']
 
 
 def _relabelled(source: Source, name: str) -> list[str]:

@@ -8,6 +8,7 @@ Rethinking "Batch" in BatchNorm, 2021, section 3 ("PreciseBN").
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pathlib
@@ -33,7 +34,7 @@ from flaxnets.evaluation import batch_stats, judge
 from flaxnets.evaluation.incremental import progress
 from flaxnets.inference.network import Network
 from flaxnets.inference.restore import load, restore_recalibrated, weights_digest
-from flaxnets.runtime import devices
+from flaxnets.runtime import atomic, devices
 from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
 
 VIEWS = ('evaluation', 'training')
@@ -88,9 +89,8 @@ def run(
     for start in range(0, len(missing), CHUNK):
       chunk = missing[start : start + CHUNK]
       found, rows = recalibrate(net, source, chunk, settings, mesh)
-      statistics = statistics | found
       meta['subsets'] += rows
-      store(folder, net.step, statistics, meta)
+      statistics, meta = store(folder, net, statistics | found, meta)
       bar.update(len(chunk))
   if jax.process_index() == 0:
     print(table(meta, labels))
@@ -217,33 +217,69 @@ def view_of(net: Network, source: Source, view: str) -> View:
   return evaluation
 
 
-def store(folder: pathlib.Path, step: int, statistics: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
+def store(
+  folder: pathlib.Path, net: Network, statistics: Mapping[str, Any], meta: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
   """Replaces DIR/recalibrated, with digests, once the new ones are complete. To be called by all hosts.
+
+  Subsets that another process has stored since, for the same weights and settings, stay.
+
+  Args:
+    folder: of the run.
+    net: whose statistics they are.
+    statistics, meta: see `restore_recalibrated`.
+
+  Returns:
+    What is stored now, as `restore_recalibrated` gives it.
 
   Raises:
     InputError: if they cannot be written; what was there before stays.
   """
   path, new, old = (folder / name for name in ('recalibrated', '.recalibrated-new', '.recalibrated-old'))
-  if jax.process_index() == 0:
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
-  multihost_utils.sync_global_devices('recalibrated: cleared')  # nothing where there is one host
+  first = jax.process_index() == 0
   try:
-    saved = Checkpoints(new)
-    try:
-      saved.save(step, statistics, meta)
-    finally:
-      saved.close()
-    if jax.process_index() == 0:
-      if path.exists():
-        os.replace(path, old)
-      os.replace(new, path)
-      shutil.rmtree(old, ignore_errors=True)
+    with atomic.exclusive(folder / '.recalibrated-lock') if first else contextlib.nullcontext():
+      if first:
+        if old.exists() and not path.exists():  # a process was killed between the two renames below
+          os.replace(old, path)
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+      multihost_utils.sync_global_devices('recalibrated: locked')  # nothing where there is one host
+      statistics, meta = _joined(restore_recalibrated(folder, net), statistics, meta)
+      with contextlib.closing(Checkpoints(new)) as saved:
+        saved.save(net.step, statistics, meta)
+      if first:
+        _replace_folder(path, new, old)
+      multihost_utils.sync_global_devices('recalibrated: saved')
   except (SaveFailed, OSError) as error:
     shutil.rmtree(new, ignore_errors=True)
     reason = error.strerror if isinstance(error, OSError) else error
     raise InputError(f'{path} cannot be written: {reason}; the statistics were not stored') from None
-  multihost_utils.sync_global_devices('recalibrated: saved')
+  return statistics, meta
+
+
+def _joined(
+  stored: tuple[dict[str, Any], dict[str, Any]] | None, statistics: Mapping[str, Any], meta: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """The statistics and their meta, with those of other subsets that are stored for the same settings."""
+  if stored is None or stored[1]['settings'] != meta['settings']:
+    return dict(statistics), dict(meta)
+  ours = {row['channels'] for row in meta['subsets']}
+  others = [row for row in stored[1]['subsets'] if row['channels'] not in ours]
+  return {**stored[0], **statistics}, {**meta, 'subsets': others + meta['subsets']}
+
+
+def _replace_folder(path: pathlib.Path, new: pathlib.Path, old: pathlib.Path) -> None:
+  """Puts `new` in the place of `path`, which waits in `old` and returns if that fails."""
+  if path.exists():
+    os.replace(path, old)
+  try:
+    os.replace(new, path)
+  except OSError:
+    if old.exists():
+      os.replace(old, path)
+    raise
+  shutil.rmtree(old, ignore_errors=True)
 
 
 def table(meta: Mapping[str, Any], labels: Sequence[str]) -> str:

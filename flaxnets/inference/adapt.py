@@ -64,14 +64,17 @@ def adapt(
       the network was trained on. 'network': bands that it knows by its own statistics, for pixels on the same scale.
     classes: None to keep the head; otherwise names for a new one, initialised from the config's seed.
     dtype: NumPy's name for the type of the data's pixels.
-    config: of the new network, with the fields of `net.config.model`; that of `net` if None.
-    canvas: see `Metadata`.
+    config: of the new network, with the fields of `net.config.model` and no train.subset or train.init_from; if None,
+      that of `net` for images in arrays.
+    canvas: height and width that images are squashed to first, see `Metadata`. If None, that of `config`'s data; images
+      keep their size if `config` is None too.
 
   Returns:
     The network, without recalibrated statistics, and what was matched.
 
   Raises:
     InputError: where channels cannot be matched, wavelengths are needed and unknown, or an argument is not possible.
+    ValueError: for statistics that `flaxnets.put_statistics` refuses.
   """
   for name, value, known in (('init', init, INITS), ('standardise', standardise, STANDARDISE)):
     if value not in known:
@@ -79,7 +82,7 @@ def adapt(
   if net.config.model.stem != 'dynamic':
     raise InputError("only networks with model.stem='dynamic' can be adapted; this one has 'conv'")
   matched = matching.match(net.channels, channels, map, sensor)
-  measured = {name: np.asarray(value, np.float64) for name, value in statistics.items()}
+  measured = {name: np.array(value, np.float64) for name, value in statistics.items()}
   matrix = bank_matrix(net, channels, matched, measured['correlation'], init)
   bank = np.einsum('hwof,oc->hwcf', np.asarray(stems.bank(net.variables), np.float64), matrix)
   if standardise == 'network':
@@ -88,10 +91,15 @@ def adapt(
       for name in ('mean', 'std'):
         measured[name][channels.index(new)] = own[name][net.channels.index(old)]
 
+  in_arrays = config is None and canvas is None
   config = configs.from_json(configs.to_json(config or net.config))
   config.model = net.config.model.copy_and_resolve_references()
+  config.train.init_from = config.train.subset = ''  # they are of the run that the network comes from
+  if in_arrays:
+    config.data.source = 'arrays'  # the canvas of the network's own data is not theirs
   low, high = (tuple(bound.tolist()) for bound in (measured['low'], measured['high']))
-  metadata = Metadata(channels, tuple(classes or net.classes), dtype, low, high, canvas)
+  names = net.classes if classes is None else tuple(str(name) for name in classes)
+  metadata = Metadata(channels, names, dtype, low, high, canvas)
   variables = _variables(net, bank.astype(np.float32), measured)
   if classes is not None:
     variables['params'][HEAD] = _new_head(net, len(classes), config.seed)

@@ -48,8 +48,9 @@ def read_network(
     model: 'resnet18', 'resnet34' or 'resnet50'.
     config: all fields; that of configs/pretrained.py if None. A file of `flaxnets export --format=torch` carries its
       own config and statistics: of this config, only what differs from configs/pretrained.py is then used.
-    channels: R, G and B in the order in which the file's first layer takes them.
-    mean, std: of the channels in that order, for pixels in 0..1; ImageNet's if empty.
+    channels: R, G and B in the order in which the file's first layer takes them. Not for a file of `flaxnets export`.
+    mean, std: of the channels in that order, for pixels in 0..1; ImageNet's if empty. Not for a file of `flaxnets
+      export`.
     classes: names in the order of the logits; '0', '1' and so on if empty.
     num_classes: replaces the head by a new one of so many classes, initialised from the config's seed; 0 to keep it.
     keep: which of the file's classes stay, in their new order; all if empty.
@@ -60,6 +61,8 @@ def read_network(
   Raises:
     InputError: for a file that does not fit the network (tensors are named), or arguments that do not fit the file.
   """
+  # NumPy's arrays have no truth value.
+  mean, std, classes, keep = tuple(mean), tuple(std), tuple(map(str, classes)), tuple(keep)
   file, where = tensor_files.read(path), os.fspath(path)
   tensors = dict(file.tensors)
   if model not in torch_names.RESNETS:
@@ -67,6 +70,9 @@ def read_network(
   origin = {'file': os.path.basename(where), 'sha256': file.sha256, 'dtype': _types(tensors), 'tensors': len(tensors)}
   config = config or configs.named('pretrained')
   if file.header.get('format') == EXPORTED:
+    own = {'channels': _named(channels).names != CHANNELS, 'mean': bool(mean), 'std': bool(std)}
+    if given := [name for name, is_given in own.items() if is_given]:
+      raise InputError(f'{where} holds its channels, mean and std, as flaxnets export wrote it; leave out --{given[0]}')
     config, metadata, statistics = _of_export(file.header, config)
   else:
     config = configs.from_json(configs.to_json(config))
@@ -89,15 +95,20 @@ def _types(tensors: Mapping[str, np.ndarray]) -> str:
   return ', '.join(sorted({str(value.dtype) for value in tensors.values() if value.dtype.kind in 'fV'}))
 
 
+def _named(channels: str | Sequence[str]) -> ChannelSet:
+  return ChannelSet.of(channels) if isinstance(channels, str) else ChannelSet(tuple(channels))
+
+
 def _of_photos(
   channels: str | Sequence[str], mean: Sequence[float], std: Sequence[float]
 ) -> tuple[Metadata, dict[str, np.ndarray]]:
-  known = ChannelSet.of(channels) if isinstance(channels, str) else ChannelSet(tuple(channels))
+  known = _named(channels)
   if sorted(known.names) != sorted(CHANNELS):
     raise InputError(f'the channels are {", ".join(known.names)}; R, G and B in some order were expected')
   statistics = photo_statistics(known.names)
   for name, values in (('mean', mean), ('std', std)):
-    if len(values) not in (0, len(known)) or name == 'std' and not all(value > 0 for value in values):
+    possible = np.isfinite(values).all() and (name == 'mean' or min(values, default=1) > 0)
+    if len(values) not in (0, len(known)) or not possible:
       raise InputError(f'--{name} is {", ".join(map(str, values))}; give {len(known)} values for pixels in 0..1')
     if values:
       statistics[name] = np.asarray([SCALE * value for value in values], np.float32)

@@ -1,7 +1,9 @@
 """A trained ResNet as a state dict for PyTorch, in torchvision's naming.
 
 The state dict is the network from standardised channels on. On a subset its first layer has the kernels that the
-completion gives for that subset, so that PyTorch runs it as an ordinary ResNet of so many channels.
+completion gives for that subset, so that PyTorch runs it as an ordinary ResNet of so many channels. With
+model.small_images it is not torchvision's: the first layer is 3 x 3 at stride 1, and no max pooling follows. The
+description says which form it is.
 """
 
 from __future__ import annotations
@@ -27,9 +29,10 @@ def state_dict(net: Any, subset: str = '') -> tuple[dict[str, np.ndarray], dict[
     subset: the channels of the input in their order; '' for all of them.
 
   Returns:
-    The tensors, and a description: 'format', 'channels', 'classes', 'metadata', 'config', and 'statistics' ('mean' and
-    'std' of raw pixels, 'correlation' if the network has one). `flaxnets convert` restores the network from them, on
-    all channels to the bit.
+    The tensors, and a description: 'format', 'channels', 'classes', 'metadata', 'config', 'stem' ('kernel_size',
+    'stride' and 'padding' of the first layer, and whether 'max_pool' follows), and 'statistics' ('mean' and 'std' of
+    raw pixels, 'correlation' if the network has one). `flaxnets convert` restores the network from them, on all
+    channels to the bit.
 
   Raises:
     InputError: for another network, channels that there are not, or some of the channels of one whose absent ones are
@@ -60,10 +63,16 @@ def state_dict(net: Any, subset: str = '') -> tuple[dict[str, np.ndarray], dict[
     'format_version': 1,
     'channels': [net.channels.names[index] for index in order],
     'classes': list(net.classes),
+    'stem': _stem(net),
     'statistics': _statistics(net, order),
     'metadata': metadata,
     'config': configs.to_json(net.config),
   }
+
+
+def _stem(net: Any) -> dict[str, Any]:
+  size, small = len(stems.bank(net.variables)), net.config.model.small_images
+  return {'kernel_size': size, 'stride': 1 if small else 2, 'padding': (size - 1) // 2, 'max_pool': not small}
 
 
 def _chosen(channels: ChannelSet, order: Subset) -> dict[str, Any]:

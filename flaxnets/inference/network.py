@@ -87,8 +87,8 @@ class Network:
 
     Raises:
       InputError: for names that are unknown or repeated, another number of channels than names, pixels on another
-        scale than the training data's, single pixels that are not finite, an image without any channel, or logits that
-        are not finite.
+        scale than the training data's, pixels that are no real numbers, single pixels that are not finite, an image
+        without any channel, or logits that are not finite.
     """
     return self._apply(images, channels)[0]
 
@@ -134,6 +134,10 @@ class Network:
         f'images are (n, height, width, {len(order)}) for the channels {self.channels.label(order)}, '
         f'but these are {images.shape}'
       )
+    if images.dtype.kind not in 'biuf':
+      if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise InputError(f'images are {images.dtype}; numbers such as uint8, uint16 or float32 were expected')
+      images = images.astype(np.float32)  # bfloat16 and its like are no floats to NumPy
     subset, size = tuple(sorted(order)), images.shape[1:3]
     if subset != tuple(order):
       images = images[..., np.argsort(order)]

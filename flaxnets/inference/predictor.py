@@ -89,7 +89,7 @@ class Predictor:
     if 'transparency' in upright.info and upright.mode in ('1', 'L', 'P', 'RGB'):
       upright = upright.convert('RGBA')  # TIFF has no field for a transparent colour
     try:
-      upright.save(buffer, format='TIFF')
+      upright.save(buffer, format='TIFF', compression='raw')  # not that of the file it came from, which may lose some
     except OSError as error:
       raise InputError(f'this Pillow image of mode {image.mode!r} cannot be read: {error}') from None
     return self.decode(buffer.getvalue(), f'a Pillow image of mode {image.mode!r}')

@@ -7,6 +7,7 @@ import os
 import pathlib
 from typing import Any
 
+import ml_collections
 from absl import logging
 
 from flaxnets import config as configs
@@ -16,6 +17,7 @@ from flaxnets.inference.network import Network
 from flaxnets.runtime.checkpoint import METRIC, Checkpoints, CorruptCheckpoint, digests
 from flaxnets.runtime.digests import text_digest
 from flaxnets.runtime.local import check_local
+from flaxnets.runtime.workdir import stored_config
 
 
 def load(
@@ -57,7 +59,7 @@ def load(
     'batch_stats': weights['batch_stats'],
     'channel_stats': state['channel_stats'],
   }
-  config = configs.from_json(meta['config'])
+  config = _as_resumed(configs.from_json(meta['config']), folder)
   switched = completion if completion != config.model.completion else ''
   if switched and recalibrated:
     raise InputError(
@@ -79,6 +81,17 @@ def load(
       if row['kept']:
         net.recalibrated[net.channels.subset(row['channels'])] = statistics[row['channels']]
   return net
+
+
+def _as_resumed(config: ml_collections.ConfigDict, folder: pathlib.Path) -> ml_collections.ConfigDict:
+  """A checkpoint's config that reads data as the run did last: a resume changes config.json, not the checkpoints."""
+  try:
+    data = stored_config(folder / 'config.json')['data']
+  except (OSError, ValueError):  # the checkpoint's own fields do
+    return config
+  for name in configs.READING:
+    config.data[name] = data[name]
+  return config
 
 
 def _best(checkpoints: Checkpoints) -> int | None:

@@ -16,7 +16,7 @@ from flax import linen as nn
 from flax import traverse_util
 
 from flaxnets.augment import geometry, pipeline
-from flaxnets.augment.warp import subsamples_for, warp
+from flaxnets.augment.warp import subsamples_for, taps_along
 from flaxnets.channels import Subset
 from flaxnets.errors import InputError
 
@@ -69,21 +69,23 @@ def completed(net: Any, subset: Subset) -> tuple[nn.Module, dict[str, Any]]:
 def view_matrices(net: Any, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
   """The evaluation view of images of one size as matrices: rows (S, height) and columns (S, width) float32.
 
-  Taken from the view itself, on images with a single line of ones. No fill is needed: the view lies in the image.
+  With the indices and weights of `flaxnets.augment.warp.warp`. No fill is needed: the view lies in the image.
   """
   height, width = size
   side, resize = net.config.image_size, net.config.augment.evaluation_resize
   if min(size) < 1:
     raise InputError(f'images of {height} x {width} pixels hold nothing; give height and width of 1 or more')
   subsamples = subsamples_for(size, side, resize=resize)
+  view = geometry.evaluation_homographies(np.asarray([size]), canvas=size, image_size=side, resize=resize)[0]
 
-  def lines(canvas: tuple[int, int]) -> np.ndarray:
-    count = max(canvas)
-    images = jnp.eye(count).reshape(1, *canvas, count)
-    matrices = geometry.evaluation_homographies(np.asarray([size]), canvas=canvas, image_size=side, resize=resize)
-    return np.asarray(warp(images, matrices, side, fill=jnp.zeros(count), subsamples=subsamples)[0])
+  def matrix(scale: jax.Array, shift: jax.Array, length: int) -> np.ndarray:
+    taps, cover = taps_along(scale * jnp.arange(side) + shift, scale, length, subsamples)
+    weights = np.zeros((side, length), np.float32)
+    for index, weight in taps:
+      weights[np.arange(side), index] += weight
+    return weights * np.asarray(cover / weights.sum(1))[:, np.newaxis]
 
-  return lines((height, 1))[:, side // 2], lines((1, width))[side // 2]
+  return matrix(view[1, 1], view[1, 2], height), matrix(view[0, 0], view[0, 2], width)
 
 
 def _is_identity(matrix: np.ndarray) -> bool:

@@ -96,7 +96,7 @@ def parts(root: pathlib.Path) -> Iterator[Part]:
       yield from _of_store(folder / name, _STORES[name])
     if (folder / 'checkpoints').is_dir():
       yield Part(folder, 'run', lambda folder=folder: _check_run(folder))  # type: ignore[misc]
-    for name in sorted(files):
+    for name in sorted(name for name in files if not name.startswith('.')):  # hidden: what a killed writer left
       yield from _of_file(folder / name)
 
 

@@ -6,12 +6,15 @@ import functools
 import inspect
 from typing import Any
 
+from absl import logging
+
 from flaxnets.errors import InputError
 from flaxnets.models.classifier import Classifier
 from flaxnets.models.resattention import ResAttentionNet
 from flaxnets.models.resnet import ResNet
 from flaxnets.nn.blocks import BasicBlock, Bottleneck
 from flaxnets.nn.norms import NORMS
+from flaxnets.runtime import machine
 
 # Any: a type checker does not take a partial of a subclass for a partial[Classifier].
 MODELS: dict[str, functools.partial[Any]] = {
@@ -48,6 +51,8 @@ def build(
   for what, value, known in (('model', name, MODELS), ('norm', norm, NORMS), ('dtype', dtype, DTYPES)):
     if value not in known:
       raise InputError(f'no {what} {value!r}; there are {", ".join(known)}')
+  if dtype == 'bfloat16' and (reason := machine.bfloat16_warning()):
+    logging.log_first_n(logging.WARNING, '%s', 1, reason)
   own = {option: value for option, value in options.items() if _has_option(name, option, value)}
   try:
     return MODELS[name](num_channels=num_channels, num_classes=num_classes, norm=NORMS[norm], dtype=dtype, **own)

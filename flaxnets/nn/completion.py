@@ -50,7 +50,8 @@ def mixing(completion: str, subset: tuple[int, ...], correlation: jax.Array) -> 
     correlation: (C, C), of the standardised channels.
 
   Returns:
-    (C, m) float32. For 'linear' and 'unit', identity rows for present channels and prediction weights for absent ones.
+    (C, m) float32, or float64 for a correlation in float64. For 'linear' and 'unit', identity rows for present channels
+    and prediction weights for absent ones.
 
   Raises:
     ValueError: for another completion, or a subset that isn't sorted, unique and in range.
@@ -59,14 +60,15 @@ def mixing(completion: str, subset: tuple[int, ...], correlation: jax.Array) -> 
   count = correlation.shape[0]
   check_indices(subset, count)
   present = jnp.asarray(subset)
-  selection = jnp.zeros((count, len(subset)), jnp.float32).at[present, jnp.arange(len(subset))].set(1.0)
+  correlation = correlation.astype(jnp.result_type(correlation, jnp.float32))
+  dtype = correlation.dtype
+  selection = jnp.zeros((count, len(subset)), dtype).at[present, jnp.arange(len(subset))].set(1.0)
   if completion == 'none':
     return selection
   if completion == 'scale':
     return selection * (count / len(subset))
-  correlation = correlation.astype(jnp.float32)
   among = correlation[jnp.ix_(present, present)]
-  prediction = _solve(among + EPSILON * jnp.eye(len(subset)), correlation[present]).T
+  prediction = _solve(among + EPSILON * jnp.eye(len(subset), dtype=dtype), correlation[present]).T
   if completion == 'unit':
     prediction = _unit_variance(prediction, among)
   is_present = selection.sum(axis=1, keepdims=True)
@@ -82,22 +84,25 @@ def presence_mixing(completion: str, present: jax.Array, correlation: jax.Array)
     correlation: (C, C), of the standardised channels.
 
   Returns:
-    (b, C, C) float32: the completed input is `einsum('bhwd,bcd->bhwc', x, A)`, for an x of any finite value where
-    channels are absent. An example without any channel completes to zeros, the channel means.
+    (b, C, C) float32, or float64 for a correlation in float64: the completed input is `einsum('bhwd,bcd->bhwc', x, A)`,
+    for an x of any finite value where channels are absent. An example without any channel completes to zeros, the
+    channel means.
 
   Raises:
-    ValueError: for another completion.
+    ValueError: for another completion, or a mask that isn't a bool array.
   """
   _check(completion)
+  check_mask(present)
   count = correlation.shape[0]
-  mask = present.astype(jnp.float32)
-  identity = jnp.eye(count)[None]
+  correlation = correlation.astype(jnp.result_type(correlation, jnp.float32))
+  mask = present.astype(correlation.dtype)
+  identity = jnp.eye(count, dtype=correlation.dtype)[None]
   selection = mask[:, :, None] * identity
   if completion == 'none':
     return selection
   if completion == 'scale':
     return selection * (count / jnp.maximum(mask.sum(axis=1), 1.0))[:, None, None]
-  correlation = correlation.astype(jnp.float32)[None]
+  correlation = correlation[None]
   # The system of the present channels, and beside it ones on the diagonal of the absent: one shape for every mask.
   both = mask[:, :, None] * mask[:, None, :]
   among = both * correlation
@@ -114,6 +119,14 @@ def check_indices(subset: tuple[int, ...], num_channels: int) -> None:
     raise ValueError(f'{subset} is no subset of {num_channels} channels: sorted, distinct indices from 0 are')
 
 
+def check_mask(present: jax.Array) -> None:
+  """Raises ValueError for a mask of present channels that isn't a bool array: other numbers would be weights."""
+  dtype = getattr(present, 'dtype', None)
+  if dtype != jnp.bool_:
+    kind = type(present).__name__ if dtype is None else dtype
+    raise ValueError(f'the mask of present channels must be a bool array, but it is {kind}')
+
+
 def _check(completion: str) -> None:
   if completion not in COMPLETIONS:
     raise ValueError(f'no completion {completion!r}; there are {", ".join(COMPLETIONS)}')
@@ -126,7 +139,7 @@ def _unit_variance(prediction: jax.Array, among: jax.Array) -> jax.Array:
 
 
 def _solve(system: jax.Array, right: jax.Array) -> jax.Array:
-  """A symmetric positive definite solve in full float32, whatever precision the network's products run at."""
+  """A symmetric positive definite solve in full precision, whatever precision the network's products run at."""
   with jax.default_matmul_precision('highest'):
     factor = jax.scipy.linalg.cho_factor(system, lower=True)
     return jax.scipy.linalg.cho_solve(factor, right)
@@ -152,7 +165,9 @@ def _inverse_root(systems: jax.Array) -> jax.Array:
   """
   size = systems.shape[-1]
   if size <= LARGEST_BLOCK:
-    upper, lower = jax.lax.fori_loop(0, size, _eliminate, (systems, jnp.zeros_like(systems) + jnp.eye(size)[None]))
+    upper, lower = jax.lax.fori_loop(
+      0, size, _eliminate, (systems, jnp.zeros_like(systems) + jnp.eye(size, dtype=systems.dtype)[None])
+    )
     return lower * jax.lax.rsqrt(jnp.diagonal(upper, axis1=1, axis2=2))[:, :, None]
   half = size // 2
   first = _inverse_root(systems[:, :half, :half])

@@ -177,9 +177,10 @@ def _small_backward(
     return jax.vjp(_whole(kernel, strides), x, kernel)[1](cotangent)
 
   def by_products(x, kernel, cotangent):
-    # In float32, in which the contributions of all taps are summed.
-    inputs = x.astype(jnp.float32), kernel.astype(jnp.float32)
-    to_x, to_kernel = jax.vjp(functools.partial(by_taps, strides=strides), *inputs)[1](cotangent.astype(jnp.float32))
+    # In float32 or float64, in which the contributions of all taps are summed.
+    dtype = jnp.result_type(x, jnp.float32)
+    inputs = x.astype(dtype), kernel.astype(dtype)
+    to_x, to_kernel = jax.vjp(functools.partial(by_taps, strides=strides), *inputs)[1](cotangent.astype(dtype))
     return to_x.astype(x.dtype), to_kernel.astype(kernel.dtype)
 
   return jax.lax.platform_dependent(*saved, cotangent, cpu=by_products, default=by_convolutions)
@@ -195,13 +196,13 @@ def by_taps(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
   """
   size = kernel.shape[0]
   rows, columns = ([_where_tap_meets(length, size, tap, strides) for tap in range(size)] for length in x.shape[1:3])
-  outputs = []
+  outputs, dtype = [], jnp.result_type(x, jnp.float32)
   for i, j in itertools.product(range(size), range(size)):
     row, column = rows[i], columns[j]
     if row and column:
       (from_rows, pad_rows), (from_columns, pad_columns) = row, column
       product = jax.lax.dot_general(
-        x[:, from_rows, from_columns], kernel[i, j], (((3,), (0,)), ((), ())), preferred_element_type=jnp.float32
+        x[:, from_rows, from_columns], kernel[i, j], (((3,), (0,)), ((), ())), preferred_element_type=dtype
       )
       outputs.append(jnp.pad(product, ((0, 0), pad_rows, pad_columns, (0, 0))))
   return functools.reduce(jnp.add, outputs).astype(x.dtype)

@@ -104,7 +104,8 @@ class DynamicConv(nn.Module):
 
     Raises:
       ValueError: for an unknown completion, a subset that isn't sorted, unique and in range, an x that doesn't fit
-        it, a subset and a mask at once, or 'linear' or 'unit' without a measured correlation where it is needed.
+        it, a mask that isn't a bool array of its shape, a subset and a mask at once, or 'linear' or 'unit' without a
+        measured correlation where it is needed.
     """
     if self.completion not in completions.COMPLETIONS:
       raise ValueError(f'no completion {self.completion!r}; there are {", ".join(completions.COMPLETIONS)}')
@@ -157,19 +158,23 @@ class DynamicConv(nn.Module):
 def subset_kernel(bank: jax.Array, completion: str, subset: tuple[int, ...], correlation: jax.Array) -> jax.Array:
   """The kernel (height, width, m, features) that a bank (height, width, C, features) becomes on a subset of m.
 
-  It is computed in float32, and has the bank's type.
+  It is computed in float32, in float64 for a bank in float64, and has the bank's type.
   """
   if len(subset) == bank.shape[2]:
     return bank
   with jax.named_scope(MIXING):
     mix = completions.mixing(completion, subset, correlation)
-    return jnp.einsum('hwcf,cs->hwsf', bank.astype(jnp.float32), mix, precision='highest').astype(bank.dtype)
+    wide = bank.astype(jnp.result_type(bank, jnp.float32))
+    return jnp.einsum('hwcf,cs->hwsf', wide, mix, precision='highest').astype(bank.dtype)
 
 
 def complete(x: jax.Array, mix: jax.Array) -> jax.Array:
-  """Applies a per-example mixing (b, C, C) to the channels of x (b, height, width, C), in full float32."""
-  completed = jnp.einsum('bhwd,bcd->bhwc', x.astype(jnp.float32), mix, precision='highest')
-  return completed.astype(x.dtype)
+  """Applies a per-example mixing (b, C, C) to the channels of x (b, height, width, C), in full float32 or float64.
+
+  The result has the type of x, unless that is an integer: predictions are fractions.
+  """
+  completed = jnp.einsum('bhwd,bcd->bhwc', x.astype(jnp.result_type(x, jnp.float32)), mix, precision='highest')
+  return completed.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else completed
 
 
 def check_subset(
@@ -179,6 +184,7 @@ def check_subset(
   if present is not None:
     if subset is not None:
       raise ValueError('give a subset or a mask of present channels, not both')
+    completions.check_mask(present)
     if present.shape != (x.shape[0], num_channels):
       raise ValueError(f'the mask of present channels is {present.shape}; {(x.shape[0], num_channels)} was expected')
   subset = tuple(range(num_channels)) if subset is None else tuple(subset)

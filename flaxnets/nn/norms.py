@@ -20,7 +20,8 @@ class BatchNorm(nn.Module):
   where the mean of a feature is many times its deviation, here and in the variance, E[x^2] - E[x]^2.
 
   Attributes:
-    train: whether to normalise by the batch's statistics (over all devices) and to update the running ones.
+    train: whether to normalise by the batch's statistics and to update the running ones. The batch is that of all
+      devices in a function under `jax.jit`, and each device's own inside `jax.shard_map` or `jax.pmap`.
     momentum: the share of the running statistics that an update keeps; with 0 they are those of the last batch.
     epsilon: added to the variance.
     dtype: of the result. Statistics and arithmetic are float32.

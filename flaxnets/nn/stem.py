@@ -24,7 +24,7 @@ FILLS = ('mean', 'black', 'gray')
 
 
 class Standardize(nn.Module):
-  """Raw pixels to standardised channels: (x - mean) / std per channel, in float32.
+  """Raw pixels to standardised channels: (x - mean) / std per channel, in float32, or float64 for pixels in float64.
 
   Variables: channel_stats/mean and channel_stats/std (C,), pixel units. They are 0 and 1, so that pixels pass
   unchanged, until measured values are stored with `flaxnets.put_statistics`.
@@ -45,8 +45,9 @@ class Standardize(nn.Module):
     subset = check_subset(x, self.num_channels, subset, None)
     mean = self.variable('channel_stats', 'mean', jnp.zeros, self.num_channels).value[jnp.asarray(subset)]
     std = self.variable('channel_stats', 'std', jnp.ones, self.num_channels).value[jnp.asarray(subset)]
-    mean, std = (jax.lax.broadcast_to_rank(value, x.ndim) for value in (mean, std))
-    return (x.astype(jnp.float32) - mean) / std
+    dtype = jnp.result_type(x, jnp.float32)
+    mean, std = (jax.lax.broadcast_to_rank(value.astype(dtype), x.ndim) for value in (mean, std))
+    return (x.astype(dtype) - mean) / std
 
   def black(self) -> jax.Array:
     """What a raw zero becomes, (C,)."""
@@ -160,8 +161,8 @@ def put_statistics(variables: Mapping[str, Any], statistics: Mapping[str, Any]) 
     The variables with the statistics in the collection channel_stats; the argument is not changed.
 
   Raises:
-    ValueError: if the network has no such layer, the statistics lack a key or are of another number of channels, or a
-      'std' is not above 0.
+    ValueError: if the network has no such layer, the statistics lack a key or are of another number of channels, a
+      value is not finite, a 'std' is not above 0, or the diagonal of 'correlation' is not 1.
   """
   if not variables.get('channel_stats'):
     raise ValueError('these variables hold no channel_stats: the network has neither a Standardize nor a DynamicConv')
@@ -173,12 +174,25 @@ def put_statistics(variables: Mapping[str, Any], statistics: Mapping[str, Any]) 
     replacement = jnp.asarray(statistics[name], value.dtype)
     if replacement.shape != value.shape:
       raise ValueError(f'statistics of shape {replacement.shape} for a network that takes {value.shape}')
-    if name == 'std' and not isinstance(replacement, jax.core.Tracer) and not (replacement > 0).all():
-      raise ValueError(f"the statistics' 'std' is {replacement.tolist()}; it must be above 0 for every channel")
+    if not isinstance(replacement, jax.core.Tracer):
+      _check_measured(name, np.asarray(replacement))
     return replacement
 
   stats = jax.tree_util.tree_map_with_path(measured, variables['channel_stats'])
   return {**variables, 'channel_stats': stats}
+
+
+def _check_measured(name: str, values: np.ndarray) -> None:
+  """Raises ValueError for statistics that no images have."""
+  if name == 'std' and not (values > 0).all():
+    raise ValueError(f"the statistics' 'std' is {values.tolist()}; it must be above 0 for every channel")
+  if not np.isfinite(values).all():
+    raise ValueError(f"the statistics' {name!r} holds NaN or infinity; it must be finite for every channel")
+  if name == 'correlation' and not np.allclose(values.diagonal(), 1, rtol=0, atol=1e-3):
+    raise ValueError(
+      f"the statistics' 'correlation' has the diagonal {values.diagonal().tolist()}; it must be 1 for every channel "
+      '(a covariance is to be divided by the deviations)'
+    )
 
 
 def pixel_statistics(variables: Mapping[str, Any]) -> Mapping[str, jax.Array]:

@@ -185,7 +185,7 @@ def _metrics(path: pathlib.Path, problems: list[str]) -> list[dict[str, Any]]:
 def _read_result(run: Run, wanted: str) -> None:
   """Sets the run's result file: the one that is wanted, else 'test', else the latest."""
   scores = {}
-  for path in sorted((run.folder / 'eval').glob('*.json')):
+  for path in sorted((run.folder / 'eval').glob('[!.]*.json')):  # hidden ones are of a writer that was killed
     try:
       found = read_json(path)
     except InputError as error:

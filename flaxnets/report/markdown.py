@@ -67,6 +67,13 @@ def _plain(value: Any) -> str:
   return re.sub(r'([\\`*_\[\]#])', r'\\\1', html.escape(str(value), quote=False)).replace('\n', ' ')
 
 
+def _code(text: str) -> str:
+  """A code span, between more backticks than follow each other in the text."""
+  inside = re.findall('`+', text)
+  fence, space = '`' * (max(map(len, inside), default=0) + 1), ' ' if inside else ''
+  return f'{fence}{space}{text}{space}{fence}'.replace('\n', ' ')
+
+
 def _picture(caption: str, name: str, data: bytes, folder: str, pictures: dict[str, bytes]) -> str:
   pictures[name] = data
   return f'![{_plain(caption)}]({folder.replace(" ", "%20")}/{name})'
@@ -85,7 +92,7 @@ def _absent(report: Mapping[str, Any], key: str) -> list[str]:
   for run in report['runs']:
     found = run[key]
     if 'absent' in found:
-      command = f' `{found["command"]}`' if found['command'] else ''
+      command = f' {_code(found["command"])}' if found['command'] else ''
       said.append(f'{_plain(run["name"])}: {_plain(found["absent"])}{command}')
   return said
 
@@ -100,7 +107,7 @@ def _summary(report: Mapping[str, Any]) -> list[str]:
 def _comparison(report: Mapping[str, Any]) -> list[str]:
   found = report['comparison']
   shown = [*map(_table, tables.of_comparison(report))]
-  return shown or [f'{_plain(found["absent"])} `{found["command"]}`']
+  return shown or [f'{_plain(found["absent"])} {_code(found["command"])}']
 
 
 def _confusions(report: Mapping[str, Any]) -> Iterator[str]:

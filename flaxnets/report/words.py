@@ -10,8 +10,8 @@ from flaxnets.analysis import results
 from flaxnets.report.folders import Run, StudyTable
 
 
-def percent(fraction: float | None, digits: int = 1) -> str:
-  return '' if fraction is None else f'{100 * fraction:.{digits}f} %'
+def percent(fraction: float | None) -> str:
+  return '' if fraction is None else f'{100 * fraction:.1f} %'
 
 
 def points(fraction: float | None) -> str:
@@ -33,7 +33,7 @@ def evaluate_command(run: Run, subsets: str = '') -> str:
   if 'step' in scores:
     parts.append(f'--step={scores["step"]}')
   if scores.get('completion'):
-    parts.append(f'--completion={scores["completion"]}')
+    parts.append(f'--completion={shlex.quote(scores["completion"])}')
   if scores.get('recalibrated'):
     parts.append('--recalibrate')
   if subsets:

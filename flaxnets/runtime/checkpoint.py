@@ -40,6 +40,10 @@ from flaxnets.runtime.digests import array_digests, text_digest
 
 METRIC = 'accuracy'
 _LATEST = 2  # checkpoints that are kept besides the best
+_TEMPORARY = ('PERMISSION_DENIED:', 'UNAVAILABLE:', 'RESOURCE_EXHAUSTED:')  # TensorStore's states of files and hosts
+_ERRNOS = (
+  errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE,
+)  # fmt: skip
 _LEFT_BEHIND = ('*.orbax-checkpoint-tmp*', '.deleted-*')  # what a process leaves behind that was killed
 
 
@@ -194,8 +198,14 @@ class Checkpoints:
     steps = self.steps()
     if len(steps) < 2:
       return steps[0] if steps else None
-    known = {step: self._metric(step) for step in steps}
-    return max(steps, key=lambda step: (-np.inf if known[step] is None else known[step], step))
+    known = {}
+    for step in steps:
+      try:
+        known[step] = self._metric(step)
+      except CorruptCheckpoint:
+        if (self.directory / str(step)).exists():
+          raise  # otherwise the process that trains has deleted it since, because it is not the best
+    return max(known, key=lambda step: (-np.inf if known[step] is None else known[step], step), default=None)
 
   def _metric(self, step: int) -> float | None:
     if step not in self._metrics:
@@ -242,7 +252,7 @@ class Checkpoints:
     """Tells corruption from temporary errors.
 
     For a corrupt checkpoint Orbax raises ValueError, KeyError, JSON and Unicode errors, FileNotFoundError or a bare
-    Exception. The caller need not tell them apart.
+    Exception. The caller need not tell them apart. ValueError is also what TensorStore's I/O errors arrive as.
     """
     try:
       yield
@@ -250,7 +260,11 @@ class Checkpoints:
       raise
     except Exception as error:
       _ignore_abandoned_coroutines()
-      temporary = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
+      if isinstance(error, OSError):
+        temporary = not isinstance(error, FileNotFoundError | NotADirectoryError)
+      else:
+        named = _errno_in(str(error)) not in (None, errno.ENOENT, errno.ENOTDIR)
+        temporary = named or str(error).startswith(_TEMPORARY)
       raise (InputError if temporary else CorruptCheckpoint)(
         f'checkpoint {self.directory / str(step)} cannot be read: {_reason(error)}'
       ) from error
@@ -321,12 +335,18 @@ def _reason(error: BaseException) -> str:
       return f'{type(seen).__name__}: {seen.strerror}' if seen.errno is None else seen.strerror
     seen = seen.__cause__ or seen.__context__
   text = str(error).strip()
-  for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO):
-    if os.strerror(number) in text:  # TensorStore gives it within a longer text
-      return os.strerror(number)
+  if (number := _errno_in(text)) is not None:
+    return os.strerror(number)
   if found := re.match(r'([A-Z_]+): .*?"([^"]+?)(/[\d.]+)?"', text):  # TensorStore's status, and the array's name
     return f'{found[2]} ({found[1].lower()})'
   return (text.splitlines() or [type(error).__name__])[0][:200]
+
+
+def _errno_in(text: str) -> int | None:
+  """The system's error that a longer text of TensorStore's names; None where it names none."""
+  if found := re.search(r"\[os_error_code='(\d+)'\]", text):
+    return int(found[1])
+  return next((number for number in _ERRNOS if os.strerror(number) in text), None)
 
 
 def _ignore_abandoned_coroutines() -> None:

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import os
 import re
+import signal
 import sys
 import threading
 import traceback
@@ -17,7 +18,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from flaxnets.errors import InputError
-from flaxnets.runtime import machine
+from flaxnets.runtime import interrupts, machine
 
 # With fewer examples per CPU device, splitting the batch costs more time than the additional cores save.
 MIN_PER_CPU_DEVICE = 8
@@ -30,7 +31,14 @@ HEARTBEAT_TIMEOUT = 40
 WAIT_FOR_OTHERS = 10
 
 
-def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int = 0, process: int = 0) -> None:
+def start(
+  batch_sizes: Sequence[int],
+  *,
+  coordinator: str = '',
+  processes: int = 0,
+  process: int = 0,
+  agree_to_stop: bool = False,
+) -> None:
   """Configures JAX for the process. Call it before anything uses a device.
 
   A CPU becomes one device per core, because splitting a batch over devices is faster than XLA's parallelism within an
@@ -43,6 +51,8 @@ def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int =
       read the cluster's environment (Slurm, Kubernetes, TPU pods, Open MPI).
     processes: the number of processes.
     process: the index of this process, from 0.
+    agree_to_stop: whether SIGTERM is left to the service of `jax.distributed`, by which several processes agree on the
+      step to stop at. Otherwise it does what it did before.
 
   Raises:
     InputError: for inconsistent arguments, or if the processes cannot connect.
@@ -64,6 +74,8 @@ def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int =
   except (ValueError, RuntimeError) as error:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     raise InputError(f'--coordinator={coordinator}: the processes could not connect ({reason})') from error
+  if coordinator and not agree_to_stop:
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # the service has put its own in place, in C++
   if 'JAX_NUM_CPU_DEVICES' not in os.environ:
     shares = [batch_size // max(processes, 1) for batch_size in batch_sizes]
     jax.config.update('jax_num_cpu_devices', cpu_devices(shares, machine.cores()))
@@ -74,8 +86,10 @@ def start(batch_sizes: Sequence[int], *, coordinator: str = '', processes: int =
 
 
 @contextlib.contextmanager
-def ending_with_others(program: str) -> Iterator[None]:
+def ending_with_others(program: str, resumes: bool = False) -> Iterator[None]:
   """Ends a run of several processes when an error ends the block in one of them: a line, and exit code 1.
+
+  A signal does so too, with the line and the exit code of `interrupts.exit_code`.
 
   By default a process that fails waits for minutes at JAX's shutdown barrier, while the other processes wait for it at
   their next sum. Here it prints its error and waits at the barrier for `WAIT_FOR_OTHERS` seconds, in case all processes
@@ -84,13 +98,17 @@ def ending_with_others(program: str) -> Iterator[None]:
 
   Args:
     program: the name in the line.
+    resumes: whether the same command goes on after a signal.
   """
   try:
     yield
-  except Exception as error:
+  except (Exception, KeyboardInterrupt) as error:
     if not jax.distributed.is_initialized() or jax.process_count() == 1:
       raise
-    if isinstance(error, InputError):
+    code = 1
+    if isinstance(error, KeyboardInterrupt):
+      code = interrupts.stopped(program, error, resumes)
+    elif isinstance(error, InputError):
       print(f'{program}: {error}', file=sys.stderr, flush=True)
     elif isinstance(error, jax.errors.JaxRuntimeError):
       reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
@@ -107,7 +125,7 @@ def ending_with_others(program: str) -> Iterator[None]:
     barrier.start()
     barrier.join(WAIT_FOR_OTHERS)
     sys.stdout.flush()
-    os._exit(1)
+    os._exit(code)
 
 
 def _check_processes(coordinator: str, processes: int, process: int) -> None:

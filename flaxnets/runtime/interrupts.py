@@ -62,13 +62,19 @@ def exit_code(program: str, main: Callable[[], int], resumes: bool) -> int:
   except BaseException as error:
     if not isinstance(error, KeyboardInterrupt) and not _arrived:
       raise
-    for number in (signal.SIGTERM, signal.SIGINT):  # nothing may interrupt the end, which is short
-      signal.signal(number, signal.SIG_IGN)
-    print(f'{program}: {SAID if resumes else "stopped"}', file=sys.stderr, flush=True)
+    code = stopped(program, error, resumes)
     # Python ends itself with SIGINT, whatever the exit code, if Ctrl-C came while it ran a string (as dataclasses and
     # namedtuples do at import). It forgets that when it runs the next string.
     exec('')
-    if resumes:
-      return AGAIN
-    terminated = isinstance(error, Terminated) or signal.SIGTERM in _arrived
-    return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+    return code
+
+
+def stopped(program: str, error: BaseException, resumes: bool) -> int:
+  """Says that a signal, whose exception is `error`, ends a program; returns its exit code, see `exit_code`."""
+  for number in (signal.SIGTERM, signal.SIGINT):  # nothing may interrupt the end, which is short
+    signal.signal(number, signal.SIG_IGN)
+  print(f'{program}: {SAID if resumes else "stopped"}', file=sys.stderr, flush=True)
+  if resumes:
+    return AGAIN
+  terminated = isinstance(error, Terminated) or signal.SIGTERM in _arrived
+  return 128 + (signal.SIGTERM if terminated else signal.SIGINT)

@@ -126,7 +126,7 @@ def main() -> int:
 
   logging.set_verbosity(logging.WARNING)
   job = json.load(sys.stdin)
-  devices.start([job['config'][part]['batch_size'] for part in ('train', 'evaluate')])
+  devices.start(configs.batch_sizes(job['config']))
   return do(job)
 
 

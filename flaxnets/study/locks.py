@@ -10,6 +10,8 @@ import contextlib
 import pathlib
 from collections.abc import Iterator
 
+from absl import logging
+
 from flaxnets.runtime.local import check_local
 from flaxnets.runtime.workdir import locked
 
@@ -41,5 +43,7 @@ def run_lock(folder: pathlib.Path) -> Iterator[int | None]:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       yield None
-    else:
-      yield file.fileno()
+      return
+    except OSError as error:  # a file system without locks
+      logging.warning('%s: cannot be locked (%s); start no second study there', folder, error.strerror)
+    yield file.fileno()

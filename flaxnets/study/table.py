@@ -101,17 +101,18 @@ def reference_of(runs: Sequence[PlannedRun], against: str) -> str:
 
 def _row(study: Study, run: PlannedRun) -> tuple[dict[str, Any], Hits | None]:
   """A run's row without comparisons, and the hits of a finished run."""
-  config, record = run.config, read_json(study.folder(run) / RECORD)
+  record, trained = read_json(study.folder(run) / RECORD), study.named(run.weights) if run.weights else run
+  train = trained.config.train
   row = {
     'name': run.name,
     'run': run.stem,
-    'seed': config.seed,
+    'seed': run.config.seed,
     'changes': run.changes,
     'status': 'waiting',
     'error': record.get('error', ''),
-    'epochs': config.train.epochs,
-    'batch_size': config.train.batch_size,
-    'passes': presence.PASSES.get(config.presence.mode, 1),
+    'epochs': train.epochs,
+    'batch_size': train.batch_size,
+    'passes': presence.PASSES.get(trained.config.presence.mode, 1),
     'seconds': record.get('seconds'),
     'commits': record.get('commits', []),
     'versions': record.get('versions', {}),
@@ -125,18 +126,17 @@ def _row(study: Study, run: PlannedRun) -> tuple[dict[str, Any], Hits | None]:
     return {**row, 'status': 'failed' if row['error'] else unfinished}, None
   try:
     scores, hits = read_hits(study.scores_file(run))
-    steps, skipped = _steps(study, run)
-    images = steps * config.train.batch_size
+    steps, skipped = _steps(study, trained)
   except InputError as error:
     return {**row, 'status': 'failed', 'error': str(error)}, None
   largest = scores['subsets'][0]  # subsets are sorted by size
   return {
     **row,
     'status': 'done',
-    'images_seen': images,
+    'images_seen': steps * train.batch_size,
     'forward_macs': largest['macs'],
     'params': largest['params'],
-    'training_macs': TRAINING_TO_FORWARD * _seen_macs(study, run, largest['macs'], steps) * row['passes'],
+    'training_macs': TRAINING_TO_FORWARD * _seen_macs(study, trained, largest['macs'], steps) * row['passes'],
     'step': scores['step'],
     'skipped_steps': skipped,
     'recalibrated': scores['recalibrated'],
@@ -153,15 +153,14 @@ def _set_apart_other_images(rows: Sequence[dict[str, Any]], hits_of: dict[str, H
       row.update(status='failed', error=f'was evaluated on other images than {first}; give all runs the same split')
 
 
-def _seen_macs(study: Study, run: PlannedRun, macs: int, steps: int) -> int:
+def _seen_macs(study: Study, trained: PlannedRun, macs: int, steps: int) -> int:
   """The MACs of one forward pass of every image that a run's weights were trained on.
 
   Args:
-    study, run: the run.
+    study, trained: the run that trained them.
     macs: of one image of image_size, for a run of a version that did not record those of its training images.
     steps: of its training.
   """
-  trained = study.named(run.weights) if run.weights else run
   by_side, config = read_json(study.folder(trained) / RECORD).get('training_macs', {}), trained.config
   return config.train.batch_size * sum(
     by_side.get(str(side), macs) * length
@@ -169,9 +168,9 @@ def _seen_macs(study: Study, run: PlannedRun, macs: int, steps: int) -> int:
   )
 
 
-def _steps(study: Study, run: PlannedRun) -> tuple[int, int]:
-  """The number of training steps of a run's weights, and of those that changed nothing, from its metrics.jsonl."""
-  path = study.out / (run.weights or run.name) / 'metrics.jsonl'
+def _steps(study: Study, trained: PlannedRun) -> tuple[int, int]:
+  """The number of training steps of a run, and of those that changed nothing, from its metrics.jsonl."""
+  path = study.folder(trained) / 'metrics.jsonl'
   try:
     lines = list(map(records.loads, path.read_text('utf-8').splitlines()))
     return max(line['step'] for line in lines), max(line.get('skipped_steps') or 0 for line in lines)

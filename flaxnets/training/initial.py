@@ -131,6 +131,17 @@ class InitialState:
         f'{workdir}: the data now have other channels or classes than when the run began; '
         'restore the data or choose another --workdir'
       )
+    if metadata.dtype != str(np.dtype(self.source.dtype)):
+      raise InputError(
+        f'{workdir}: the pixels are {self.source.dtype} now, but were {metadata.dtype} when the run began; '
+        'restore the data or choose another --workdir'
+      )
+    canvas = experiment.canvas_of(self.config, self.source)
+    if metadata.canvas and metadata.canvas != canvas:  # version 0.1.0 saved none
+      raise InputError(
+        f'{workdir}: the images are prepared at {_by(canvas)} pixels now, but were at {_by(metadata.canvas)} when the '
+        'run began; restore the data or choose another --workdir'
+      )
     # Version 0.1.0 saved the digest of the labels alone.
     if any(meta[key] != digest for key, digest in examples.items() if key in meta):
       raise InputError(
@@ -146,6 +157,10 @@ class InitialState:
     if measured is not None:
       variables = put_statistics(variables, measured)
     return initial_state(variables, self.optimizer, ema=self.config.train.ema > 0)
+
+
+def _by(canvas: tuple[int, int] | None) -> str:
+  return ' x '.join(map(str, canvas)) if canvas else 'their own'
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -39,10 +39,6 @@ class Journal:
     self._failed = False
     self._write()
 
-  @property
-  def closed(self) -> bool:
-    return self._file is None
-
   def append(self, step: int, split: str, values: Values) -> None:
     """Writes a line."""
     self._waiting.append(records.dumps({'step': step, 'split': split, **values}) + '\n')

@@ -147,7 +147,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   if train.batch_size % (train.accumulate * mesh.size):
     raise InputError(
       f'train.batch_size {train.batch_size} does not divide into {train.accumulate} microbatches (train.accumulate) '
-      f'over {mesh.size} devices; choose a multiple of both'
+      f'over {mesh.size} devices; choose a multiple of {train.accumulate * mesh.size}'
     )
 
 
@@ -244,9 +244,8 @@ def _may_change(config: ml_collections.ConfigDict) -> set[str]:
   train = config.train
   constant = train.schedule == 'constant' or (train.schedule == 'piecewise' and not train.drops)
   constant = constant and len(set(train.image_sizes)) < 2
-  movable = {'data.root'} if config.data.source != 'arrays' else set()
-  reading = {'data.threads', 'data.workers', 'data.on_bad_image'}
-  return movable | reading | ({'train.epochs'} if constant else set())
+  fixed = {'data.root'} if config.data.source == 'arrays' else set()
+  return {f'data.{name}' for name in configs.READING} - fixed | ({'train.epochs'} if constant else set())
 
 
 def _open_data(config: ml_collections.ConfigDict) -> Data:

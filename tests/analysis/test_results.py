@@ -135,6 +135,19 @@ def test_a_relative_root_of_a_config_is_found_from_any_folder(tmp_path, monkeypa
   assert write(tmp_path, 'RGB', root='/home/you/data/photos').name == 'test-2.json'
 
 
+def test_a_root_beside_the_configs_that_has_its_last_parts_is_another_root(tmp_path, monkeypatch):
+  for folder in ('here/data/photos', 'there/data/photos', 'run'):
+    (tmp_path / folder).mkdir(parents=True)
+  monkeypatch.chdir(tmp_path / 'here')
+  (tmp_path / 'run' / 'config.json').write_text(json.dumps({'data': {'root': 'data/photos'}}))
+  assert write(tmp_path / 'run', 'RGB', root=str(tmp_path / 'there' / 'data' / 'photos')).name == 'test-photos.json'
+  own = write(tmp_path / 'run', 'RGB', root=str(tmp_path / 'here' / 'data' / 'photos'))
+  assert own.name == 'test.json'
+  (tmp_path / 'here').rename(tmp_path / 'moved')  # with its data: results of the place before are still its own
+  monkeypatch.chdir(tmp_path / 'moved')
+  assert results.result_path(tmp_path / 'run', 'test') == own
+
+
 def test_a_file_of_an_earlier_version_is_that_of_the_configs_root_and_is_kept(folder):
   (folder / 'eval').mkdir()
   for name in ('test', 'test-tiles'):

@@ -184,6 +184,22 @@ def test_a_file_that_refers_to_another_one_is_not_followed(root, tmp_path):
   assert set(SUFFIXES) <= raster_pixels.DRIVERS.keys()
 
 
+@pytest.mark.parametrize('name', ['2.vrt', '2.xml', '2'])
+def test_a_list_cannot_name_a_raster_that_refers_to_another_file(root, tmp_path, name):
+  from rasterio import shutil
+
+  outside = write(tmp_path / 'outside.tif', noise())
+  shutil.copy(str(outside), str(tmp_path / 'scene.vrt'), driver='VRT')
+  (tmp_path / 'scene.vrt').rename(root / 'train' / name)
+  (root / 'train.txt').write_text(f'train/sea/0.tif 0\ntrain/{name} 1\n')
+  source = open_source(DataOptions('lists', str(root), channels='', canvas=20), 'train.txt')
+  with pytest.raises(BadImage, match=rf'train/{name} \(.*line 2\): rasters of data sets end in .tif, .* this one in '):
+    read(source, 1)
+  (root / 'train.txt').write_text(f'train/{name} 0\n')
+  with pytest.raises(InputError):  # as the first file it is a photo, which decides for all
+    read(open_source(DataOptions('lists', str(root), channels='RGB', canvas=20), 'train.txt'))
+
+
 def test_a_plane_without_data_is_an_absent_channel(tmp_path):
   pixels = noise()
   pixels[..., 1] = 0

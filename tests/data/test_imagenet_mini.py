@@ -111,6 +111,11 @@ def test_threads_and_pickled_copies_read_the_same(images, tmp_path):
     np.testing.assert_array_equal(out, expected)
 
 
+def test_hidden_files_are_not_split_files(images, tmp_path):
+  (images / '._train.txt').write_bytes(bytes(range(200, 220)))  # as macOS leaves them on other file systems
+  assert set(prepare(str(images), str(tmp_path / 'tfds'), canvas=16).info.splits) == {'train', 'test5'}
+
+
 def test_a_broken_file_stops_with_its_line_and_leaves_nothing_behind(images, tmp_path, capsys):
   (images / 'number 4.jpg').write_bytes((images / 'number 4.jpg').read_bytes()[:700])
   code = run('prepare', [f'--root={images}', f'--data_dir={tmp_path / "out"}'])

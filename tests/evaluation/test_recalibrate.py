@@ -1,3 +1,4 @@
+import errno
 import functools
 import json
 import os
@@ -6,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +25,7 @@ from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 from flaxnets.evaluation import batch_stats, recalibrate
 from flaxnets.nn.dynamic_conv import DynamicConv
-from flaxnets.runtime import devices
+from flaxnets.runtime import atomic, devices
 from flaxnets.training import loop, setup
 from tests.networks import tiny
 from tests.small import small_config
@@ -252,7 +254,7 @@ def put(workdir, kept):
   ]
   recalibrate.store(
     workdir,
-    net.step,
+    net,
     {'RGB': spoil, 'RG': spoil, 'R': spoil},
     {'weights': recalibrate.weights_digest(net), 'settings': {}, 'subsets': rows},
   )
@@ -338,10 +340,59 @@ def test_more_subsets_than_a_chunk_are_stored_chunk_by_chunk(copied, monkeypatch
   stored, store = [], recalibrate.store
   monkeypatch.setattr(recalibrate, 'CHUNK', 2)
   monkeypatch.setattr(
-    recalibrate, 'store', lambda *a: (stored.append([r['channels'] for r in a[3]['subsets']]), store(*a))
+    recalibrate, 'store', lambda *a: (stored.append([r['channels'] for r in a[3]['subsets']]), store(*a))[1]
   )
   recalibrate.run(copied, subsets=((0, 1, 2), (0,), (1,)), images=64)
   assert stored == [['RGB', 'R'], ['RGB', 'R', 'G']]
+
+
+def test_two_processes_that_recalibrate_at_the_same_time_keep_each_others_subsets(copied, monkeypatch):
+  shutil.rmtree(copied / 'recalibrated')
+  estimated = recalibrate.recalibrate
+
+  def while_another_stores_g(*arguments):
+    monkeypatch.setattr(recalibrate, 'recalibrate', estimated)
+    recalibrate.run(copied, subsets='G', images=64)
+    return estimated(*arguments)
+
+  monkeypatch.setattr(recalibrate, 'recalibrate', while_another_stores_g)
+  recalibrate.run(copied, subsets='R', images=64)
+  statistics, meta = recalibrate.restore_recalibrated(copied, flaxnets.load(copied))
+  assert set(statistics) == {row['channels'] for row in meta['subsets']} == {'R', 'G'}
+
+
+def test_statistics_are_stored_only_once_nobody_else_is_storing_some(copied):
+  with atomic.exclusive(copied / '.recalibrated-lock'):
+    writer = threading.Thread(target=put, args=(copied, {'RG'}))
+    writer.start()
+    writer.join(2)
+    assert writer.is_alive() and not (copied / '.recalibrated-new').exists()
+  writer.join()
+  assert set(flaxnets.load(copied, recalibrated=True).recalibrated) == {(0, 1)}
+
+
+def test_statistics_that_cannot_replace_the_old_ones_leave_them(copied, monkeypatch):
+  put(copied, kept={'RG'})
+  replace = os.replace
+
+  def failing(source, target):
+    if source.name == '.recalibrated-new':
+      raise OSError(errno.EIO, os.strerror(errno.EIO))
+    replace(source, target)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(recalibrate.os, 'replace', failing)
+    with pytest.raises(InputError, match='recalibrated cannot be written: Input/output error; the statistics were not'):
+      put(copied, kept={'R'})
+  assert set(flaxnets.load(copied, recalibrated=True).recalibrated) == {(0, 1)}
+
+
+def test_statistics_of_a_process_that_was_killed_between_its_renames_are_found_by_the_next(copied):
+  net, _ = put(copied, kept={'RG'})
+  (copied / 'recalibrated').rename(copied / '.recalibrated-old')
+  nothing = {'weights': recalibrate.weights_digest(net), 'settings': {}, 'subsets': []}
+  statistics, _ = recalibrate.store(copied, net, {}, nothing)
+  assert set(statistics) == {'RGB', 'RG', 'R'} and not (copied / '.recalibrated-old').exists()
 
 
 def test_training_may_end_with_recalibration_of_what_is_evaluated(run, mesh8):

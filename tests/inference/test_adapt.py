@@ -63,7 +63,7 @@ def test_with_its_own_channels_present_a_network_sees_what_it_saw_before_to_the_
     np.testing.assert_array_equal(new[:, :, place], old[:, :, net.channels.index(known)])
   assert not new[:, :, 3].any()
   # Both on pixels that have the moments of their training data.
-  old_net = network()
+  old_net = network(**{'data.source': 'arrays'})
   own = {name: statistics[name][[2, 1, 0]] for name in ('mean', 'std')}
   old_net.variables['channel_stats']['stem']['standardize'] = own
   old_net.metadata = Metadata(net.channels, net.classes, 'float32', (0.0,) * 3, (6000.0,) * 3)
@@ -145,6 +145,35 @@ def test_a_new_head_is_for_other_classes_and_the_network_itself_is_not_changed()
   assert adapted.classes == ('water', 'forest')
   assert adapted.variables['params']['head']['dense']['kernel'].shape == (64, 2)
   jax.tree.map(np.testing.assert_array_equal, net.variables, before)
+
+
+def test_images_in_arrays_keep_their_size_whatever_the_network_was_trained_on():
+  net, images = network(**{'data.source': 'lists'}), scene()
+  assert net.canvas == (24, 24)
+  adapted = net.adapt(BANDS, flaxnets.channel_statistics(images))
+  assert adapted.canvas is None and adapted._canvases(images) is images
+  files = net.adapt(BANDS, flaxnets.channel_statistics(images), config=net.config)
+  assert files.canvas == (24, 24)
+  assert net.adapt(BANDS, flaxnets.channel_statistics(images), canvas=(20, 30)).canvas == (20, 30)
+
+
+def test_an_adapted_network_is_no_experts_and_starts_from_nowhere():
+  net = network('R', **{'train.subset': 'R', 'train.init_from': 'runs/older'})
+  adapted = net.adapt(BANDS, flaxnets.channel_statistics(scene()))
+  assert adapted.config.train.subset == '' and adapted.config.train.init_from == ''
+  assert experiment.channel_set(adapted.config, BANDS) == BANDS
+
+
+def test_the_statistics_that_are_given_stay_as_they_are():
+  given = {name: np.asarray(value, np.float64) for name, value in flaxnets.channel_statistics(scene()).items()}
+  before = {name: value.copy() for name, value in given.items()}
+  network().adapt(BANDS, given, standardise='network')
+  jax.tree.map(np.testing.assert_array_equal, given, before)
+
+
+def test_class_names_may_be_an_array():
+  adapted = network().adapt(BANDS, flaxnets.channel_statistics(scene()), classes=np.asarray(['water', 'forest']))
+  assert adapted.classes == ('water', 'forest')
 
 
 @pytest.mark.parametrize(

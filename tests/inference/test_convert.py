@@ -180,6 +180,7 @@ def test_a_new_head_needs_none_in_the_file(tmp_path):
     ({'channels': 'RGN'}, 'the channels are R, G, N; R, G and B in some order'),
     ({'mean': [0.5]}, '--mean is 0.5; give 3 values'),
     ({'std': [0.5, 0, 0.5]}, '--std is 0.5, 0, 0.5; give 3 values'),
+    ({'mean': [0.5, np.nan, 0.5]}, '--mean is 0.5, nan, 0.5; give 3 values'),
   ],
 )
 def test_arguments_that_do_not_fit_are_refused(weights, options, said):
@@ -203,6 +204,13 @@ def test_another_mean_and_deviation_are_stored_in_pixels(weights):
   stored = net.variables['channel_stats']['stem']['standardize']
   np.testing.assert_allclose(stored['mean'], 127.5)
   np.testing.assert_allclose(stored['std'], [63.75, 127.5, 255])
+
+
+def test_arguments_may_be_arrays_of_numpy(weights):
+  mean, std, keep, classes = np.full(3, 0.5), np.full(3, 0.25), np.arange(2), np.asarray(['x', 'y'])
+  net, _ = read_network(weights, 'resnet18', tiny_config(), mean=mean, std=std, keep=keep, classes=classes)
+  assert net.classes == ('x', 'y')
+  np.testing.assert_allclose(net.fill, 127.5)
 
 
 def test_a_folder_that_holds_a_network_is_left_alone(net, tmp_path):

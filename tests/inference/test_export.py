@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import flaxnets
+from flaxnets.augment import pipeline
 from flaxnets.errors import InputError
 from flaxnets.inference import export as exporting
 from flaxnets.inference.network import Network
+from flaxnets.inference.subset_function import view_matrices
 from tests.networks import untrained
 
 # Every subset of the network that mixes its kernel; three of the one that fills in the absent channels.
@@ -62,6 +64,21 @@ def test_stablehlo_is_the_network_on_every_subset_for_any_batch_size(network, su
   if subset in ('RGB', 'G'):
     assert_close(loaded.logits(images[:1]), expected[:1], 1e-5)
     assert_close(np.asarray(loaded._exported.call(images[:3])), expected[:3], 1e-5)
+
+
+@pytest.mark.parametrize(('size', 'resize'), [((16, 16), 1.0), ((20, 26), 1.0), ((61, 37), 1.3), ((9, 12), 1.5)])
+def test_the_matrices_of_the_view_are_the_view(size, resize):
+  net = untrained(small=True, **{'augment.evaluation_resize': resize})
+  rows, columns = view_matrices(net, size)
+  images = images_of(1, *size, 3)
+  view = pipeline.evaluation_images(images, np.asarray([size]), image_size=16, resize=resize, fill=np.zeros(3))
+  np.testing.assert_allclose(np.einsum('sh,bhwc,tw->bstc', rows, images, columns), view, rtol=1e-4, atol=1e-3)
+
+
+def test_a_wide_panorama_takes_no_more_than_its_matrices():
+  rows, columns = view_matrices(untrained(small=True), (16, 60_000))
+  assert rows.shape == (16, 16) and columns.shape == (16, 60_000)
+  np.testing.assert_array_equal(np.flatnonzero(columns.any(0)), np.arange(29_992, 30_008))
 
 
 @needs_onnx

@@ -55,6 +55,34 @@ def test_the_canvas_of_a_prepared_data_set_comes_back_too(tmp_path):
   assert restored(tmp_path / 'x.safetensors', config=larger).canvas == (48, 48)
 
 
+@pytest.mark.parametrize('option', [{'channels': 'BGR'}, {'mean': [0.5] * 3}, {'std': [0.5] * 3}])
+def test_what_the_file_holds_itself_cannot_be_given(option, tmp_path):
+  network(tmp_path).export(tmp_path / 'x.safetensors', format='torch')
+  with pytest.raises(InputError, match=f'x.safetensors holds its channels, .*; leave out --{next(iter(option))}$'):
+    restored(tmp_path / 'x.safetensors', **option)
+
+
+@pytest.mark.parametrize('small', [False, True])
+def test_the_header_says_how_the_first_layer_is_called(small, tmp_path):
+  net = network(tmp_path, **{'model.small_images': small})
+  net.export(tmp_path / 'x.safetensors', format='torch')
+  stem = json.loads(header(tmp_path / 'x.safetensors')['stem'])
+  images = np.random.default_rng(0).uniform(0, 255, (1, 16, 16, 3)).astype(np.float32)
+  _, kept = net.model.apply(net.variables, images, mutable=['intermediates'], capture_intermediates=True)
+  first = kept['intermediates']['stem']['conv']['__call__'][0]
+  with safetensors.safe_open(tmp_path / 'x.safetensors', 'numpy') as file:
+    convolved = jax.lax.conv_general_dilated(
+      ((images - MEAN) / (MEAN / 2)).transpose(0, 3, 1, 2),
+      file.get_tensor('conv1.weight'),
+      (stem['stride'],) * 2,
+      [(stem['padding'],) * 2] * 2,
+    )
+    assert file.get_tensor('conv1.weight').shape[2:] == (stem['kernel_size'],) * 2
+  np.testing.assert_allclose(first, convolved.transpose(0, 2, 3, 1), rtol=1e-3, atol=1e-3)
+  after = kept['intermediates']['stem']['__call__'][0]
+  assert (after.shape[1] < first.shape[1]) is stem['max_pool']
+
+
 @pytest.mark.parametrize('changes', FORMS.values(), ids=FORMS)
 def test_a_network_comes_back_to_the_bit(changes, tmp_path):
   net = network(tmp_path, **changes)

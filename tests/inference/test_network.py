@@ -1,10 +1,13 @@
 """A trained network on its own, without a run: what it sends to the device, and what it sees of images."""
 
 import dataclasses
+import io
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
+from PIL import Image
 
 import flaxnets
 from flaxnets import experiment
@@ -13,6 +16,7 @@ from flaxnets.data.decode import squash
 from flaxnets.errors import InputError
 from flaxnets.inference.metadata import Metadata
 from flaxnets.inference.network import Network
+from flaxnets.inference.predictor import Predictor
 from flaxnets.nn.stem import put_statistics
 from tests.networks import untrained
 from tests.small import small_config
@@ -95,6 +99,26 @@ def test_numbers_of_either_byte_order_are_the_same_images(net, dtype):
   images = photos()
   expected = net.logits(images.astype(np.dtype(dtype).newbyteorder('=')))
   np.testing.assert_array_equal(net.logits(images.astype(dtype)), expected)
+
+
+def test_images_in_bfloat16_may_lack_a_channel_too(net):
+  images = photos().astype(ml_dtypes.bfloat16)
+  images[..., 1] = np.nan
+  np.testing.assert_array_equal(net.logits(images), net.logits(images.astype(np.float32)))
+
+
+@pytest.mark.parametrize('dtype', ['complex64', 'O', 'U3', 'M8[s]'])
+def test_images_of_no_real_numbers_are_refused(net, dtype):
+  with pytest.raises(InputError, match='images are .*; numbers such as uint8, uint16 or float32 were expected'):
+    net.logits(np.zeros((1, 20, 24, 3), dtype))
+
+
+def test_a_pillow_image_from_a_lossy_file_is_seen_as_pillow_decoded_it():
+  file = io.BytesIO()
+  Image.fromarray(photos()[0]).save(file, format='TIFF', compression='jpeg')
+  image = Image.open(file)
+  pixels, _, _ = Predictor(network(**{'data.source': 'synthetic'})).from_pillow(image)
+  np.testing.assert_array_equal(pixels, image)
 
 
 def squashed_to(canvas, images):

@@ -114,10 +114,12 @@ def test_damage_is_named_in_one_line(run, damage, said):
 
 
 def test_a_killed_run_is_not_taken_for_a_damaged_one(run):
-  """Half a checkpoint has another name; TensorBoard's file ends within a record."""
+  """Half a checkpoint has another name, half a file a hidden one; TensorBoard's file ends within a record."""
   (run / 'checkpoints' / '30.orbax-checkpoint-tmp' / 'state').mkdir(parents=True)
   events = next((run / 'tensorboard').iterdir())
   events.write_bytes(events.read_bytes()[:-7])
+  for name in ('.0123456789abcdef.config.json', 'eval/.0123456789abcdef.test.json'):
+    (run / name).write_text('{"model": ')
   assert verify(run).problems == []
 
 

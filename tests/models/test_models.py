@@ -200,6 +200,17 @@ def test_every_field_of_the_config_is_an_option_of_a_network():
   assert models.build('resattention', num_channels=3, num_classes=6, mask='self_attention').mask == 'self_attention'
 
 
+def test_a_network_in_bfloat16_is_built_with_the_warning_of_this_machine(monkeypatch, caplog):
+  monkeypatch.setattr(models.machine, 'bfloat16_warning', lambda: 'may give wrong outputs')
+  small(dtype='float32')
+  assert 'may give wrong outputs' not in caplog.text
+  monkeypatch.setattr(
+    models.logging, 'log_first_n', lambda level, text, n, *args: models.logging.log(level, text, *args)
+  )
+  small(dtype='bfloat16')
+  assert 'may give wrong outputs' in caplog.text
+
+
 def test_an_option_of_another_network_is_ignored_at_its_default():
   assert small('resnet18', mask='spatial') == small('resnet18')
 

@@ -86,6 +86,11 @@ def test_what_is_no_correlation_gives_nan_for_a_mask_as_for_a_subset():
   assert np.isnan(mixing('linear', (0, 1, 2), indefinite)[3]).all()
 
 
+def test_a_mask_of_numbers_is_refused():
+  with pytest.raises(ValueError, match='the mask of present channels must be a bool array, but it is int32'):
+    presence_mixing('none', jnp.asarray([[2, 0, 1]]), jnp.eye(3))
+
+
 @settings(max_examples=25, deadline=None)
 @given(cases)
 def test_linear_is_the_best_linear_prediction_by_least_squares(case):

@@ -182,3 +182,15 @@ def test_products_of_hessian_and_vector_are_there_in_batches_and_on_other_platfo
   alone = jax.jit(product)(jax.tree.map(lambda leaf: leaf[1], directions))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-3, atol=1e-3), together, alone)
   jax.jit(product).trace(params).lower(lowering_platforms=('cuda',))
+
+
+def test_a_small_map_in_float64_is_convolved_and_differentiated_in_float64():
+  rng = np.random.default_rng(0)
+  x, kernel = rng.normal(size=(2, 3, 3, 4)), rng.normal(size=(3, 3, 4, 5))
+
+  def loss(function):
+    return jax.grad(lambda x, kernel: jnp.square(function(x, kernel, 1)).sum(), argnums=(0, 1))
+
+  with jax.enable_x64(True):
+    ours, expected = loss(conv.convolve_small)(x, kernel), loss(convolve)(x, kernel)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), ours, expected)

@@ -140,6 +140,27 @@ def test_a_bfloat16_input_is_completed_in_float32_and_rounded_once():
   np.testing.assert_allclose(np.asarray(completed, np.float64), expected, rtol=2**-8, atol=1e-5)
 
 
+def test_an_integer_input_is_completed_as_the_same_numbers_in_float32_are():
+  layer, variables = layer_and_variables(3)
+  x = jax.random.randint(jax.random.key(1), (2, 9, 9, 3), -3, 4)
+  ours = layer.apply(variables, x, present=MASK)
+  np.testing.assert_array_equal(ours, layer.apply(variables, x.astype(jnp.float32), present=MASK))
+
+
+@pytest.mark.parametrize('call', [{'subset': (0, 2, 3)}, {'present': np.asarray([[True, False, True, True]] * 2)}])
+def test_a_layer_in_float64_is_exact_to_float64(call):
+  with jax.enable_x64(True):
+    layer = DynamicConv(5, 1, 4, param_dtype=jnp.float64)
+    variables = layer.init(jax.random.key(0), jnp.zeros((1, 6, 6, 4)))
+    correlation, x = random_correlation(0, 4), np.random.default_rng(0).normal(size=(2, 6, 6, 4))
+    variables = put_statistics(variables, {'correlation': correlation})
+    output = layer.apply(variables, x[..., [0, 2, 3]] if 'subset' in call else x, **call)
+  assert output.dtype == jnp.float64
+  bank = np.asarray(variables['params']['kernel'])[0, 0]
+  expected = x[..., [0, 2, 3]] @ mixing_in_float64((0, 2, 3), correlation).T @ bank
+  np.testing.assert_allclose(output, expected, rtol=1e-12, atol=1e-12)
+
+
 def test_a_layer_in_bfloat16_mixes_its_own_float32_bank():
   layer, variables = layer_and_variables(6, dtype=jnp.bfloat16, kernel_size=1, features=64)
   correlation, subset = np.asarray(variables['channel_stats']['correlation'], np.float64), (0, 2, 3, 5)
@@ -161,6 +182,9 @@ def test_a_layer_in_bfloat16_mixes_its_own_float32_bank():
     ({}, 'the input has 2 channels'),
     ({'present': jnp.ones((2, 2), bool)}, 'the mask of present channels'),
     ({'present': jnp.ones((2, 3), bool), 'subset': (0, 1)}, 'not both'),
+    ({'present': jnp.ones((2, 3))}, 'must be a bool array, but it is float32'),
+    ({'present': np.ones((2, 3), np.uint8)}, 'must be a bool array, but it is uint8'),
+    ({'present': [[True, False, True]] * 2}, 'must be a bool array, but it is list'),
   ],
 )
 def test_what_does_not_fit_together_is_refused(kwargs, said):

@@ -46,3 +46,42 @@ def test_a_plain_stem_is_in_training_on_all_channels_what_a_dynamic_one_is():
     layer = stem.Stem(3, 8, functools.partial(batch_norm, train=False), kind, completion, small_images=True)
     outputs.append(layer.apply(layer.init(jax.random.key(0), images), images))
   np.testing.assert_allclose(*outputs, rtol=1e-5)
+
+
+@pytest.mark.parametrize('kind', stem.STEMS)
+def test_a_mask_of_numbers_is_refused(kind):
+  layer = stem.Stem(3, 8, functools.partial(batch_norm, train=False), kind, 'linear' if kind == 'dynamic' else 'gray')
+  with pytest.raises(ValueError, match='the mask of present channels must be a bool array, but it is float32'):
+    layer.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), present=jnp.asarray([[0.5, 1.0, 0.0]]))
+
+
+@pytest.mark.parametrize(
+  ('name', 'value', 'said'),
+  [
+    ('mean', [120, np.nan, 100], "'mean' holds NaN or infinity"),
+    ('std', [60, np.inf, 70], "'std' holds NaN or infinity"),
+    ('correlation', np.full((3, 3), np.inf), "'correlation' holds NaN or infinity"),
+    ('correlation', np.diag([3600.0, 2500.0, 4900.0]), r"'correlation' has the diagonal \[3600.0, 2500.0, 4900.0\]"),
+  ],
+)
+def test_statistics_that_no_images_have_are_refused_by_name(name, value, said):
+  variables = Network('dynamic').init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+  with pytest.raises(ValueError, match=f"the statistics' {said}"):
+    stem.put_statistics(variables, STATISTICS | {name: value})
+
+
+def test_statistics_are_stored_inside_of_jit():
+  variables = Network('dynamic').init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+  stored = jax.jit(stem.put_statistics)(variables, STATISTICS)
+  np.testing.assert_allclose(stem.pixel_statistics(stored)['mean'], STATISTICS['mean'])
+
+
+def test_pixels_in_float64_are_standardised_in_float64():
+  pixels = np.random.default_rng(0).uniform(0, 255, (1, 4, 4, 3))
+  with jax.enable_x64(True):
+    layer = stem.Standardize(3)
+    variables = stem.put_statistics(layer.init(jax.random.key(0), pixels), STATISTICS)
+    standardised = layer.apply(variables, pixels)
+    assert standardised.dtype == jnp.float64
+    assert layer.apply(variables, pixels.astype(np.float32)).dtype == jnp.float32
+  np.testing.assert_allclose(standardised, (pixels - STATISTICS['mean']) / STATISTICS['std'], rtol=1e-14, atol=1e-14)

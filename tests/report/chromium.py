@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import json
@@ -98,15 +97,6 @@ class Page:
   def scheme(self, name: str) -> None:
     """Prefers 'light' or 'dark'."""
     self.send('Emulation.setEmulatedMedia', features=[{'name': 'prefers-color-scheme', 'value': name}])
-
-  def screenshot(self, path: pathlib.Path, selector: str = 'html') -> None:
-    """Of an element, as large as it is."""
-    box = self.js(
-      f'(() => {{ const box = document.querySelector({json.dumps(selector)}).getBoundingClientRect();'
-      'return {x: box.x + scrollX, y: box.y + scrollY, width: box.width, height: Math.min(box.height, 6000)}; })()'
-    )
-    found = self.send('Page.captureScreenshot', clip={**box, 'scale': 1}, captureBeyondViewport=True)
-    path.write_bytes(base64.b64decode(found['data']))
 
   def close(self) -> None:
     self._session = None

@@ -87,6 +87,13 @@ def test_the_result_test_is_shown_or_the_one_that_is_asked_for(tmp_path):
   assert "no result 'none'" in find([tmp_path / 'run'], 'none')[0][0].problems[0]
 
 
+def test_what_a_killed_evaluation_left_behind_is_not_a_result(tmp_path):
+  make_run(tmp_path / 'run')
+  (tmp_path / 'run' / 'eval' / '.0123456789abcdef.test.json').write_text('{"model": ')
+  run = find([tmp_path / 'run'])[0][0]
+  assert run.problems == run.others == []
+
+
 def test_runs_of_one_name_are_told_apart(tmp_path):
   for study in ('one', 'two'):
     begin_run(tmp_path / study / 'run')
@@ -288,3 +295,5 @@ def test_the_command_of_an_evaluation_names_what_the_result_says_was_evaluated(t
     f'flaxnets eval --workdir={tmp_path / "run"} --split=other.txt --root=/data/theirs --step=7 --completion=unit '
     '--subsets=all'
   )
+  run.scores = {'step': 7, 'completion': 'unit; true'}
+  assert words.evaluate_command(run).endswith(" --completion='unit; true'")

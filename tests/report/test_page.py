@@ -171,6 +171,12 @@ def test_markdown_makes_no_picture_or_link_of_a_name(tmp_path):
   assert '!\\[x\\](https://example.org/x.png)' in text and 'o\\*w\\*l' in text
 
 
+def test_markdown_shows_the_command_of_a_folder_with_backticks_whole(tmp_path):
+  begin_run(tmp_path / 'a`b``c')
+  text = write([str(tmp_path / 'a`b``c')], tmp_path / 'out.md').read_text()
+  assert f"``` flaxnets eval --workdir='{tmp_path}/a`b``c'" in text
+
+
 def test_the_format_follows_the_ending_unless_it_is_said(tmp_path):
   begin_run(tmp_path / 'run')
   folders = [str(tmp_path / 'run')]

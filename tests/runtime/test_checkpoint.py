@@ -55,6 +55,16 @@ def test_the_latest_two_and_the_best_are_kept(tmp_path):
   assert checkpoints.best_step() == 10
 
 
+def test_a_checkpoint_that_another_process_deletes_meanwhile_is_not_the_best(tmp_path, monkeypatch):
+  saved(tmp_path / 'c', 0.2, 0.9, 0.5, 0.3).close()
+  reader = Checkpoints(tmp_path / 'c', writing=False)
+  monkeypatch.setattr(reader, 'steps', lambda: [0, 10, 20, 30])  # as listed before step 0 was deleted
+  assert reader.best_step() == 10
+  (tmp_path / 'c' / '20' / 'meta' / 'metadata').unlink()
+  with pytest.raises(CorruptCheckpoint, match='c/20 cannot be read'):
+    Checkpoints(tmp_path / 'c', writing=False).best_step()
+
+
 def test_without_a_measure_the_latest_is_the_best(tmp_path):
   assert saved(tmp_path / 'c', None, None).best_step() == 10
 
@@ -141,6 +151,38 @@ def test_a_temporary_io_error_does_not_count_as_corruption(tmp_path, monkeypatch
   with monkeypatch.context() as patch:
     patch.setattr(checkpoints._manager, 'restore', failing)
     with pytest.raises(InputError, match='checkpoint .*/10 cannot be read: .*Input/output error') as raised:
+      checkpoints.restore_latest()
+    assert not isinstance(raised.value, CorruptCheckpoint)
+  assert checkpoints.restore_latest()[1]['step'] == 10
+
+
+READING = (
+  'Error reading "step/.zarray" in OCDBT database at local file "c/10/state/": Failed to open: "c/10/state/d/a5"'
+)
+
+
+@pytest.mark.parametrize(
+  ('text', 'reason'),
+  [
+    (
+      f"PERMISSION_DENIED: {READING}: Permission denied [os_error_code='13'] [tensorstore_spec='x']",
+      'Permission denied',
+    ),
+    (f"UNKNOWN: {READING}: Input/output error [os_error_code='5']", 'Input/output error'),
+    (f"RESOURCE_EXHAUSTED: {READING}: Too many open files [os_error_code='24']", 'Too many open files'),
+    (f'ABORTED: {READING}: Stale file handle', 'Stale file handle'),
+    ('UNAVAILABLE: the file system does not answer', 'UNAVAILABLE: the file system does not answer'),
+  ],
+)
+def test_an_io_error_that_tensorstore_tells_in_words_moves_no_checkpoint_aside(tmp_path, monkeypatch, text, reason):
+  checkpoints = saved(tmp_path / 'c', 0.5, 0.6)
+
+  def failing(*_, **__):
+    raise ValueError(text)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoints._manager, 'restore', failing)
+    with pytest.raises(InputError, match=f'checkpoint .*/10 cannot be read: {reason}$') as raised:
       checkpoints.restore_latest()
     assert not isinstance(raised.value, CorruptCheckpoint)
   assert checkpoints.restore_latest()[1]['step'] == 10

@@ -1,8 +1,11 @@
+import ctypes
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -11,8 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax._src import distributed
 
+from flaxnets import config as configs
 from flaxnets.errors import InputError
-from flaxnets.runtime import devices, machine
+from flaxnets.runtime import devices, interrupts, machine
+from flaxnets.training import setup
+from tests.small import small_config
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -84,6 +90,72 @@ def test_an_error_of_a_run_with_one_process_passes_unchanged(monkeypatch):
   monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)  # --coordinator=auto with a single task
   with pytest.raises(jax.errors.JaxRuntimeError, match='out of memory'), devices.ending_with_others('flaxnets train'):
     raise jax.errors.JaxRuntimeError('out of memory')
+
+
+class Exited(BaseException):
+  """What `os._exit` raises here."""
+
+
+@pytest.mark.parametrize(
+  ('raised', 'resumes', 'code', 'said'),
+  [
+    (KeyboardInterrupt, False, 130, 'flaxnets x: stopped\n'),
+    (interrupts.Terminated, False, 143, 'flaxnets x: stopped\n'),
+    (KeyboardInterrupt, True, 75, f'flaxnets x: {interrupts.SAID}\n'),
+  ],
+)
+def test_ctrl_c_does_not_leave_one_of_several_processes_waiting_for_the_others(
+  monkeypatch, capsys, raised, resumes, code, said
+):
+  def exits(number):
+    raise Exited(number)
+
+  monkeypatch.setattr(jax.distributed, 'is_initialized', lambda: True)
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(jax.distributed, 'shutdown', lambda: time.sleep(60))  # the others do not come to the barrier
+  monkeypatch.setattr(devices, 'WAIT_FOR_OTHERS', 0.1)
+  monkeypatch.setattr(os, '_exit', exits)
+  before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+  began = time.monotonic()
+  try:
+    with pytest.raises(Exited, match=str(code)), devices.ending_with_others('flaxnets x', resumes):
+      raise raised
+  finally:
+    for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+      signal.signal(number, handler)
+  assert time.monotonic() - began < 30
+  assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize('agree_to_stop', [False, True])
+def test_sigterm_does_what_it_did_before_the_processes_met_unless_they_are_to_agree(monkeypatch, agree_to_stop):
+  libc, noted = ctypes.CDLL(None), []
+  libc.signal.argtypes = ctypes.c_int, ctypes.c_void_p
+  ignored = 1  # SIG_IGN
+
+  def initialize(*_, **__):
+    libc.signal(signal.SIGTERM, ignored)  # as the service of jax.distributed does, unseen by Python
+
+  monkeypatch.setattr(jax.distributed, 'initialize', initialize)
+  monkeypatch.setattr(machine, 'keep_freed_memory', lambda: None)
+  monkeypatch.setattr(jax.config, 'update', lambda *_: None)
+  before = signal.signal(signal.SIGTERM, lambda *_: noted.append(1))
+  try:
+    devices.start([64], coordinator='first:1', processes=2, agree_to_stop=agree_to_stop)
+    signal.raise_signal(signal.SIGTERM)
+  finally:
+    signal.signal(signal.SIGTERM, before)
+  assert noted == ([] if agree_to_stop else [1])
+
+
+def test_devices_divide_the_microbatches_too():
+  config = small_config(**{'train.batch_size': 64, 'train.accumulate': 4, 'evaluate.batch_size': 256})
+  assert devices.cpu_devices(configs.batch_sizes(config), 8) == 2
+  assert configs.batch_sizes(configs.to_json(config)) == [16, 256]
+  config.train.accumulate = 3
+  said = r'64 does not divide into 3 microbatches \(train.accumulate\) over 8 devices; choose a multiple of 24$'
+  with pytest.raises(InputError, match=said):
+    setup.check(config)
 
 
 def test_batches_become_global_arrays_in_order_and_all_of_them(mesh8):

@@ -172,6 +172,16 @@ def test_a_signal_to_one_of_two_processes_saves_and_stops_both_at_one_step(tmp_p
   assert flaxnets.load(tmp_path, step='latest').step == int(steps.pop())
 
 
+def test_a_signal_ends_an_evaluation_of_two_processes(tmp_path):
+  ended(started(tmp_path, processes=1, devices=2), code=0)
+  running = launched([['eval_main.py', f'--workdir={tmp_path}', '--subsets=all']] * 2, devices=1)
+  next(line for line in running[0].stdout if 'compiling' in line)
+  for process in running:
+    process.terminate()
+  outputs = ended(running, code=143)
+  assert all('flaxnets eval: stopped' in output for output in outputs)
+
+
 # How the other process tells it: our line where a sum over the processes fails, JAX's messages elsewhere.
 DEATH = ('probably because another process ended', 'another task died', 'heartbeat timeout')
 

@@ -1,6 +1,9 @@
 """What a study runs, leaves, repeats and refuses."""
 
 import concurrent.futures
+import errno
+import fcntl
+import os
 import pathlib
 import threading
 
@@ -84,6 +87,18 @@ def test_a_run_that_another_shard_executes_is_left_to_it(tmp_path, monkeypatch, 
   with run_lock(tmp_path / 'a'):
     assert runner.run_study(wanted, shard='1/1') == 1
   assert 'a: another process is executing it' in capsys.readouterr().out
+
+
+def test_a_study_on_a_file_system_without_locks_warns_and_goes_on(tmp_path, monkeypatch):
+  def unsupported(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+  warned = []
+  monkeypatch.setattr(fcntl, 'flock', unsupported)
+  monkeypatch.setattr('flaxnets.study.locks.logging.warning', lambda text, *values: warned.append(text % values))
+  monkeypatch.setattr(runner, 'launch', lambda job, log, locks=(): (pretend(job), (0, ''))[1])
+  assert runner.run_study(Study(plan(two_steps(), {'a': {}}), tmp_path)) == 0
+  assert any(f'{tmp_path / "a"}: cannot be locked (No locks available)' in text for text in warned)
 
 
 def test_a_second_study_in_a_folder_is_refused_unless_both_take_shares(tmp_path):

@@ -12,7 +12,7 @@ from flaxnets.models import cost
 from flaxnets.study import runner, table
 from flaxnets.study.folder import Study
 from flaxnets.study.plan import plan
-from tests.study.made import table_of, two_steps
+from tests.study.made import pretend, table_of, two_steps
 
 
 def test_a_table_names_its_split_and_not_where_its_file_lies(tmp_path):
@@ -57,6 +57,17 @@ def test_training_on_growing_images_is_charged_at_their_sizes(tmp_path):
   small, large = (cost.macs(model, (0, 1, 2), side)['macs'] for side in (8, 16))
   assert rows['growing']['training_macs'] == rows['again']['training_macs'] == 3 * 16 * (small + large)
   assert rows['whole']['training_macs'] == 3 * 32 * large == 3 * 32 * scores['subsets'][0]['macs']
+
+
+def test_a_run_that_evaluates_the_weights_of_another_is_charged_the_training_of_that_one(tmp_path, monkeypatch):
+  own = {'train.epochs': 9.0, 'train.batch_size': 8, 'presence.mode': 'full_and_random'}
+  runs = plan(two_steps(), {'whole': {'presence.mode': 'pair'}, 'again': {'weights': 'whole', **own}})
+  monkeypatch.setattr(runner, 'launch', lambda job, log, locks=(): (pretend(job), (0, ''))[1])
+  assert runner.run_study(Study(runs, tmp_path)) == 0
+  whole, again = table_of(Study(runs, tmp_path))['rows']
+  costs = ('epochs', 'batch_size', 'passes', 'images_seen', 'training_macs')
+  assert [again[key] for key in costs] == [whole[key] for key in costs]
+  assert [whole[key] for key in costs] == [1, 16, 2, 32, 3 * 32 * 3000 * 2]
 
 
 def test_regrets_and_differences_in_the_table_are_those_of_the_accuracies(done):
