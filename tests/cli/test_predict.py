@@ -141,6 +141,18 @@ def test_arrays_are_predicted_row_by_row(run, net, tmp_path):
   assert [row['class'] for row in rows(out)] == [net.classes[place] for place in net.predict(images, 'GRB')]
 
 
+def test_the_array_the_step_and_the_threads_can_be_chosen(run, net, tmp_path, capsys):
+  images = np.random.default_rng(4).integers(0, 256, (6, 24, 30, 3), np.uint8)
+  np.savez(tmp_path / 'two.npz', before=images[::-1], after=images)
+  out = tmp_path / 'p.csv'
+  assert predict(run, tmp_path / 'two.npz', '--key=after', '--step=1', '--threads=1', f'--out={out}') == 0
+  np.testing.assert_allclose(
+    [float(row['probability']) for row in rows(out)], net.probabilities(images).max(1), rtol=1e-4
+  )
+  assert predict(run, tmp_path / 'two.npz', '--key=after', '--step=7') == 1
+  assert 'step 7' in capsys.readouterr().err
+
+
 def test_an_array_that_does_not_fit_is_a_bad_file(run, tmp_path, capsys):
   np.save(tmp_path / 'two.npy', np.zeros((2, 24, 24, 2), np.uint8))
   np.savez(tmp_path / 'several.npz', a=np.zeros((2, 8, 8, 3)), b=np.zeros((2, 8, 8, 3)))

@@ -21,6 +21,14 @@ def test_as_many_lines_of_each_class_are_held_out(root):
   assert sorted(line[-1] for line in held) == ['0', '0', '1', '1', '2', '2']
 
 
+def test_the_command_says_how_many_images_it_held_out(root, capsys):
+  assert main.run('split', [str(root), str(root / 'one'), '--per_class=1', '--seed=1']) == 0
+  assert 'train_tune.txt: 9 images; ' in capsys.readouterr().out
+  assert len((root / 'one' / 'tune.txt').read_text().splitlines()) == 3
+  assert main.run('split', [str(root), str(root / 'two'), '--per_class=1', '--seed=2']) == 0
+  assert (root / 'one' / 'tune.txt').read_text() != (root / 'two' / 'tune.txt').read_text()
+
+
 def test_a_repeated_line_is_one_image_that_lands_in_one_split(root):
   lines = (root / 'train.txt').read_text()
   repeated = lines.replace('images/', './images//') + lines.replace('\n', ' \r\n')

@@ -139,6 +139,22 @@ def test_the_command_says_what_is_wrong_and_ends_with_1(run, capsys):
   assert 'checkpoints/20 is corrupt' in first and '1 part corrupt or missing; intact: 1 checkpoint, ' in last
 
 
+def test_a_study_and_single_files_are_compared_too(run, tmp_path, capsys):
+  study = tmp_path / 'study'
+  shutil.copytree(run, study / 'first')
+  records.write(study / 'study.json', {'runs': ['first']}, indent=1)
+  records.write(study / 'table.json', {'rows': [0.25]}, indent=1)
+  result = run / 'eval' / 'test.json'
+  assert main.run('verify', [str(study), str(result)]) == 0
+  (first, second) = capsys.readouterr().out.splitlines()
+  assert first.startswith(f'{study}: intact: 3 records, 2 checkpoints')
+  assert second.startswith(f'{result}: intact: 1 result')
+  table = study / 'table.json'
+  table.write_text(table.read_text().replace('0.25', '0.75'))
+  assert main.run('verify', [str(study), str(result)]) == 1
+  assert f'{table}: is corrupt' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
   ('arguments', 'code', 'said'),
   [

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from flaxnets.cli import main
 from flaxnets.study.folder import Study
 from tests.study.made import table_of
 
@@ -31,6 +32,28 @@ def get_runs():
     'linear': {{'weights': 'none'}},
   }}
 """
+
+
+MADE = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.study import made
+
+get_config = made.two_steps
+
+def get_runs():
+  return made.RUNS
+"""
+
+
+def test_the_table_of_what_is_there_is_printed_without_running_anything(done, tmp_path, capsys):
+  study, _, jobs = done
+  config, began = tmp_path / 'config.py', len(jobs)
+  config.write_text(MADE.format(root=str(ROOT)))
+  assert main.run('study', [f'--config={config}', f'--out={study.out}', '--table', '--against=linear']) == 0
+  printed = capsys.readouterr().out
+  assert 'this run minus linear' in printed and '| whole | 2 |' in printed
+  assert len(jobs) == began
 
 
 @pytest.mark.slow
