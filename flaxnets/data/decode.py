@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import struct
 from collections.abc import Sequence
@@ -172,10 +173,15 @@ def _other(data: bytes, gray: bool, name: str) -> tuple[np.ndarray, tuple[int, i
 
 def _pages(image: TiffImagePlugin.TiffImageFile) -> int:
   """The number of a TIFF's pages, not counting reduced copies (thumbnails) and masks."""
-  count = 0
-  for page in range(image.n_frames):
-    image.seek(page)
-    count += page == 0 or not image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK
+  count = 1
+  for page in itertools.count(1):
+    try:
+      image.seek(page)
+    except EOFError:
+      break
+    except SyntaxError:  # pixels that Pillow does not know, such as those of GDAL's masks; the tags have been read
+      pass
+    count += not image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK
   image.seek(0)
   return count
 

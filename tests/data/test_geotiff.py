@@ -346,6 +346,23 @@ def test_a_photo_of_several_pages_is_not_cut_to_its_first(tmp_path):
   assert (out == [255, 0, 0]).all()
 
 
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+def test_the_overviews_and_the_mask_of_a_tiff_are_no_pages(tmp_path):
+  path, red = tmp_path / '0.tif', np.zeros((3, 512, 512), np.uint8)
+  red[0] = 255
+  with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+    with rasterio.open(path, 'w', driver='GTiff', width=512, height=512, count=3, dtype=np.uint8) as file:
+      file.write(red)
+      file.write_mask(True)
+    with rasterio.open(path, 'r+') as file:
+      file.build_overviews([2, 4])
+  out = np.zeros((4, 4, 3), np.uint8)
+  decode(path.read_bytes(), out, name='0.tif')
+  assert (out == [255, 0, 0]).all()
+  with raster_pixels.opened(path) as dataset:
+    assert (dataset.driver, dataset.count) == ('GTiff', 3)
+
+
 def test_large_and_odd_sizes_are_squashed_to_the_canvas(tmp_path):
   pixels = noise(size=(90, 51), count=13)
   write(tmp_path / 'train/sea/0.tif', pixels, [f'B{n}' for n in range(13)])
