@@ -122,5 +122,5 @@ def test_a_single_class_leaves_nothing_to_learn():
 
 def test_every_warning_is_one_line():
   train = source_of([0] * 99 + [1], ids=[f'{index}.jpg' for index in range(100)])
-  lines = summary.warnings_for(train, train, train)
-  assert len(lines) == 7 and not any('\n' in line for line in lines)
+  lines = summary.warnings_for(train, train)
+  assert len(lines) == 4 and not any('\n' in line for line in lines)
