@@ -31,7 +31,7 @@ def noisy(classes: int, examples: int, seed: int = 0) -> np.ndarray:
   return confusion_of(truth, predicted, classes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(confusions)
 def test_scores_equal_scikit_learn_for_classes_without_examples_too(confusion):
   truth, predicted = examples_of(confusion)
@@ -95,7 +95,7 @@ def test_nearly_95_of_100_intervals_hold_the_truth(classes, examples):
   assert 0.88 < np.mean(held) <= 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(confusions)
 def test_every_value_lies_within_its_interval_within_0_and_1(confusion):
   result = metrics.summary(confusion, bootstrap=50)

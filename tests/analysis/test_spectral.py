@@ -29,7 +29,7 @@ def test_bands_of_sentinel_2_are_predicted_better_than_by_their_nearest_band():
   assert error < 0.15 < baseline
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
   st.lists(st.floats(400, 2500), min_size=1, max_size=8),
   st.lists(st.floats(1, 200), min_size=8, max_size=8),

@@ -32,7 +32,7 @@ def averaged_over_every_order(accuracy, channels):
   return gains / len(orders)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(channels=st.integers(1, 6), seed=st.integers(0, 2**32 - 1))
 def test_exact_worths_are_gains_averaged_over_every_order_and_add_up_to_the_full_gain(channels, seed):
   accuracy = random_table(channels, seed)
@@ -52,7 +52,7 @@ def test_redundant_channels_share_their_worth():
   np.testing.assert_allclose(worth.shapley(accuracy, 3), [0.2, 0.2, 0], atol=1e-12)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(channels=st.integers(2, 7), seed=st.integers(0, 2**32 - 1), orders=st.integers(2, 9))
 def test_sampled_worths_add_up_to_the_full_gain_and_ask_only_for_what_was_announced(channels, seed, orders):
   accuracy, asked = random_table(channels, seed), []

@@ -106,7 +106,7 @@ def test_where_no_crop_fits_it_is_the_centre(size, expected):
   np.testing.assert_allclose(box, expected, atol=1e-3)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.tuples(*[st.integers(8, 600)] * 2), min_size=4, max_size=4), st.integers(0, 99))
 def test_a_squashed_canvas_shows_the_same_part_of_the_original(size, key):
   options = {

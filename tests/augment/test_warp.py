@@ -172,7 +172,7 @@ def test_stripes_too_fine_for_the_output_turn_gray():
     assert least <= float(view.std()) < most
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
   st.floats(0.3, 3),
   st.floats(0.3, 3),

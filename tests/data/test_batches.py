@@ -81,7 +81,7 @@ def test_a_training_batch_holds_what_the_source_has():
 
 
 @hypothesis.given(examples=st.integers(1, 30), batch_size=st.integers(1, 12), seed=st.integers(0, 2**40))
-@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.settings(max_examples=25)
 def test_every_epoch_has_every_example_once(examples, batch_size, seed):
   steps = -(-3 * examples // batch_size)
   read = indices(take(train_batches(Numbered(examples), batch_size=batch_size, seed=seed, threads=1), steps))
@@ -103,7 +103,7 @@ def test_the_order_stays_what_it_was_when_runs_were_begun():
 
 
 @hypothesis.given(hosts=st.integers(1, 4), share=st.integers(1, 4), examples=st.integers(1, 20))
-@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.settings(max_examples=20)
 def test_the_shares_of_hosts_in_turn_are_the_global_batch(hosts, share, examples):
   source, size = Numbered(examples), hosts * share
   whole = take(train_batches(source, batch_size=size, seed=1, threads=1), 3)
@@ -218,7 +218,7 @@ def test_a_source_without_a_readable_image_is_an_error():
 @hypothesis.given(
   examples=st.integers(1, 25), share=st.integers(1, 5), hosts=st.integers(1, 4), broken=st.sets(st.integers(0, 24))
 )
-@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.settings(max_examples=40)
 def test_evaluation_has_every_example_once_over_all_hosts(examples, share, hosts, broken):
   source = Numbered(examples, broken)
   runs = [

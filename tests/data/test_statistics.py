@@ -48,7 +48,7 @@ class Unreadable(ArraySource):
     )
   )
 )
-@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.settings(max_examples=40)
 def test_statistics_are_numpys_over_all_pixels(images):
   found = measure(source_of(images), threads=1)
   pixels = images.reshape(-1, images.shape[-1]).T.astype(np.float64)

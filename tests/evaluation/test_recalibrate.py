@@ -49,7 +49,7 @@ def copied(run, tmp_path):
 
 
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(0, 1000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_pooled_parts_are_the_statistics_of_the_whole(sizes, seed):
   parts = [np.random.default_rng(seed + part).normal(part, 1 + part, (size, 3)) for part, size in enumerate(sizes)]
   pooled, count = {'layer': {'norm': {'mean': np.zeros(3), 'var': np.zeros(3)}}}, 0

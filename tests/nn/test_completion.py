@@ -25,7 +25,7 @@ cases = st.integers(1, 13).flatmap(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cases, st.sampled_from(COMPLETIONS))
 def test_the_static_and_the_masked_matrices_are_the_same(case, completion):
   channels, members, seed = case
@@ -91,7 +91,7 @@ def test_a_mask_of_numbers_is_refused():
     presence_mixing('none', jnp.asarray([[2, 0, 1]]), jnp.eye(3))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cases)
 def test_linear_is_the_best_linear_prediction_by_least_squares(case):
   channels, members, seed = case
@@ -108,7 +108,7 @@ def test_linear_is_the_best_linear_prediction_by_least_squares(case):
   np.testing.assert_allclose(ours[absent], weights, rtol=2e-3, atol=2e-4)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(cases)
 def test_unit_is_linear_with_the_variance_of_a_real_channel_and_no_such_prediction_has_a_smaller_error(case):
   channels, members, seed = case

@@ -76,7 +76,7 @@ def test_the_compiled_training_program_of_a_cpu_has_no_convolution_of_small_maps
   st.lists(st.tuples(st.integers(1, 3), st.integers(1, 3)), min_size=3, max_size=3),
   st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=2),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_kernel_gradients_are_those_of_lax_for_all_its_windows(side, size, steps, padding):
   names = ('window_strides', 'lhs_dilation', 'rhs_dilation')
   options = {'dimension_numbers': ('NHWC', 'HWIO', 'NHWC'), 'padding': padding, **dict(zip(names, steps, strict=True))}
@@ -129,7 +129,7 @@ def test_a_gradient_by_taps_is_that_of_the_convolution_and_keeps_its_types(dtype
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.sampled_from([1, 3, 5, 7]), st.integers(1, 4))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_by_taps_is_a_convolution_for_any_map_kernel_and_stride(height, width, size, strides):
   x, kernel = random(0, 1, height, width, 2), random(1, size, size, 2, 3)
   np.testing.assert_allclose(by_taps(x, kernel, strides), convolve(x, kernel, strides), rtol=1e-4, atol=1e-4)

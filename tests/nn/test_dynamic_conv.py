@@ -20,7 +20,7 @@ def layer_and_variables(channels, completion='linear', dtype=None, seed=0, featu
   return layer, {**variables, 'channel_stats': {'correlation': correlation}}
 
 
-@settings(max_examples=16, deadline=None)
+@settings(max_examples=16)
 @given(
   st.integers(1, 14).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), min_size=1))),
   st.sampled_from(COMPLETIONS),
