@@ -71,12 +71,14 @@ def test_many_channels_are_completed_as_a_solve_in_float64_completes_them(channe
   present[:, 0], present[:, -1] = True, False
   ours = np.asarray(presence_mixing('linear', jnp.asarray(present), jnp.asarray(correlation)))
   for row, matrix in zip(present, ours, strict=True):
-    among = correlation[np.ix_(row, row)].astype(float) + EPSILON * np.eye(row.sum())
-    weights = np.linalg.solve(among, correlation[np.ix_(row, ~row)]).T
-    np.testing.assert_allclose(matrix[np.ix_(~row, row)], weights, atol=1e-3)
-    assert not matrix[:, ~row].any()
+    among = correlation[np.ix_(row, row)].astype(float)
+    exact = np.linalg.solve(among + EPSILON * np.eye(row.sum()), correlation[np.ix_(row, ~row)]).T
     static = mixing('linear', tuple(np.flatnonzero(row).tolist()), jnp.asarray(correlation))
-    np.testing.assert_allclose(matrix[:, row], static, atol=1e-3)
+    for weights in matrix[np.ix_(~row, row)], np.asarray(static)[~row]:
+      # Where channels are nearly of low rank, other weights predict the same: what must agree is the prediction.
+      change = weights - exact
+      assert np.sqrt(np.einsum('ps,st,pt->p', change, among, change).max()) < 2e-4  # of channels with deviation 1
+    assert not matrix[:, ~row].any()
 
 
 def test_what_is_no_correlation_gives_nan_for_a_mask_as_for_a_subset():
