@@ -1,6 +1,6 @@
 """Every field at its default. flaxnets/config.py lists the fields, each with a comment; other configs change some.
 
-flaxnets train --config=default --config.data.root=/data/imagenet-mini --workdir=runs/r18
+flaxnets train --config.data.root=/data/imagenet-mini --workdir=runs/r18
 """
 
 from flaxnets.config import default as get_config

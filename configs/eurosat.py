@@ -23,7 +23,6 @@ def get_config() -> config_dict.ConfigDict:
   config.image_size = 64
   config.data.source = 'tfds'
   config.data.name = 'eurosat/all'
-  config.data.channels = ''  # all; their names and wavelengths are in flaxnets/data/bands.py
   config.data.train = 'train[:60%]'
   config.data.validation = 'train[60%:80%]'
   config.data.test = 'train[80%:]'

@@ -27,7 +27,6 @@ def get_config() -> config_dict.ConfigDict:
   config.model.small_images = True
   config.data.source = 'tfds'
   config.data.name = 'so2sat/all'
-  config.data.channels = ''  # all; their names are in flaxnets/data/bands.py
   config.data.train = 'train[5%:]'
   config.data.validation = 'train[:5%]'
   config.data.test = 'validation'

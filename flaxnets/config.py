@@ -49,10 +49,11 @@ def default() -> config_dict.ConfigDict:
   data.features = ''  # tfds: features that hold the pixels, such as 'sentinel1,sentinel2'; '' for the data set's own
   # A split is, for lists: a file of `path label` lines; folders: a folder with one folder per class; arrays: the text
   # that replaces {split} in the keys below, or an .npz file in root; tfds and synthetic: text such as train[:90%].
+  # Only lists have '.txt'; for other sources it is ignored, so that the defaults mean train, val and test.
   data.train = 'train.txt'  # split to train on
   data.validation = 'val.txt'  # split to validate on during training
   data.test = 'test.txt'  # split that `flaxnets eval` uses by default
-  data.channels = 'RGB'  # channels to use, such as 'RGB' or 'B02,B03,B08'; '' for all that the files name
+  data.channels = ''  # channels to use, such as 'B02,B03,B08'; '' for all that the files name, and RGB of photos
   data.bands = ''  # GeoTIFFs, tfds tensors: names of all bands in their order; '' for those of the file or data set
   data.nodata = ''  # GeoTIFFs: the value that means no data, such as '0'; '' for what the files declare
   data.missing_pixels = 'error'  # GeoTIFFs: action on single pixels without data: error | mean (of the image's band)

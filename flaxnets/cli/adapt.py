@@ -1,7 +1,7 @@
 """Makes a network for other channels from a trained one: a run's folder for eval, predict, report and train.init_from.
 
 flaxnets adapt runs/resnet18 --out=runs/start --config.data.source=arrays --config.data.root=bands.npz
---config.data.channels= --config.data.train=train [--map=R:B04,G:B03,B:B02]
+[--map=R:B04,G:B03,B:B02]
 
 DIR is a run's folder. Channels are matched by name, through aliases such as R, red and Sentinel-2's B04, or by
 wavelength; what was matched is printed. Mean, deviation and correlation are measured on data.train. Labels are not

@@ -1,6 +1,7 @@
 """Trains a network. Rerunning the command resumes an interrupted run.
 
-    flaxnets train --config=demo --workdir=runs/demo [--config.train.epochs=20 ...]
+    flaxnets train --config=demo --workdir=runs/demo
+    flaxnets train --workdir=runs/mine --config.data.source=folders --config.data.root=/data/mine
 
 Exit codes: 0 finished; 1 invalid input, or a run that diverged or whose last save failed; 75 stopped by a signal after
 saving.
@@ -19,7 +20,7 @@ ARGUMENTS = ''
 
 
 def define(flags: absl_flags.FlagValues) -> None:
-  cli_flags.define_config(flags)
+  cli_flags.define_config(flags, 'default')
   absl_flags.DEFINE_string(
     'workdir', None, 'folder of the run; an existing run with the same config is resumed', flag_values=flags
   )

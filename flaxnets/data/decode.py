@@ -23,6 +23,7 @@ MAX_BYTES = 2**30  # per file
 MAX_PIXELS = 178_956_970  # per image: twice Pillow's MAX_IMAGE_PIXELS, above which Pillow refuses to decode
 
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
+_PHOTO_MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # of Pillow, 8 bits a channel
 _ORIENTATION = 0x0112  # TIFF tags
 _SUBFILE_TYPE = 0x00FE
 _REDUCED_OR_MASK = 0b101
@@ -184,6 +185,16 @@ def _pages(image: TiffImagePlugin.TiffImageFile) -> int:
     count += not image.tag_v2.get(_SUBFILE_TYPE, 0) & _REDUCED_OR_MASK
   image.seek(0)
   return count
+
+
+def is_photo(path: str | os.PathLike[str]) -> bool:
+  """Whether a file is an image that `decode` reads without loss of bits, bands or pages, by its header."""
+  try:
+    with Image.open(path, formats=_FORMATS) as image:
+      pages = _pages(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
+      return image.mode in _PHOTO_MODES and pages == 1
+  except Exception:  # Pillow has no common exception for corrupt files
+    return False
 
 
 def is_deep(start: bytes) -> bool:

@@ -275,7 +275,10 @@ def open_folders(options: DataOptions, split: str, class_names: Sequence[str] | 
       leaves the root, or a link to a folder below a class folder.
   """
   home = _folder(options.root, 'data.root')
-  top = _folder(str(home / split), 'the split')
+  top = home / split
+  if not top.is_dir():
+    held = ', '.join(sorted(path.name for path in home.iterdir() if path.is_dir() and not _is_hidden(path.name)))
+    raise InputError(f'there is no split {str(top)!r}; {home} has {f"the folders {held}" if held else "no folders"}')
   folders = sorted(path.name for path in top.iterdir() if path.is_dir() and not _is_hidden(path.name))
   if not folders:
     raise InputError(f'{top} has no folders; it must hold one folder of images per class')

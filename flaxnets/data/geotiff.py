@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import importlib.util
 import os
 import re
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from flaxnets.channels import ChannelSet
-from flaxnets.data.decode import is_deep, squash
+from flaxnets.data.decode import is_deep, is_photo, squash
 from flaxnets.data.raster_pixels import complete, opened, read_window
 from flaxnets.data.source import DTYPES, BadImage, DataOptions, Reading, wanted_channels
 from flaxnets.errors import InputError
@@ -91,11 +92,14 @@ def _wavelength(dataset: Any, index: int) -> float | None:
 def is_raster(path: str | os.PathLike[str], options: DataOptions) -> bool | None:
   """Whether a file has more to it than a photo of 8 bits: other bands, 16 bits or floats, names, or no data.
 
-  A TIFF that is no more than a photo is decoded like other photos, unless the options ask for bands. So is every TIFF
-  if rasterio is not installed.
+  A TIFF that is no more than a photo is decoded like other photos, unless the options name its bands or its value for
+  no data.
 
   Returns:
     None if the file cannot be opened; only PNGs and TIFFs are.
+
+  Raises:
+    InputError: for a raster, if rasterio is not installed.
   """
   text = str(path).lower()
   if not os.path.isfile(path):
@@ -107,14 +111,21 @@ def is_raster(path: str | os.PathLike[str], options: DataOptions) -> bool | None
       return is_deep(start) if start else None
     if not text.endswith(SUFFIXES):
       return False
-    if options.bands or options.nodata or not options.channels:
+    if options.bands or options.nodata:
       return True
+    if importlib.util.find_spec('rasterio') is None and is_photo(path):
+      return False
     with opened(path) as dataset:
-      return not header(dataset, str(path)).photo
+      return _is_raster(dataset, str(path))
   except (OSError, BadImage):
     return None
-  except InputError:  # rasterio is not installed
-    return False
+
+
+def _is_raster(dataset: Any, name: str) -> bool:
+  try:
+    return not header(dataset, name).photo
+  except BadImage:  # `Rasters` says why
+    return True
 
 
 def band_names(head: Header, options: DataOptions, name: str) -> ChannelSet:

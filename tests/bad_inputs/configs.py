@@ -15,7 +15,8 @@ def _field(override, says, code=1):
 
 OWN = 'train --config=DIR/own.py --workdir=DIR/run'
 CASES = [
-  Case('no config', 'train --workdir=DIR/run', '--config is required: the name of a config, such as demo', code=2),
+  Case('no config', 'study --out=DIR/runs', '--config is required: the name of a config, such as demo', code=2),
+  Case('no config and no data', 'train --workdir=DIR/run', 'data.root is empty; data.source=lists needs it'),
   Case('unknown config', 'train --config=dem --workdir=DIR/run', "no config 'dem'; give the path of a file or one of"),
   Case('config with a syntax error', OWN, r'own.py: invalid syntax \(own.py, line 1\)', _file('def get_config(:\n')),
   Case('config without get_config', OWN, r'own.py has no get_config\(\); see configs/demo.py', _file('a = 1\n')),

@@ -85,7 +85,7 @@ CASES = [
     _list('a/1.png 0\na/2.png 1\n'),
   ),
   Case('link out of the root', LISTS, "line 2: 'a/2.png' is a link that leaves the root", _leaving),
-  Case('folders without a split', FOLDERS, "the split '.*train' is not a folder"),
+  Case('folders without a split', FOLDERS, "there is no split '.*train'"),
   Case(
     'split without folders',
     FOLDERS,
@@ -101,7 +101,7 @@ CASES = [
   Case(
     'missing folder of validation',
     FOLDERS.replace('data.validation=train', 'data.validation=val'),
-    "the split '.*val' is not a folder",
+    "there is no split '.*val'; .* has the folders",
     _folders('a/1.png', 'b/1.png'),
   ),
   Case('link out of the folders', FOLDERS, 'b/2.png is a link that leaves', _link),

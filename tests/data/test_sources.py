@@ -249,7 +249,11 @@ def test_a_class_file_gives_folders_their_labels_by_name_or_first_word(folders):
 def test_folders_without_classes_or_images_are_errors(folders):
   (folders / 'none').mkdir()
   (folders / 'bare/finch').mkdir(parents=True)
-  for split, reason in (('none', 'has no folders'), ('bare', 'no images'), ('test', 'is not a folder')):
+  for split, reason in (
+    ('none', 'has no folders'),
+    ('bare', 'no images'),
+    ('test', "no split '.*/test'; .* has the folders bare, none, train, val"),
+  ):
     with pytest.raises(InputError, match=reason):
       in_folders(folders, split)
 
