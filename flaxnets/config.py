@@ -100,7 +100,7 @@ def default() -> config_dict.ConfigDict:
   train.image_sizes = ()
   train.subset = ''  # subset that an expert network is trained and evaluated on, such as 'R'; '' for all channels
   train.init_from = ''  # folder of a run with the same network whose weights this one starts from; '' for random ones
-  train.frozen = ''  # what keeps its weights: trunk (all but the head) | body (all but stem and head) | '' (nothing)
+  train.frozen = ''  # layers to freeze: trunk (all but the head) | body (all but stem and head) | '' (nothing)
   train.freeze_statistics = False  # whether BatchNorm uses, and keeps, the statistics that the run begins with
   train.layer_decay = 1.0  # factor of the learning rate for every block further from the head; 1 for one rate
   train.learning_rate = 0.05  # highest learning rate of the schedule
@@ -118,8 +118,8 @@ def default() -> config_dict.ConfigDict:
   train.ema = 0.0  # decay of the running average of weights and statistics, which is then evaluated; 0 for none
   train.recalibrate = False  # whether to re-estimate BatchNorm statistics per subset at the end, where that helps
   train.patience = 0  # validations without improvement after which training stops early; 0 for never
-  train.max_loss = 1e4  # loss above which a step changes nothing, as where the loss is not finite; it has diverged
-  train.max_skipped = 50  # steps in a row that change nothing after which the run ends, with exit code 1
+  train.max_loss = 1e4  # a step with a loss above this, or with one that is not finite, is skipped
+  train.max_skipped = 50  # skipped steps in a row after which the run ends with exit code 1
   train.log_every = 20  # steps per line of metrics.jsonl
   train.checkpoint_every = 0  # steps between checkpoints; 0 for once an epoch
 

@@ -9,7 +9,7 @@ class OneLineError(Exception):
 
 
 class InputError(OneLineError, ValueError):
-  """Something given to flaxnets cannot work.
+  """Invalid input.
 
   The message is one line: what was wrong, where, and what would be right. The entry points print it to
   stderr without a traceback and exit with 1.

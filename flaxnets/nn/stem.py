@@ -154,7 +154,7 @@ def put_statistics(variables: Mapping[str, Any], statistics: Mapping[str, Any]) 
 
   Args:
     variables: of any Linen module that holds such layers, as its `init` returns them.
-    statistics: 'mean' and 'std' (C,) and 'correlation' (C, C), those that the layers need; more keys do no harm.
+    statistics: 'mean' and 'std' (C,) and 'correlation' (C, C), those that the layers need; other keys are ignored.
       `flaxnets.channel_statistics` measures them.
 
   Returns:
