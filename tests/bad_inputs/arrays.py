@@ -27,12 +27,11 @@ def _npz(**changes):
   return make
 
 
-EXECUTED = 'executed'  # the file that an executed pickle makes in the current folder
-
-
 class Evil:
+  """Its pickle makes a file in the current folder when it is executed."""
+
   def __reduce__(self):
-    return open, (EXECUTED, 'w')
+    return open, ('executed', 'w')
 
 
 def _claims(numbers):
@@ -130,10 +129,12 @@ CASES = [
   ),
   Case('no examples', TRAIN, 'no examples', _npz(X_train=np.zeros((0, 16, 16, 3), np.uint8), y_train=np.zeros(0, int))),
   Case('one label too few', TRAIN, r'8 examples have labels of shape \(8,\), not \(7,\)', _labels([0, 1] * 3 + [0])),
-  Case('labels with fractions', TRAIN, 'labels must be integers', _labels([0.0, 1.5] * 4)),
+  Case(
+    'labels of floats', TRAIN, 'labels must be integers or class names, but they are float64', _labels([0.0, 1.0] * 4)
+  ),
   Case('one-hot labels', TRAIN, r'one-hot.*argmax', _npz(y_train=np.eye(2, dtype=int)[np.arange(8) % 2])),
-  Case('labels from 1', TRAIN, 'label 2, but 2 classes have labels 0 to 1', _labels([1, 2] * 4)),
-  Case('negative labels', TRAIN, 'label -1, but 2 classes have labels 0 to 1', _labels([0, -1] * 4)),
+  Case('labels from 1', TRAIN, 'example 1 has label 2, but 2 classes have labels 0 to 1', _labels([1, 2] * 4)),
+  Case('negative labels', TRAIN, 'example 1 has label -1, but 2 classes have labels 0 to 1', _labels([0, -1] * 4)),
   Case(
     'label of an unknown class',
     TRAIN,

@@ -34,8 +34,12 @@ CASES = [
   Case('verify of a missing folder', 'verify DIR/no', 'no does not exist; give the folder of a run'),
   Case('verify of an empty folder', 'verify DIR', 'holds nothing to verify; give the folder of a run'),
   Case('verify without a folder', 'verify', 'DIR is missing; --help shows the usage', code=2),
+  Case('unknown flag of verify', 'verify --workdir=DIR', 'unknown flag --workdir', code=2),
   Case('worth of a missing run', 'worth DIR/no', r'no cannot be read .*; flaxnets eval writes DIR/eval/test.json'),
   Case('report of a missing run', 'report DIR/no', 'no is not a folder; give the folder of a run or of a study'),
+  Case(
+    'report of an empty folder', 'report DIR', r'holds neither a run \(config.json, metrics.jsonl or eval\) nor a study'
+  ),
   Case(
     'convert of missing weights',
     'convert DIR/a.pth --model=resnet18 --out=DIR/out',
@@ -53,9 +57,7 @@ CASES = [
     'a.safetensors cannot be read as a safetensors file',
     _text('a.safetensors'),
   ),
-  Case(
-    'cost without pixels', 'cost --config=demo --image_size=0', '--image_size=0: 0 is not a positive integer', code=2
-  ),
+  Case('cost without pixels', 'cost --image_size=0', '--image_size=0: 0 is not a positive integer', code=2),
   Case(
     'study whose runs are a list',
     'study --config=DIR/own.py --out=DIR/out',

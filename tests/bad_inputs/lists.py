@@ -49,7 +49,9 @@ CASES = [
   Case('root that is missing', LISTS.replace('data.root=DIR', 'data.root=DIR/no'), "data.root '.*no' is not a folder"),
   Case('root in a bucket', LISTS.replace('data.root=DIR', 'data.root=gs://b'), 'data.root.*gs://b'),
   Case('split file that is missing', LISTS, 'cannot read the split file .*train.txt: No such file'),
-  Case('split file that is empty', LISTS, 'split file .*train.txt is empty; it must hold a path and a', _list('')),
+  Case(
+    'split file that is empty', LISTS, 'split file .*train.txt is empty; it must hold a path and a', _list('\n  \n')
+  ),
   Case(
     'split file that is a folder',
     LISTS,
@@ -62,7 +64,12 @@ CASES = [
     r'train.txt is not UTF-8 text \(byte 0xe9 in line 2\)',
     _list('a/1.png 0\na/\xe9.png 1\n'),
   ),
-  Case('split line without a label', LISTS, "line 2: 'a/1.png' is not a path and a label", _list('a/1.png 0\na/1.png')),
+  Case(
+    'split line without a label',
+    LISTS,
+    "train.txt, line 2: 'a/1.png' is not a path and a label",
+    _list('a/1.png 0\na/1.png'),
+  ),
   Case('split label that is a word', LISTS, "line 1: 'a/1.png cat' is not a path and a", _list('a/1.png cat\n')),
   Case('split label with a fraction', LISTS, "line 1: 'a/1.png 0.5' is not a path and a", _list('a/1.png 0.5\n')),
   Case('split label of 5,000 digits', LISTS, 'line 1: .* is not a path and a label', _list(f'a/1.png {"1" * 5000}\n')),
@@ -101,11 +108,14 @@ CASES = [
   Case(
     'missing folder of validation',
     FOLDERS.replace('data.validation=train', 'data.validation=val'),
-    "there is no split '.*val'; .* has the folders",
+    "there is no split '.*val'; .* has the folders train",
     _folders('a/1.png', 'b/1.png'),
   ),
   Case('link out of the folders', FOLDERS, 'b/2.png is a link that leaves', _link),
   Case(
-    'class file that is missing', f'{FOLDERS} --config.data.classes=no.txt', 'class file .*no.txt', _folders('a/1.png')
+    'class file that is missing',
+    f'{FOLDERS} --config.data.classes=no.txt',
+    'class file .*no.txt: No such file',
+    _folders('a/1.png'),
   ),
 ]

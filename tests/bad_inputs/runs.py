@@ -222,8 +222,18 @@ CASES = [
     'no/a.csv cannot be written: No such file',
     _photo,
   ),
-  Case('predict of an unknown channel', f'{PREDICT} DIR/a.png --channels=RX', "no channel 'X'", _photo),
-  Case('predict of an unknown subset', f'{PREDICT} DIR/a.png --channels=RG --subset=B', "no channel 'B'", _photo),
+  Case(
+    'predict of an unknown channel',
+    f'{PREDICT} DIR/a.png --channels=RX',
+    "no channel 'X'; the channels are R, G, B",
+    _photo,
+  ),
+  Case(
+    'predict of an unknown subset',
+    f'{PREDICT} DIR/a.png --channels=RG --subset=B',
+    "no channel 'B'; the channels are R, G",
+    _photo,
+  ),
   Case(
     'predict of an empty folder',
     f'{PREDICT} DIR/none',

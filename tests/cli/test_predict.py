@@ -166,21 +166,6 @@ def test_an_array_that_does_not_fit_is_a_bad_file(run, tmp_path, capsys):
   assert rows(tmp_path / 'p.csv') == []
 
 
-@pytest.mark.parametrize(
-  ('flags', 'said'),
-  [
-    (['--channels=RN'], "no channel 'N'; the channels are R, G, B"),
-    (['--channels=RG', '--subset=B'], "no channel 'B'; the channels are R, G"),
-    (['--out=p.parquet'], '--out=p.parquet ends in none of .csv, .jsonl'),
-    (['--out=/none/there/p.csv'], 'cannot be written: No such file or directory'),
-  ],
-)
-def test_a_mistake_is_one_line(run, flags, said, capsys):
-  assert predict(run, files(run)[0], *flags) == 1
-  errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('flaxnets predict: ')]
-  assert len(errors) == 1 and said in errors[0]
-
-
 def test_the_latency_of_one_image_is_stated(run, capsys):
   assert predict(run, files(run)[0], '--latency') == 0
   assert 'one image takes ' in capsys.readouterr().err

@@ -114,24 +114,10 @@ def test_numbers_in_class_names_are_labels_only_if_they_are_all_of_them(tmp_path
     assert class_file(tmp_path / 'names.txt') == names
 
 
-def test_wrong_lines_are_named_by_file_and_line(lists):
-  good = 'images/finch/a.png 0\n\n'
-  for line, reason in [
-    ('images/finch/a.png', 'not a path and a label'),
-    ('images/finch/a.png x', 'not a path and a label'),
-    ('images/finch/a.png 1.0', 'not a path and a label'),
-    ('a\0b.png 0', 'not a path and a label'),
-    ('images/finch/a.png -1', 'label -1 is out of range'),
-    ('/etc/passwd 0', 'leaves the root'),
-    ('images/../../x.png 0', 'leaves the root'),
-    ('.. 0', 'leaves the root'),
-    ('images/finch/z.png 0', 'there is no file'),
-    ('nowhere/a.png 0', 'there is no file'),
-    ('images/finch/a.png 99999999999', 'means 100,000,000,000 classes'),
-  ]:
-    message = refused(lists, good + line)
-    assert reason in message and str(lists / 'wrong.txt') in message
-    assert 'line 3' in message or 'classes' in message
+def test_a_wrong_line_is_named_by_file_and_line_with_blank_lines_counted(lists):
+  for line, reason in [('.. 0', 'leaves the root'), ('nowhere/a.png 0', 'there is no file')]:
+    message = refused(lists, f'images/finch/a.png 0\n\n{line}')
+    assert reason in message and f'{lists / "wrong.txt"}, line 3' in message
 
 
 def test_a_label_beyond_the_known_classes_is_an_error_with_its_line(lists):
@@ -146,24 +132,6 @@ def test_missing_files_are_counted_and_left_to_reading_if_bad_images_are_skipped
   assert read(source)[0].size == (12, 10)
   with pytest.raises(BadImage, match=r'images/x.png \(.*wrong.txt, line 2\): cannot be read \(No such file'):
     read(source, 1)
-
-
-def test_empty_and_missing_splits_and_roots_are_errors(lists):
-  assert 'is empty' in refused(lists, '\n  \n')
-  for options, reason in [
-    ({'root': lists / 'no'}, 'is not a folder'),
-    ({'split': 'no.txt'}, 'No such file'),
-    ({'split': 'images'}, 'Is a directory'),
-    ({'root': ''}, 'data.root is empty'),
-    ({'classes': 'no.txt'}, 'No such file'),
-  ]:
-    with pytest.raises(InputError, match=reason):
-      opened(**({'root': lists} | options))
-  (lists / 'latin.txt').write_bytes(b'images/finch/a.png 0\nimages/f\xfcnf.png 0\n')
-  with pytest.raises(InputError, match='not UTF-8 text .byte 0xfc in line 2'):
-    opened(lists, 'latin.txt')
-  with pytest.raises(InputError, match="unknown data.source 'list'"):
-    open_source(DataOptions('list', str(lists)), 'train.txt')
 
 
 def test_a_link_may_not_lead_out_of_the_root_except_for_the_images_folder_itself(lists, tmp_path_factory):
@@ -244,18 +212,6 @@ def test_a_class_file_gives_folders_their_labels_by_name_or_first_word(folders):
   (folders / 'names.txt').write_text('0 wren little bird\n1 robin red breast\n2 finch\n')
   source = in_folders(folders, 'train', classes='names.txt')
   assert source.labels.tolist() == [2, 2, 1, 0] and source.classes[0] == 'wren little bird'
-
-
-def test_folders_without_classes_or_images_are_errors(folders):
-  (folders / 'none').mkdir()
-  (folders / 'bare/finch').mkdir(parents=True)
-  for split, reason in (
-    ('none', 'has no folders'),
-    ('bare', 'no images'),
-    ('test', "no split '.*/test'; .* has the folders bare, none, train, val"),
-  ):
-    with pytest.raises(InputError, match=reason):
-      in_folders(folders, split)
 
 
 def test_a_class_folder_may_not_be_a_link_out_of_the_root(folders, tmp_path_factory):

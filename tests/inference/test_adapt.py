@@ -213,10 +213,8 @@ def test_the_command_writes_a_run_from_images_without_labels(tmp_path, capsys, m
   assert net.channels.names == BANDS.names and net.metadata.dtype == 'float32' and net.config.image_size == 16
   assert net.config.data.label_key == '' and net.config.model.width == 8
   for arguments, message in (
-    ([str(tmp_path / 'run'), f'--out={tmp_path / "new"}', *data], 'holds a network already'),
-    ([str(tmp_path / 'run'), f'--out={tmp_path / "x"}', '--map=R', *data], "must pair the network's channels"),
-    ([str(tmp_path / 'run'), f'--out={tmp_path / "x"}', '--config.model.width=16', *data], 'model.width belongs to'),
-    ([str(tmp_path), f'--out={tmp_path / "x"}', *data], 'holds no trained network'),
+    (['--map=R'], "must pair the network's channels"),
+    (['--config.model.width=16'], 'model.width belongs to'),
   ):
-    assert main.run('adapt', arguments) == 1
+    assert main.run('adapt', [str(tmp_path / 'run'), f'--out={tmp_path / "x"}', *arguments, *data]) == 1
     assert message in capsys.readouterr().err

@@ -220,16 +220,13 @@ def test_bands_are_matched_by_name_and_chosen_by_subset(tmp_path):
 @pytest.mark.parametrize(
   ('options', 'reason'),
   [
-    ({'tile': 16, 'stride': 17}, 'tile is 16 and stride is 17'),
     ({'probabilities': 'best'}, "probabilities is 'best'; choose one of top, all, none"),
     ({'subset': 'B02,B12'}, "no channel 'B12'"),
     ({'channels': 'B02,B03'}, r'scene.tif: 2 names \(B02, B03\) for 5 bands'),
     ({'channels': 'a,b,c,d,e'}, "no channel 'B02' in .*scene.tif; it has a, b, c, d, e"),
     ({'out': 'map.png'}, 'a map ends in .tif'),
     ({'out': 'none/map.tif'}, r'none/map.tif cannot be written: .*'),
-    ({'out': 'scene.tif'}, 'scene.tif is the scene itself'),
     ({'scene': 'a_probability.tif', 'out': 'a.tif'}, 'a_probability.tif is the scene itself'),
-    ({'scene': 'none.tif'}, r'none.tif: cannot be read \(No such file'),
   ],
 )
 def test_mistakes_are_named_and_leave_nothing_behind(tmp_path, options, reason):

@@ -155,20 +155,6 @@ def test_a_study_and_single_files_are_compared_too(run, tmp_path, capsys):
   assert f'{table}: is corrupt' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-  ('arguments', 'code', 'said'),
-  [
-    ([], 2, 'flaxnets verify: DIR is missing'),
-    (['none'], 1, 'flaxnets verify: none does not exist; give the folder of a run'),
-    (['--workdir=x'], 2, 'flaxnets verify: unknown flag --workdir'),
-  ],
-)
-def test_mistakes_are_one_line(capsys, arguments, code, said):
-  assert main.run('verify', arguments) == code
-  error = capsys.readouterr().err
-  assert said in error and error.count('\n') == 1
-
-
 def owner(all_parts, file):
   """The part that a file belongs to; None for a file that holds nothing that is read again."""
   for part in all_parts:

@@ -206,14 +206,6 @@ def test_the_command_prints_the_path_and_imports_no_jax(tmp_path):
   assert done.stdout == f'{out}\n' and out.exists()
 
 
-def test_a_mistake_is_one_line(tmp_path):
-  done = subprocess.run(
-    [sys.executable, '-m', 'flaxnets', 'report', str(tmp_path)], capture_output=True, text=True, cwd=ROOT
-  )
-  assert done.returncode == 1
-  assert done.stderr.startswith('flaxnets report: ') and done.stderr.count('\n') == 1
-
-
 def test_the_package_carries_the_files_of_the_page():
   text = (ROOT / 'pyproject.toml').read_text()
   for path in (ROOT / 'flaxnets' / 'report').iterdir():
