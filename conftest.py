@@ -65,6 +65,12 @@ def mesh8():
   return devices.data_mesh()
 
 
+@pytest.fixture
+def devices_started(monkeypatch):
+  """For commands that run in the tests' process: it has its devices, and they would set up others."""
+  monkeypatch.setattr(devices, 'start', lambda *args, **options: None)
+
+
 @pytest.fixture(autouse=True)
 def the_programs_verbosity_does_not_stay():
   before = logging.get_verbosity()

@@ -8,12 +8,11 @@ import pytest
 from flaxnets import models
 from flaxnets.models.resnet import ResNet
 from flaxnets.nn.blocks import BasicBlock
-from flaxnets.runtime import devices
 
 
 @pytest.fixture(autouse=True)
-def devices_of_the_tests(monkeypatch):
-  monkeypatch.setattr(devices, 'start', lambda *args, **options: None)
+def devices_of_the_tests(devices_started):
+  pass
 
 
 @pytest.fixture

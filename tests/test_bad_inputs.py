@@ -7,7 +7,6 @@ import sys
 
 import pytest
 
-from flaxnets.runtime import devices
 from tests.bad_inputs import arrays, commands, configs, images, lists, rasters, runs, weights
 from tests.bad_inputs.case import run
 from tests.kills import LOCKS
@@ -16,11 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 TABLES = (arrays, commands, configs, images, lists, rasters, runs, weights)
 CASES = [case for table in TABLES for case in table.CASES]
 
-
-@pytest.fixture(autouse=True)
-def started(monkeypatch):
-  """The tests' process has its devices, and a command would set up others."""
-  monkeypatch.setattr(devices, 'start', lambda *args, **options: None)
+pytestmark = pytest.mark.usefixtures('devices_started')
 
 
 def files(folder):

@@ -22,7 +22,7 @@ PIECES = st.sampled_from(
    ' ', 'B02', 'B08', 'b02', 'R', 'RG', ':', '64', '10000000000', '٣', '\x00', 'é', '']
 )  # fmt: skip
 TEXTS = st.one_of(st.lists(PIECES, max_size=6).map(''.join), st.text(max_size=12))
-fuzz = settings(max_examples=300, derandomize=True, database=None)
+fuzz = settings(max_examples=300)
 
 
 @fuzz

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flaxnets.analysis.intervals import difference_interval
@@ -17,7 +17,6 @@ def test_the_interval_of_a_paired_difference_is_agresti_and_mins():
   assert difference_interval(differences) == pytest.approx((centre - spread, centre + spread), abs=1e-6)
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=50))
 def test_the_interval_of_a_difference_holds_its_mean_and_has_a_width(differences):
   low, high = difference_interval(np.array(differences))

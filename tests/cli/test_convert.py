@@ -10,9 +10,10 @@ from PIL import Image
 
 import flaxnets
 from flaxnets.cli import main
-from flaxnets.runtime import devices
 from tests.inference.torch_reference import make
 from tests.small import write_list
+
+pytestmark = pytest.mark.usefixtures('devices_started')
 
 SMALL = [
   '--config.model.width=8',
@@ -20,12 +21,6 @@ SMALL = [
   '--config.data.canvas=32',
   '--config.augment.evaluation_resize=1.0',
 ]
-
-
-@pytest.fixture(autouse=True)
-def started(monkeypatch):
-  """The tests' process has its devices, and a command would set up others."""
-  monkeypatch.setattr(devices, 'start', lambda batch_sizes, **others: None)
 
 
 @pytest.fixture(scope='module')

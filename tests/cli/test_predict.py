@@ -14,17 +14,12 @@ from flaxnets import experiment
 from flaxnets.cli import evaluate, main
 from flaxnets.errors import InputError
 from flaxnets.inference.predictor import Predictor
-from flaxnets.runtime import devices
 from flaxnets.training import loop
-from tests.test_runs import list_config, write_list
+from tests.small import list_config, write_list
+
+pytestmark = pytest.mark.usefixtures('devices_started')
 
 SIZES = ((24, 30), (80, 50), (20, 20))
-
-
-@pytest.fixture(autouse=True)
-def started(monkeypatch):
-  """The tests' process has its devices, and a command would set up others."""
-  monkeypatch.setattr(devices, 'start', lambda batch_sizes: None)
 
 
 @pytest.fixture(scope='module')

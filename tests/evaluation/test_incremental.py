@@ -13,7 +13,6 @@ from flaxnets.cli import main as cli
 from flaxnets.errors import InputError
 from flaxnets.evaluation import evaluator, incremental, judge
 from flaxnets.evaluation.judge import SplitEvaluation
-from flaxnets.runtime import devices
 from flaxnets.training import loop
 from tests.small import small_config
 
@@ -28,14 +27,13 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def run(trained, monkeypatch):
+def run(trained, devices_started, monkeypatch):
   """The run without results, evaluated three subsets at a time by one function."""
   for path in (trained / 'eval').glob('*'):
     path.unlink()
   monkeypatch.setattr(incremental, 'CHUNK', 3)
   monkeypatch.setattr(evaluator, 'MAX_COMPILED', 2)
   judge._evaluator.cache_clear()  # of another file's test with the same network
-  monkeypatch.setattr(devices, 'start', lambda *args, **kwargs: None)  # JAX has started
   return trained
 
 

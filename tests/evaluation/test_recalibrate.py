@@ -25,7 +25,7 @@ from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 from flaxnets.evaluation import batch_stats, recalibrate
 from flaxnets.nn.dynamic_conv import DynamicConv
-from flaxnets.runtime import atomic, devices
+from flaxnets.runtime import atomic
 from flaxnets.training import loop, setup
 from tests.networks import tiny
 from tests.small import small_config
@@ -279,8 +279,7 @@ def test_a_loaded_network_uses_what_is_stored_for_the_right_subsets_only(copied)
   assert np.abs(net.logits(images[..., :2], 'RG') - without).max() > 1e-3
 
 
-def test_an_export_holds_recalibrated_statistics_only_if_asked_to(copied, tmp_path, monkeypatch):
-  monkeypatch.setattr(devices, 'start', lambda batch_sizes: None)  # the tests' process has its devices
+def test_an_export_holds_recalibrated_statistics_only_if_asked_to(copied, tmp_path, devices_started):
   _, spoil = put(copied, kept={'RG'})
   for flags, kept in (([], set()), (['--recalibrated'], {'recalibrated.RG.stem.norm.mean'})):
     out = tmp_path / 'all.safetensors'

@@ -14,7 +14,6 @@ from flaxnets.inference import adapt, run_folder
 from flaxnets.inference.metadata import Metadata
 from flaxnets.inference.network import Network
 from flaxnets.nn import stem as stems
-from flaxnets.runtime import devices
 
 CORRELATION = np.asarray([[1, 0.9, 0.7], [0.9, 1, 0.9], [0.7, 0.9, 1]])
 BANDS = ChannelSet(('B02', 'B03', 'B04', 'B08'))  # blue, green, red: the other way round
@@ -198,9 +197,7 @@ def test_the_baseline_with_an_ordinary_convolution_is_refused():
     net.adapt(BANDS, flaxnets.channel_statistics(scene()))
 
 
-def test_the_command_writes_a_run_from_images_without_labels(tmp_path, capsys, monkeypatch):
-  # The tests' process has its devices, and a command would set up others.
-  monkeypatch.setattr(devices, 'start', lambda batch_sizes, **others: None)
+def test_the_command_writes_a_run_from_images_without_labels(tmp_path, devices_started, capsys):
   run_folder.write(network(), tmp_path / 'run', {})
   np.savez(tmp_path / 'bands.npz', bands=list(BANDS.names), X_train=scene())
   data = [f'--config.data.{field}' for field in ('source=arrays', f'root={tmp_path / "bands.npz"}', 'channels=')]

@@ -16,7 +16,6 @@ from flaxnets.errors import InputError  # noqa: E402
 from flaxnets.inference import restore, tiles  # noqa: E402
 from flaxnets.inference.metadata import Metadata  # noqa: E402
 from flaxnets.inference.network import Network  # noqa: E402
-from flaxnets.runtime import devices  # noqa: E402
 from tests.data.test_geotiff import NAMES, TRANSFORM, write  # noqa: E402
 from tests.small import small_config  # noqa: E402
 
@@ -253,8 +252,7 @@ def test_another_scale_and_a_scene_without_data_are_refused(tmp_path):
   assert [file.name for file in tmp_path.iterdir()] == ['scene.tif']
 
 
-def test_the_command_writes_the_map_and_says_what_it_holds(tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(devices, 'start', lambda batch_sizes: None)
+def test_the_command_writes_the_map_and_says_what_it_holds(tmp_path, devices_started, monkeypatch, capsys):
   monkeypatch.setattr(restore, 'load', lambda *_: net())
   path, out = scene(tmp_path), tmp_path / 'map.tif'
 

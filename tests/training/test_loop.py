@@ -17,7 +17,6 @@ from flaxnets.cli import main
 from flaxnets.data import batches
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
-from flaxnets.runtime import devices
 from flaxnets.runtime.workdir import WorkdirLock, has_checkpoint
 from flaxnets.training import announce, loop, setup
 from flaxnets.training.divergence import Divergence
@@ -240,8 +239,7 @@ def test_a_run_stops_early_after_validations_without_improvement_and_so_stays_ov
   assert sorted(int(path.name) for path in (tmp_path / 'checkpoints').iterdir()) == [3, 4]
 
 
-def test_weights_that_are_not_finite_are_not_saved_and_end_the_program_with_1(tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(devices, 'start', lambda *_, **__: None)  # these tests have started JAX already
+def test_weights_that_are_not_finite_are_not_saved_and_end_the_program_with_1(tmp_path, devices_started, capsys):
   fields = {
     'image_size': 16,
     'model.width': 8,
@@ -262,8 +260,7 @@ def test_weights_that_are_not_finite_are_not_saved_and_end_the_program_with_1(tm
   assert not has_checkpoint(tmp_path)
 
 
-def test_a_run_that_diverges_ends_with_1_and_a_finite_checkpoint(tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(devices, 'start', lambda *_, **__: None)
+def test_a_run_that_diverges_ends_with_1_and_a_finite_checkpoint(tmp_path, devices_started, capsys):
   fields = {
     'image_size': 16,
     'model.name': 'resattention',
