@@ -45,23 +45,34 @@ def train_and_cut(config: ml_collections.ConfigDict, workdir: str | os.PathLike[
     loop.train(with_step_preceded_by(ready, cut))
 
 
+# What makes the config 'demo' small: three steps of 32 examples, validated on two subsets.
+FIELDS = {
+  'image_size': 16,
+  'model.name': 'resattention',
+  'model.width': 8,
+  'data.train': 'train[:96]',
+  'data.validation': 'validation[:40]',
+  'data.test': 'test[:52]',
+  'train.batch_size': 32,
+  'train.epochs': 1.0,
+  'train.log_every': 1,
+  'train.checkpoint_every': 2,
+  'evaluate.every': 2,
+  'evaluate.batch_size': 32,
+  'evaluate.subsets': 'RGB;R',
+}
+
+
 def small_config(**changes) -> ml_collections.ConfigDict:
-  """Three steps of 32 examples, validated on two subsets; `changes` are dotted names and values."""
+  """The small config; `changes` are dotted names and values."""
   config = configs.named('demo')
-  config.image_size = 16
-  config.model.name, config.model.width = 'resattention', 8
-  config.data.train = 'train[:96]'
-  config.data.validation = 'validation[:40]'
-  config.data.test = 'test[:52]'
-  config.train.batch_size = 32
-  config.train.epochs = 1.0
-  config.train.log_every = 1
-  config.train.checkpoint_every = 2
-  config.evaluate.every = 2
-  config.evaluate.batch_size = 32
-  config.evaluate.subsets = 'RGB;R'
-  config.update_from_flattened_dict(changes)
+  config.update_from_flattened_dict(FIELDS | changes)
   return config
+
+
+def flags(**changes) -> list[str]:
+  """The small config as flags of a command, to be given after --config=demo."""
+  return [f'--config.{name}={value}' for name, value in (FIELDS | changes).items()]
 
 
 def write_list(folder, split, count, bad=()):

@@ -12,24 +12,18 @@ import pytest
 import flaxnets
 from flaxnets.runtime import interrupts
 from flaxnets.training.preemption import StopSignal
+from tests.small import flags
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-FLAGS = [
-  '--config=demo',
-  '--config.image_size=16',
-  '--config.model.name=resattention',
-  '--config.model.width=8',
-  '--config.data.train=train[:96]',
-  '--config.data.validation=validation[:40]',
-  '--config.train.batch_size=32',
-  '--config.train.epochs=9000',
-  '--config.train.log_every=1',
-  '--config.evaluate.batch_size=32',
-  '--config.evaluate.every=100000',
-  '--config.evaluate.subsets=RGB',
-  '--config.presence.mode=none',
-]
+# Hours of steps, without a validation between them.
+LONG = {
+  'train.epochs': 9000,
+  'train.checkpoint_every': 0,
+  'evaluate.every': 100_000,
+  'evaluate.subsets': 'RGB',
+  'presence.mode': 'none',
+}
 
 
 def stopped(folder, number, ready):
@@ -40,7 +34,7 @@ def stopped(folder, number, ready):
   inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
   with log.open('wb') as file:
     process = subprocess.Popen(
-      [sys.executable, '-m', 'flaxnets', 'train', *FLAGS, f'--workdir={folder / "run"}'],
+      [sys.executable, '-m', 'flaxnets', 'train', '--config=demo', f'--workdir={folder / "run"}', *flags(**LONG)],
       cwd=ROOT,
       env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
       stdout=file,

@@ -10,6 +10,8 @@ import zipfile
 
 import pytest
 
+from tests.small import flags
+
 ROOT = pathlib.Path(__file__).parents[1]
 STUDY = """
 from flaxnets.config import named
@@ -20,16 +22,6 @@ def get_config():
 def get_runs():
   return {'whole': {}, 'one channel': {'train.subset': 'R', 'presence.mode': 'none', 'evaluate.subsets': 'all'}}
 """
-TINY = [
-  '--config.image_size=16',
-  '--config.model.name=resattention',
-  '--config.model.width=8',
-  '--config.data.train=train[:64]',
-  '--config.data.validation=validation[:16]',
-  '--config.data.test=test[:16]',
-  '--config.train.epochs=1',
-  '--config.evaluate.subsets=RGB;R',
-]
 
 pytestmark = pytest.mark.slow
 
@@ -78,13 +70,13 @@ def test_an_installed_program_trains_evaluates_reports_and_studies_from_an_empty
   program = installed / 'flaxnets'
   where = run(installed / 'python', '-c', 'import flaxnets; print(flaxnets.__file__)', folder=tmp_path)
   assert str(ROOT / 'flaxnets') not in where
-  run(program, 'train', '--config=demo', '--workdir=run', *TINY, folder=tmp_path)
+  run(program, 'train', '--config=demo', '--workdir=run', *flags(), folder=tmp_path)
   run(program, 'eval', '--workdir=run', '--subsets=RGB;R', folder=tmp_path)
   scores = json.loads((tmp_path / 'run' / 'eval' / 'test.json').read_text())
   assert [row['channels'] for row in scores['subsets']] == ['RGB', 'R']
   run(program, 'report', 'run', '--out=report.html', folder=tmp_path)
   assert '</html>' in (tmp_path / 'report.html').read_text()
   (tmp_path / 'two.py').write_text(STUDY)
-  run(program, 'study', '--config=two.py', '--out=study', *TINY, folder=tmp_path)
+  run(program, 'study', '--config=two.py', '--out=study', *flags(), folder=tmp_path)
   rows = json.loads((tmp_path / 'study' / 'table.json').read_text())['rows']
   assert [(row['name'], row['status']) for row in rows] == [('whole', 'done'), ('one channel', 'done')]

@@ -25,27 +25,21 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 def started(workdir, processes, devices, epochs=1):
   """Starts train_main.py, as one process or as several that meet on this machine; `epochs` may be a list of theirs."""
-  flags = small_flags(workdir)
   each = epochs if isinstance(epochs, list) else [epochs] * processes
-  return launched([['train_main.py', *flags, f'--config.train.epochs={own}'] for own in each], devices)
+  return launched([training(workdir, **{'train.epochs': own}) for own in each], devices)
 
 
-def small_flags(workdir):
-  return [
-    '--config=configs/demo.py',
-    f'--workdir={workdir}',
-    '--config.image_size=16',
-    '--config.model.name=resattention',
-    '--config.model.width=8',
-    '--config.data.train=train[:96]',
-    '--config.data.validation=validation[:40]',
-    '--config.data.test=test[:45]',
-    '--config.train.batch_size=32',
-    '--config.train.schedule=constant',
-    '--config.train.log_every=1',
-    '--config.evaluate.subsets=RGB',
-    '--config.evaluate.batch_size=32',
-  ]
+def training(workdir, **changes):
+  """The words of a small training."""
+  fields = {
+    'data.test': 'test[:45]',
+    'train.schedule': 'constant',
+    'train.checkpoint_every': 0,
+    'evaluate.every': 0,
+    'evaluate.subsets': 'RGB',
+    **changes,
+  }
+  return ['train_main.py', '--config=configs/demo.py', f'--workdir={workdir}', *small.flags(**fields)]
 
 
 def with_own_images(workdir, root, bad=(), train='train.txt'):
@@ -53,10 +47,7 @@ def with_own_images(workdir, root, bad=(), train='train.txt'):
   small.write_list(root, 'train', 64)
   small.write_list(root, 'val', 32, bad=bad)
   fields = {'data.source': 'lists', 'data.root': root, 'data.train': train, 'data.validation': 'val.txt'}
-  words = [f'--config.{name}={value}' for name, value in fields.items()]
-  replaced = tuple(f'--config.{name}=' for name in fields)
-  kept = [word for word in small_flags(workdir) if not word.startswith(replaced)]
-  return launched([['train_main.py', *kept, *words]] * 2, devices=1)
+  return launched([training(workdir, **fields)] * 2, devices=1)
 
 
 def launched(commands, devices):

@@ -21,7 +21,7 @@ from flaxnets.runtime.workdir import WorkdirLock, has_checkpoint
 from flaxnets.training import announce, loop, setup
 from flaxnets.training.divergence import Divergence
 from flaxnets.training.metric_logger import MetricLogger
-from tests.small import list_config, small_config, write_list
+from tests.small import flags, list_config, small_config, write_list
 
 
 def lines(workdir, split='train'):
@@ -240,19 +240,15 @@ def test_a_run_stops_early_after_validations_without_improvement_and_so_stays_ov
 
 
 def test_weights_that_are_not_finite_are_not_saved_and_end_the_program_with_1(tmp_path, devices_started, capsys):
-  fields = {
-    'image_size': 16,
-    'model.width': 8,
-    'data.train': 'train[:96]',
-    'train.batch_size': 32,
+  diverging = flags(**{
+    'model.name': 'resnet18',
     'train.schedule': 'constant',
     'train.learning_rate': 3e38,
     'train.checkpoint_every': 1,
     'evaluate.every': 1000,
     'evaluate.subsets': 'RGB',
-  }
-  flags = [f'--config.{name}={value}' for name, value in fields.items()]
-  assert main.run('train', ['--config=demo', f'--workdir={tmp_path}', *flags]) == 1
+  })  # fmt: skip
+  assert main.run('train', ['--config=demo', f'--workdir={tmp_path}', *diverging]) == 1
   error = capsys.readouterr().err.splitlines()[-1]
   assert error.startswith(
     'flaxnets train: the weights are not finite after step 1, and were not saved; last checkpoint: none; try a lower'
@@ -261,22 +257,17 @@ def test_weights_that_are_not_finite_are_not_saved_and_end_the_program_with_1(tm
 
 
 def test_a_run_that_diverges_ends_with_1_and_a_finite_checkpoint(tmp_path, devices_started, capsys):
-  fields = {
-    'image_size': 16,
-    'model.name': 'resattention',
-    'model.width': 8,
-    'data.train': 'train[:96]',
-    'train.batch_size': 32,
+  diverging = flags(**{
     'train.epochs': 100,
     'train.schedule': 'constant',
     'train.learning_rate': 1e5,
     'train.max_skipped': 8,
     'train.log_every': 2,
+    'train.checkpoint_every': 0,
     'evaluate.every': 1000,
     'evaluate.subsets': 'RGB',
-  }
-  flags = [f'--config.{name}={value}' for name, value in fields.items()]
-  assert main.run('train', ['--config=demo', f'--workdir={tmp_path}', *flags]) == 1
+  })  # fmt: skip
+  assert main.run('train', ['--config=demo', f'--workdir={tmp_path}', *diverging]) == 1
   error = capsys.readouterr().err.splitlines()[-1]
   assert error.startswith('flaxnets train: the run has diverged: step ') and ' at a learning rate of 1e+05' in error
   last = lines(tmp_path)[-1]

@@ -10,7 +10,7 @@ import pytest
 
 import flaxnets
 from flaxnets.training import loop
-from tests.small import small_config
+from tests.small import flags, small_config
 
 ONE_STEP = {'data.train': 'train[:32]', 'evaluate.subsets': 'full'}  # 32 examples of 12 classes
 
@@ -51,21 +51,8 @@ def test_processes_that_decode_give_the_weights_that_threads_give(tmp_path):
   runs = []
   for workers in (0, 1):
     workdir = tmp_path / f'{workers} workers'
-    flags = [
-      f'--config.{name}={value}'
-      for name, value in {
-        'image_size': 16,
-        'model.name': 'resattention',
-        'model.width': 8,
-        'data.train': 'train[:64]',
-        'data.validation': 'validation[:40]',
-        'data.workers': workers,
-        'train.batch_size': 32,
-        'train.epochs': 1,
-        'evaluate.subsets': 'full',
-      }.items()
-    ]
-    command = [sys.executable, '-m', 'flaxnets', 'train', '--config=demo', f'--workdir={workdir}', *flags]
+    decoding = flags(**{'data.train': 'train[:64]', 'data.workers': workers, 'evaluate.subsets': 'full'})
+    command = [sys.executable, '-m', 'flaxnets', 'train', '--config=demo', f'--workdir={workdir}', *decoding]
     subprocess.run(command, check=True, capture_output=True)
     runs.append(jax.tree.leaves(flaxnets.load(workdir, 'latest').variables))
   jax.tree.map(np.testing.assert_array_equal, *runs)
