@@ -1,9 +1,8 @@
 """Runs that are killed with SIGKILL at seeded moments and started again, until they are done.
 
-A run is trained, recalibrated and evaluated by a child process. The child is a fork of a server that has imported
-everything and has not started JAX, so that a start takes two seconds less. It writes the name of each phase into a pipe
-as it enters it. The parent waits for a phase, then for a random time, and kills. It repeats this, and compares what is
-left in the folder with what a run leaves that was never killed.
+A run is trained, recalibrated and evaluated by a child of a fork server. The child sends the name of each phase as it
+enters it. The parent waits for a phase, then for a random time, and kills. It repeats this, and compares what is left
+in the folder with what a run leaves that was never killed.
 """
 
 from __future__ import annotations
@@ -14,14 +13,10 @@ import os
 import pathlib
 import random
 import signal
-import subprocess
-import sys
-import time
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-ROOT = pathlib.Path(__file__).parents[1]
+from tests.fork_server import Server, serve
 
 # Phases, how long after their beginning a kill may come (s), and how often a phase may have been entered before.
 PHASES = {
@@ -35,17 +30,10 @@ PHASES = {
   'evaluate': (3.0, 1),
 }
 
-FIELDS = {
-  'model.name': 'resattention',
-  'train.epochs': 2.0,
-  'train.ema': 0.9,
-  'train.log_every': 1,
-  'presence.mode': 'drop',
-  'evaluate.subsets': 'RGB;R',
-}
+FIELDS = {'train.epochs': 2.0, 'train.ema': 0.9, 'presence.mode': 'drop'}
 
 
-def _work(folder: pathlib.Path) -> None:
+def _work(enter: Callable[[str], Any], folder: str) -> int:
   """What a user does: train, recalibrate, evaluate. Every command is given again after a kill."""
   from flaxnets.cli import evaluate
   from flaxnets.evaluation import recalibrate
@@ -53,15 +41,16 @@ def _work(folder: pathlib.Path) -> None:
   from flaxnets.training import loop
   from tests.small import small_config
 
+  _announcing(enter)
   config = small_config(**FIELDS)
   devices.start([config.train.batch_size])
-  if code := loop.run(config, str(folder)):
-    raise SystemExit(code)
+  if code := loop.run(config, folder):
+    return code
   recalibrate.run(folder, subsets='RGB;R', images=64)
-  evaluate.run(str(folder), subsets='RGB;R')
+  return evaluate.run(folder, subsets='RGB;R')
 
 
-def _announcing(mark: Callable[[str], Any]) -> None:
+def _announcing(enter: Callable[[str], Any]) -> None:
   """Makes the functions that begin a phase say so."""
   from flaxnets.evaluation import judge, recalibrate
   from flaxnets.runtime.checkpoint import Checkpoints
@@ -78,49 +67,15 @@ def _announcing(mark: Callable[[str], Any]) -> None:
     (recalibrate, 'recalibrate', 'recalibrate'),
     (judge, 'SplitEvaluation', 'evaluate'),
   ):
-    setattr(owner, name, _announced(getattr(owner, name), phase, mark))
+    setattr(owner, name, _announced(getattr(owner, name), phase, enter))
 
 
-def _announced(do: Callable[..., Any], phase: str, mark: Callable[[str], Any]) -> Callable[..., Any]:
+def _announced(do: Callable[..., Any], phase: str, enter: Callable[[str], Any]) -> Callable[..., Any]:
   def announced(*args: Any, **options: Any) -> Any:
-    mark(phase)
+    enter(phase)
     return do(*args, **options)
 
   return announced
-
-
-def _child(folder: pathlib.Path) -> int:
-  """Does the work with the phases written to stdout, and everything else to a log beside the folder."""
-  marks, log = os.dup(1), os.open(f'{folder}.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-  os.dup2(log, 1)
-  os.dup2(log, 2)
-
-  def mark(word: str) -> None:
-    os.write(marks, f'{word}\n'.encode())
-
-  try:
-    mark(f'pid {os.getpid()}')
-    mark('start')
-    _announcing(mark)
-    _work(folder)
-  except BaseException:
-    traceback.print_exc()
-    return 1
-  return 0
-
-
-def _serve() -> None:
-  """Reads folders from stdin, a line each; forks a child for each and writes its id, phases and exit status."""
-  from flaxnets.cli import evaluate  # noqa: F401  to be imported before the fork, as all below
-  from flaxnets.evaluation import judge, recalibrate  # noqa: F401
-  from flaxnets.training import loop  # noqa: F401
-
-  print('ready', flush=True)
-  for line in sys.stdin:
-    child = os.fork()
-    if child == 0:
-      os._exit(_child(pathlib.Path(line.strip())))
-    print(f'ended {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}', flush=True)
 
 
 @dataclasses.dataclass
@@ -138,50 +93,14 @@ class Kill:
     return cls(phase, rng.randint(1, often), rng.uniform(0, longest))
 
 
-class Server:
-  """The process that forks the runs."""
-
-  def __init__(self) -> None:
-    self._process = subprocess.Popen(
-      [sys.executable, '-m', 'tests.kills'],
-      cwd=ROOT,
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-      bufsize=1,
-      env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1', 'JAX_PLATFORMS': 'cpu'},
-    )
-    assert self._read() == 'ready'
-
-  def _read(self) -> str:
-    assert self._process.stdout is not None
-    return self._process.stdout.readline().strip()
-
-  def run(self, folder: pathlib.Path, kill: Kill | None = None) -> tuple[int, str]:
-    """Starts or resumes a run, and kills it as planned; returns its exit code and the last phase that it entered."""
-    assert self._process.stdin is not None
-    self._process.stdin.write(f'{folder}\n')
-    pid, phase, entered = 0, '', dict.fromkeys(PHASES, 0)
-    while True:
-      word, _, value = self._read().partition(' ')
-      if word == 'ended':
-        return int(value), phase
-      if word == 'pid':
-        pid = int(value)
-        continue
-      assert word in PHASES, f'the server ended: {word!r}'
-      phase = word
-      entered[word] += 1
-      if kill and (word, entered[word]) == (kill.phase, kill.number):
-        time.sleep(kill.delay)
-        try:
-          os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-          continue
-
-  def close(self) -> None:
-    self._process.kill()
-    self._process.communicate()
+def _run(server: Server, folder: pathlib.Path, kill: Kill | None = None) -> tuple[int, str]:
+  """Starts or resumes a run, and kills it as planned; returns its exit code and the last phase that it entered."""
+  phase, entered = '', dict.fromkeys(PHASES, 0)
+  for phase in server.run(folder):
+    entered[phase] += 1
+    if kill and (phase, entered[phase]) == (kill.phase, kill.number):
+      server.kill(kill.delay)
+  return server.code, phase
 
 
 # Fields that differ between two runs that are equal: times, and digests of lines that hold times.
@@ -258,9 +177,9 @@ def kill_runs(
     per_run: after how many kills a run is let go on to its end.
     finished: called after each run with the tally so far and a line about the run.
   """
-  rng, tally, server = random.Random(seed), Tally(), Server()
+  rng, tally, server = random.Random(seed), Tally(), Server('tests.kills')
   try:
-    code, phase = server.run(folder / 'whole')
+    code, phase = _run(server, folder / 'whole')
     assert code == 0, f'the run that is not killed ended with {code} in {phase}; see {folder}/whole.log'
     expected = contents(folder / 'whole')
     while (done := sum(tally.kills.values())) < kills:
@@ -268,7 +187,7 @@ def kill_runs(
       run, survived, code = folder / f'run{tally.runs}', [], -9
       while code == -signal.SIGKILL:
         planned = Kill.drawn(rng) if len(survived) < min(per_run, kills - done) else None
-        code, phase = server.run(run, planned)
+        code, phase = _run(server, run, planned)
         if code == -signal.SIGKILL:
           survived.append(phase)
           tally.kills[phase] = tally.kills.get(phase, 0) + 1
@@ -281,4 +200,8 @@ def kill_runs(
 
 
 if __name__ == '__main__':
-  _serve()
+  from flaxnets.cli import evaluate  # noqa: F401  to be imported before the fork, as all below
+  from flaxnets.evaluation import judge, recalibrate  # noqa: F401
+  from flaxnets.training import loop  # noqa: F401
+
+  serve(_work)

@@ -22,7 +22,7 @@ def _trained():
   from tests.small import small_config
 
   folder = tempfile.TemporaryDirectory(prefix='flaxnets-bad-inputs-')
-  loop.run(small_config(**{'model.name': 'resattention'}), folder.name)
+  loop.run(small_config(), folder.name)
   assert evaluate.run(folder.name, subsets='RGB') == 0
   return folder
 

@@ -1,19 +1,14 @@
 """Commands that write a network, a deployment file or a page, killed at random moments and given again.
 
-A command is the fork of a server that has imported everything and has not started JAX, as in tests/kills.py.
+A command is a child of a fork server.
 """
 
-import contextlib
 import importlib
-import json
 import os
 import pathlib
 import random
 import signal
-import subprocess
-import sys
 import time
-import traceback
 
 import jax
 import numpy as np
@@ -24,11 +19,11 @@ import flaxnets
 from flaxnets.cli import main
 from flaxnets.errors import InputError
 from tests.bad_inputs.runs import trained
+from tests.fork_server import Server, serve
 from tests.inference.torch_reference import make
 
 pytestmark = pytest.mark.slow
 
-ROOT = pathlib.Path(__file__).parents[2]
 KILLS = 3  # of each command, after its imports
 
 
@@ -67,69 +62,32 @@ CASES = {
 }  # fmt: skip
 
 
-def child(folder, words):
-  """Runs a command in a folder, with what it prints in a log beside the folder; returns its exit code."""
-  log = os.open(f'{folder}.log', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-  os.dup2(log, 1)
-  os.dup2(log, 2)
+def work(send, folder, words):
   os.chdir(folder)
-  try:
-    return main.run(words[0], words[1:])
-  except BaseException:
-    traceback.print_exc()
-    return 1
+  return main.run(words[0], words[1:])
 
 
-def serve():
-  """Reads a folder and a command from each line of stdin; forks a child for it and writes its id and its exit code."""
-  for name in ('adapt', 'convert', 'export', 'matching', 'restore', 'run_folder'):
-    importlib.import_module(f'flaxnets.inference.{name}')
-  for name in ('experiment', 'data.statistics', 'report.write'):
-    importlib.import_module(f'flaxnets.{name}')
-  print('ready', flush=True)
-  for line in sys.stdin:
-    folder, words = json.loads(line)
-    pid = os.fork()
-    if pid == 0:
-      os._exit(child(folder, words))
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-
-
-class Server:
-  """The process that forks the commands."""
-
-  def __init__(self):
-    pipe = subprocess.PIPE
-    self.process = subprocess.Popen(
-      [sys.executable, '-m', 'tests.cli.test_kills'], cwd=ROOT, stdin=pipe, stdout=pipe, text=True, bufsize=1
-    )
-    assert self.process.stdout.readline().strip() == 'ready'
-
-  def run(self, command, folder, kill_after=None):
-    """Runs a command, and kills it after some seconds; returns its exit code, -9 where the kill came before its end."""
-    self.process.stdin.write(json.dumps([str(folder), [command, *CASES[command][0].split()]]) + '\n')
-    pid = int(self.process.stdout.readline())
+def run(server, command, folder, kill_after=None):
+  """Runs a command, and kills it after some seconds; returns its exit code, -9 where the kill came before its end."""
+  for _ in server.run(folder, [command, *CASES[command][0].split()]):
     if kill_after is not None:
-      time.sleep(kill_after)
-      with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    return int(self.process.stdout.readline())
+      server.kill(kill_after)
+  return server.code
 
-  def finish(self, command, folder):
-    """Seconds that a command takes that is not killed."""
-    began = time.monotonic()
-    code = self.run(command, folder)
-    assert code == 0, pathlib.Path(f'{folder}.log').read_text()
-    return time.monotonic() - began
+
+def finish(server, command, folder):
+  """Seconds that a command takes that is not killed."""
+  began = time.monotonic()
+  code = run(server, command, folder)
+  assert code == 0, pathlib.Path(f'{folder}.log').read_text()
+  return time.monotonic() - began
 
 
 @pytest.fixture(scope='module')
 def server():
-  server = Server()
+  server = Server('tests.cli.test_kills')
   yield server
-  server.process.kill()
-  server.process.communicate()
+  server.close()
 
 
 def prepared(folder, command):
@@ -144,17 +102,21 @@ def prepared(folder, command):
 def test_a_killed_command_leaves_nothing_half_written_and_succeeds_when_it_is_given_again(command, server, tmp_path):
   found = CASES[command][1]
   whole, timed, *others = (prepared(tmp_path / str(number), command) for number in range(KILLS + 2))
-  server.finish(command, whole)  # fills the cache of compiled programs
-  seconds, rng, codes = server.finish(command, timed), random.Random(command), []
+  finish(server, command, whole)  # fills the cache of compiled programs
+  seconds, rng, codes = finish(server, command, timed), random.Random(command), []
   for folder in others:
-    codes.append(server.run(command, folder, kill_after=rng.uniform(0.1, 0.9) * seconds))
+    codes.append(run(server, command, folder, kill_after=rng.uniform(0.1, 0.9) * seconds))
     if (left := found(folder)) is not None:
       np.testing.assert_equal(left, found(whole))
     if left is None or not (folder / 'out' / 'config.json').exists():  # a network that is there is not replaced
-      server.finish(command, folder)
+      finish(server, command, folder)
     np.testing.assert_equal(found(folder), found(whole))
   assert -signal.SIGKILL in codes and set(codes) <= {-signal.SIGKILL, 0}
 
 
 if __name__ == '__main__':
-  serve()
+  for name in ('adapt', 'convert', 'export', 'matching', 'restore', 'run_folder'):
+    importlib.import_module(f'flaxnets.inference.{name}')
+  for name in ('experiment', 'data.statistics', 'report.write'):
+    importlib.import_module(f'flaxnets.{name}')
+  serve(work)
