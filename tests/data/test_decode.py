@@ -3,7 +3,6 @@
 import io
 import itertools
 import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from flaxnets.data import decode as decode_module
 from flaxnets.data.decode import decode, decode_planes, image_planes
 from flaxnets.data.source import BadImage
 from flaxnets.errors import InputError
+from tests.bad_inputs.images import png
 
 HEIGHT, WIDTH = 48, 64
 
@@ -123,12 +123,17 @@ def test_every_exif_orientation_is_turned_upright(kind, orientation):
   assert largest_difference(out, expected) <= 4
 
 
-def test_orientation_is_read_in_both_byte_orders_and_nonsense_is_upright():
-  for order, endian in (('<', b'II'), ('>', b'MM')):
-    for value, expected in ((6, 6), (0, 1), (9, 1)):
-      block = endian + struct.pack(order + 'HIHHHIHH', 42, 8, 1, 0x0112, 3, 1, value, 0)
-      assert decode_module._orientation(block) == expected
-      assert decode_module._orientation(block[:-6]) == 1
+@pytest.mark.parametrize(('order', 'endian'), [('<', b'II'), ('>', b'MM')])
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
+def test_orientation_is_read_in_both_byte_orders_and_nonsense_is_upright(kind, order, endian):
+  def size(value, length=22):
+    block = endian + struct.pack(order + 'HIHHHIHH', 42, 8, 1, 0x0112, 3, 1, value, 0)
+    data = encoded(picture(), kind, exif=b'Exif\0\0' + block[:length])
+    return decode(data, np.zeros((8, 8, 3), np.uint8), name='it')
+
+  assert size(6) == (WIDTH, HEIGHT)
+  assert size(0) == size(9) == (HEIGHT, WIDTH)
+  assert size(6, length=16) == (HEIGHT, WIDTH)  # cut within the entry
 
 
 @pytest.mark.parametrize('side', [(24, 24), (24, 64), (48, 16), (96, 16), (30, 128), (96, 128)])
@@ -206,18 +211,6 @@ def jpeg(**options) -> bytes:
   return encoded(noise, 'JPEG', **options)
 
 
-def large_png(height: int, width: int) -> bytes:
-  def chunk(kind, body):
-    return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
-
-  return (
-    b'\x89PNG\r\n\x1a\n'
-    + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0))
-    + chunk(b'IDAT', zlib.compress(bytes(1000)))
-    + chunk(b'IEND', b'')
-  )
-
-
 def large_jpeg() -> bytes:
   data = bytearray(jpeg())
   frame = data.index(b'\xff\xc0')
@@ -238,7 +231,7 @@ BROKEN = {
   'half a WebP': (encoded(picture(), 'WEBP')[:60], 'cannot be decoded'),
   'float TIFF': (encoded(np.zeros((4, 4), np.float32), 'TIFF'), 'use data.source=arrays'),
   '32-bit TIFF': (encoded(np.full((4, 4), 70000, np.int32), 'TIFF'), 'use data.source=arrays'),
-  'a PNG of 400 megapixels': (large_png(20000, 20000), '178,956,970'),
+  'a PNG of 400 megapixels': (png(20000, 20000), '178,956,970'),
   'a JPEG of 3600 megapixels': (large_jpeg(), '178,956,970'),
 }
 
