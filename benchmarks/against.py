@@ -148,11 +148,10 @@ def main() -> None:
       print('{:9} {ratio:.3f} ({least:.3f} to {greatest:.3f})  {seconds:.3f} s, other {other_seconds:.3f} s'.format(
         name, **rows[name]), flush=True)  # fmt: skip
   if args.json:
-    from flaxnets.runtime import provenance
+    from benchmarks import measure
 
     commit = subprocess.run(['git', '-C', other, 'rev-parse', 'HEAD'], capture_output=True, text=True).stdout.strip()
-    record = {'commit': provenance.commit(), 'other': commit, 'versions': provenance.versions(), 'rows': rows}
-    args.json.write_text(json.dumps(record, indent=1) + '\n')
+    measure.write(args.json, {**measure.record(), 'other': commit, 'rows': rows})
 
 
 if __name__ == '__main__':

@@ -5,9 +5,7 @@ The state is that of a ResNet-18 with momentum and a running average: three copi
 
 from __future__ import annotations
 
-import datetime
 import json
-import pathlib
 import statistics
 import sys
 import tempfile
@@ -16,7 +14,8 @@ import time
 import numpy as np
 from absl import flags
 
-from flaxnets.runtime import atomic, machine, provenance
+from benchmarks import measure
+from flaxnets.runtime import machine
 from flaxnets.runtime.checkpoint import Checkpoints
 from flaxnets.runtime.digests import array_digests
 
@@ -48,9 +47,7 @@ def main(arguments: list[str]) -> int:
     checkpoints.close()
   result = {
     'command': 'python -m benchmarks.digests',
-    'date': datetime.date.today().isoformat(),
-    'commit': provenance.commit(),
-    'versions': provenance.versions(),
+    **measure.record(),
     'cores': machine.cores(),
     'megabytes': round(megabytes, 1),
     'hashing_seconds_per_100_mb': round(statistics.median(hashing) / megabytes * 100, 3),
@@ -59,9 +56,7 @@ def main(arguments: list[str]) -> int:
   }
   print(json.dumps(result, indent=1))
   if FLAGS.out:
-    out = pathlib.Path(FLAGS.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    atomic.write_text(out, json.dumps(result, indent=1) + '\n')
+    measure.write(FLAGS.out, result)
   return 0
 
 

@@ -20,7 +20,6 @@ zero-filling: absent R, G and B are zero, the mean, and other bands are not used
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +27,8 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import eurosat, measure
+from benchmarks.eurosat import FOLDS, SUBSETS
 from flaxnets import config as configs
 from flaxnets.analysis.covariance import channel_statistics
 from flaxnets.analysis.intervals import difference_interval, wilson
@@ -35,20 +36,10 @@ from flaxnets.channels import ChannelSet
 from flaxnets.inference import adapt, matching
 from flaxnets.inference.convert import read_network
 from flaxnets.nn.completion import mixing
-from flaxnets.runtime import provenance
 
-SUBSETS = {
-  '13 bands': '',
-  'RGB': 'B04,B03,B02',
-  'RGB, B08': 'B04,B03,B02,B08',
-  '10 m': 'B02,B03,B04,B08',
-  'B05-B07': 'B05,B06,B07',
-  'B11, B12': 'B11,B12',
-  'B08': 'B08',
-}
 WAYS = ('zero unit', 'zero linear', 'nearest', 'distinct', 'timm', 'zero-filling')
 REFERENCE = 'timm'  # what the others are compared with, image by image
-FOLDS, REPEATS, BATCH = 5, 4, 48
+REPEATS, BATCH = 4, 48
 STRENGTHS = 10.0 ** np.arange(1, 6, 0.5)
 
 
@@ -62,7 +53,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
   parser.add_argument('--trunk', choices=['flaxnets', 'torch'], default='flaxnets')
   options = parser.parse_args(argv)
   begun = time.time()
-  images, labels, channels, statistics = read(options.data)
+  images, labels, channels = eurosat.read(options.data)
+  images = images.transpose(0, 2, 3, 1)
+  statistics = channel_statistics(images)
+  images = ((images - statistics['mean']) / statistics['std']).astype(np.float32)
   config = configs.named('pretrained')
   net, origin = read_network(options.weights, 'resnet18', config)
   extract = Features((flax_trunk if options.trunk == 'flaxnets' else torch_trunk)(options, net), images, options.size)
@@ -86,24 +80,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     'compared_with': REFERENCE,
     'subsets': rows,
     'seconds': round(time.time() - begun),
-    'commit': provenance.commit(),
-    'versions': provenance.versions(),
-    'date': time.strftime('%Y-%m-%d'),
+    **measure.record(),
   }
-  Path(options.out).mkdir(parents=True, exist_ok=True)
-  Path(options.out, 'probe.json').write_text(json.dumps(result, indent=1) + '\n')
+  measure.write(Path(options.out, 'probe.json'), result)
   return result
-
-
-def read(path: str) -> tuple[np.ndarray, np.ndarray, ChannelSet, dict[str, np.ndarray]]:
-  """All images (N, h, w, C) standardised, labels (N,), the bands and their statistics."""
-  with np.load(path) as file:
-    splits = sorted(key.removeprefix('X_') for key in file.files if key.startswith('X_'))
-    images = np.concatenate([file[f'X_{split}'] for split in splits]).transpose(0, 2, 3, 1)
-    labels = np.concatenate([file[f'y_{split}'] for split in splits])
-    channels = ChannelSet(tuple(map(str, file['bands'])))
-  statistics = channel_statistics(images)
-  return ((images - statistics['mean']) / statistics['std']).astype(np.float32), labels, channels, statistics
 
 
 def matrix_of(
@@ -194,10 +174,7 @@ def cross_validated(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
   """(REPEATS, N) bool: which images a ridge regression that was fitted without them classifies correctly."""
   hits = np.zeros((REPEATS, len(labels)), bool)
   for repeat in range(REPEATS):
-    fold = np.empty(len(labels), int)
-    for label in np.unique(labels):  # as many of each class in every fold
-      members = np.flatnonzero(labels == label)
-      fold[np.random.default_rng([repeat, label]).permutation(members)] = np.arange(len(members)) % FOLDS
+    fold = eurosat.folds(labels, repeat)
     for number in range(FOLDS):
       judged_here = fold == number
       hits[repeat, judged_here] = (

@@ -38,7 +38,8 @@ import jax
 import numpy as np
 
 import flaxnets
-from benchmarks.eurosat_bands import SUBSETS
+from benchmarks import eurosat, measure
+from benchmarks.eurosat import FOLDS, SUBSETS
 from flaxnets.analysis import results
 from flaxnets.analysis.intervals import difference_interval, wilson
 from flaxnets.channels import ChannelSet
@@ -46,7 +47,6 @@ from flaxnets.inference import run_folder
 from flaxnets.inference.network import Network
 from flaxnets.runtime import atomic, provenance
 
-FOLDS = 5
 BATCH = 32
 WIDTH = 64
 LONGER = '-x7'  # what ends the names of networks with seven times the epochs
@@ -64,10 +64,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
   parser.add_argument('--only', default='', help="names of contenders, with ';' between them")
   options = parser.parse_args(argv)
   work, out = Path(options.work), Path(options.out)
-  for folder in (work, out):
-    folder.mkdir(parents=True, exist_ok=True)
-  images, labels, bands = read(options.data)
-  fold_of = folds(labels)
+  work.mkdir(parents=True, exist_ok=True)
+  images, labels, channels = eurosat.read(options.data)
+  fold_of = eurosat.folds(labels)
   if not (work / 'imagenet' / 'config.json').exists():
     width = flags({'model.width': options.width})
     flax('convert', options.weights, '--model=resnet18', *width, f'--out={work / "imagenet"}')
@@ -76,12 +75,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     raise flaxnets.InputError(f'--only: there is no {", ".join(unknown)}; there are {"; ".join(contenders())}')
   predicted: dict[str, np.ndarray] = {}
   for fold in range(options.folds):
-    write_fold(work / f'fold{fold}.npz', images, labels, bands, fold_of == fold)
+    write_fold(work / f'fold{fold}.npz', images, labels, channels.names, fold_of == fold)
     for name in names:
       for key, classes in judged(options, work, out / f'{name}-{fold}.json', name, fold).items():
         predicted.setdefault(key, np.full(len(labels), -1))[fold_of == fold] = classes
     result = table(options, predicted, labels, fold_of, fold + 1)
-    atomic.write_text(out / 'table.json', json.dumps(result, indent=1) + '\n')
+    measure.write(out / 'table.json', result)
   show(result)
   return result
 
@@ -92,24 +91,6 @@ def contenders() -> list[str]:
   timm = [f'timm-{subset}' for subset in SUBSETS if subset != 'RGB']
   ones = ['one', 'one-listed', 'one-listed-x7']
   return [*ones, *experts, *timm, 'one-zeros', 'one-scratch', 'scratch-13 bands', 'scratch-RGB', 'expert-RGB-x7']
-
-
-def read(path: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-  """All images, labels and bands of an archive."""
-  with np.load(path) as file:
-    splits = sorted(key.removeprefix('X_') for key in file.files if key.startswith('X_'))
-    images = np.concatenate([file[f'X_{split}'] for split in splits])
-    labels = np.concatenate([file[f'y_{split}'] for split in splits])
-    return images, labels, tuple(map(str, file['bands']))
-
-
-def folds(labels: np.ndarray) -> np.ndarray:
-  """The fold of each image; as many of each class in every fold."""
-  fold = np.empty(len(labels), int)
-  for label in np.unique(labels):
-    members = np.flatnonzero(labels == label)
-    fold[np.random.default_rng(int(label)).permutation(members)] = np.arange(len(members)) % FOLDS
-  return fold
 
 
 def write_fold(path: Path, images: np.ndarray, labels: np.ndarray, bands: Sequence[str], held_out: np.ndarray) -> None:
@@ -131,7 +112,7 @@ def judged(options: argparse.Namespace, work: Path, path: Path, name: str, fold:
     alone = subset if subset in SUBSETS else ''
     found = _trained(options, work, name, fold, kind, alone)
     record = {'predicted': found, **settings, 'commit': provenance.commit(), 'seconds': round(time.time() - began)}
-    atomic.write_text(path, json.dumps(record) + '\n')
+    measure.write(path, record, indent=None)
     print(f'fold {fold}, {name}: {record["seconds"]} s', flush=True)
   stored = {'width': WIDTH, **json.loads(path.read_text())}  # the first files do not say it
   if {key: stored[key] for key in settings} != settings:
@@ -241,9 +222,7 @@ def table(
     'subsets': rows,
     'means': _rows(whole),
     'means_without_the_first_fold': _rows({kind: hit[later] for kind, hit in whole.items()}) if later.any() else {},
-    'commit': provenance.commit(),
-    'versions': provenance.versions(),
-    'date': time.strftime('%Y-%m-%d'),
+    **measure.record(),
   }
 
 

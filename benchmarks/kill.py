@@ -10,8 +10,6 @@ is half written. The test of the same name in tests/test_kills.py does 10.
 
 from __future__ import annotations
 
-import datetime
-import json
 import pathlib
 import sys
 import tempfile
@@ -20,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from flaxnets.runtime import atomic, provenance
+from benchmarks import measure
 from tests import kills
 
 FLAGS = flags.FlagValues()
@@ -38,9 +36,7 @@ def main(arguments: list[str]) -> int:
     """Prints a line, and writes what is known so far."""
     print(line, flush=True)
     if FLAGS.out:
-      out = pathlib.Path(FLAGS.out)
-      out.parent.mkdir(parents=True, exist_ok=True)
-      atomic.write_text(out, json.dumps(result(tally, time.monotonic() - began), indent=1) + '\n')
+      measure.write(FLAGS.out, result(tally, time.monotonic() - began))
 
   with tempfile.TemporaryDirectory(prefix='flaxnets-kills-') as temporary:
     tally = kills.kill_runs(pathlib.Path(FLAGS.folder or temporary), FLAGS.kills, FLAGS.seed, finished=finished)
@@ -52,9 +48,7 @@ def result(tally: kills.Tally, seconds: float) -> dict[str, Any]:
   """What came of the kills, and what made it."""
   return {
     'command': f'python -m benchmarks.kill --kills={FLAGS.kills} --seed={FLAGS.seed}',
-    'date': datetime.date.today().isoformat(),
-    'commit': provenance.commit(),
-    'versions': provenance.versions(),
+    **measure.record(),
     'kills': sum(tally.kills.values()),
     'kills_by_phase': dict(sorted(tally.kills.items())),
     'runs': tally.runs,

@@ -10,7 +10,6 @@ Python, JAX and GDAL included.
 from __future__ import annotations
 
 import argparse
-import datetime
 import itertools
 import json
 import pathlib
@@ -83,15 +82,13 @@ def main() -> None:
       'seconds': round(time.perf_counter() - start, 1),
       'peak_rss_mib': round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
       'scene_mib': round(args.side**2 * 13 * 2 / 2**20),
-      'date': datetime.date.today().isoformat(),
-      'commit': provenance.commit(),
-      'versions': provenance.versions((*provenance.PACKAGES, 'rasterio')),
+      **measure.record((*provenance.PACKAGES, 'rasterio')),
       'machine': measure.machine(),
     }
   row.pop('json')
   print(json.dumps(row, indent=1))
   if args.json:
-    pathlib.Path(args.json).write_text(json.dumps(row, indent=1) + '\n')
+    measure.write(args.json, row)
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ import jax
 
 from flaxnets.analysis.text import columns
 from flaxnets.errors import InputError
-from flaxnets.runtime import provenance
+from flaxnets.runtime import atomic, provenance
 from flaxnets.runtime.machine import cores
 
 DISTRIBUTIONS = ('flaxnets', 'jax', 'jaxlib', 'flax', 'optax', 'numpy', 'torch')
@@ -157,15 +157,10 @@ def finish(rows: Sequence[Row], path: str = '', distributions: Sequence[str] = D
   Raises:
     InputError: if the file cannot be written.
   """
-  record = {
-    'machine': machine(),
-    'versions': provenance.versions(distributions),
-    'commit': provenance.commit(),
-    'command': ' '.join([os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
-    'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
-  }
-  print(', '.join(f'{key} {value}' for key, value in record['machine'].items()))
-  print(', '.join(f'{key} {value}' for key, value in record['versions'].items()) + f', commit {record["commit"]}')
+  command = ' '.join([os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+  made = {'machine': machine(), 'command': command, **record(distributions)}
+  print(', '.join(f'{key} {value}' for key, value in made['machine'].items()))
+  print(', '.join(f'{key} {value}' for key, value in made['versions'].items()) + f', commit {made["commit"]}')
   print(table(rows))
   if _load_at_start > 0.25 * cores():
     print(
@@ -173,11 +168,26 @@ def finish(rows: Sequence[Row], path: str = '', distributions: Sequence[str] = D
       'rates and ratios are unreliable'
     )
   if path:
-    written = [{**_plain(row), **row.details, **record} for row in rows]
-    try:
-      pathlib.Path(path).write_text(json.dumps(written, indent=1) + '\n')
-    except OSError as error:
-      raise InputError(f'--json={path} cannot be written: {error.strerror}') from None
+    write(path, [{**_plain(row), **row.details, **made} for row in rows])
+
+
+def record(packages: Sequence[str] = provenance.PACKAGES) -> dict[str, Any]:
+  """What a result came from: 'commit', the 'versions' of the packages that are installed, and the 'date'."""
+  date = datetime.datetime.now().astimezone().isoformat(timespec='seconds')
+  return {'commit': provenance.commit(), 'versions': provenance.versions(packages), 'date': date}
+
+
+def write(path: str | os.PathLike[str], result: Any, indent: int | None = 1) -> None:
+  """Writes a result as JSON, complete or not at all; makes the folder where there is none.
+
+  Raises:
+    InputError: if the file cannot be written.
+  """
+  try:
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(pathlib.Path(path), json.dumps(result, indent=indent) + '\n')
+  except OSError as error:
+    raise InputError(f'{path} cannot be written: {error.strerror}') from None
 
 
 def _plain(row: Row) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import measure
 from flaxnets import config as configs
 from flaxnets import experiment, models
 from flaxnets.analysis.intervals import difference_interval, wilson
@@ -39,7 +39,7 @@ from flaxnets.inference.convert import read_network
 from flaxnets.inference.network import Network
 from flaxnets.nn.completion import mixing
 from flaxnets.nn.stem import bank, correlation, pixel_statistics
-from flaxnets.runtime import devices, provenance
+from flaxnets.runtime import devices
 
 IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
 RULES = ('unit', 'linear', 'none', 'scale', 'gray', 'pixels', 'timm')
@@ -65,13 +65,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     'images': len(judge.labels),
     'recalibration_images': args.recalibrate,
     'correlation': np.asarray(correlation(net.variables)).tolist(),
-    'commit': provenance.commit(),
-    'versions': provenance.versions(),
-    'date': time.strftime('%Y-%m-%d'),
+    **measure.record(),
     'labels': digits(judge.labels),
   }
   path = Path(args.out, 'photos.json')
-  path.parent.mkdir(parents=True, exist_ok=True)
   known = earlier(path, result)
   for kind in ('plain', 'recalibrated') if args.recalibrate else ('plain',):
     for row, (rule, subset) in zip(rows, pairs, strict=True):
@@ -81,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
           row[kind] = judge.predictions(rule, subset, recalibrated=kind == 'recalibrated')
         print(f'{kind} {rule} {row["channels"]} {np.mean(row[kind] == judge.labels):.2%}', flush=True)
         result['rows'] = [summary(row, rows, judge.labels) for row in rows if 'plain' in row]
-        path.write_text(json.dumps(result, indent=1) + '\n')
+        measure.write(path, result)
   print(table(result))
   return result
 

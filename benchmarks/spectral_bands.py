@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks import measure
 from flaxnets.analysis import spectral
 from flaxnets.analysis.covariance import channel_statistics
 from flaxnets.analysis.intervals import difference_interval
 from flaxnets.data.bands import SENTINEL2
-from flaxnets.runtime import provenance
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -56,15 +55,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
       }
       for band, name in enumerate(names)
     },
-    'commit': provenance.commit(),
-    'versions': provenance.versions(),
-    'date': time.strftime('%Y-%m-%d'),
+    **measure.record(),
   }
   if options.run:
     result['accuracy'] = accuracies(options.run, names, measured, predicted, test, labels)
   print(json.dumps({key: result[key] for key in ('root_mean_square_error', 'mean_absolute_error')}))
-  Path(options.out).mkdir(parents=True, exist_ok=True)
-  Path(options.out, f'{Path(options.data).stem}.json').write_text(json.dumps(result, indent=1) + '\n')
+  measure.write(Path(options.out, f'{Path(options.data).stem}.json'), result)
   return result
 
 

@@ -61,9 +61,15 @@ def test_rows_are_printed_and_written_with_machine_and_versions(tmp_path, capsys
   assert {'date', 'command', 'commit'} <= set(first)
 
 
+def test_a_result_is_written_into_a_folder_that_is_made(tmp_path):
+  measure.write(tmp_path / 'new' / 'result.json', {'seconds': 1.5})
+  assert json.loads((tmp_path / 'new' / 'result.json').read_text()) == {'seconds': 1.5}
+
+
 def test_a_file_that_cannot_be_written_is_one_line(tmp_path):
-  with pytest.raises(InputError, match=r'--json=.*missing/rows\.json cannot be written: No such file'):
-    measure.finish([Row('a', 1.0, 's')], str(tmp_path / 'missing' / 'rows.json'))
+  (tmp_path / 'rows.json').mkdir()
+  with pytest.raises(InputError, match=r'rows\.json cannot be written: Is a directory'):
+    measure.finish([Row('a', 1.0, 's')], str(tmp_path / 'rows.json'))
 
 
 @pytest.mark.parametrize('text', ['3,x', '', '3,4'])

@@ -9,9 +9,7 @@ noise with structure at all scales. 225 pixels is odd, so that padding on one si
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ import jax
 import numpy as np
 import torch
 
-from benchmarks import photos
+from benchmarks import measure, photos
 from benchmarks.torch_resnet import ResNet, logits
 from flaxnets.data.photo_statistics import photo_statistics
 from flaxnets.inference import tensor_files
@@ -50,10 +48,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
       network.load_state_dict({name: torch.from_numpy(np.array(value)).float() for name, value in tensors.items()})
       rows += compare('ImageNet', 'resnet18', network, read_network(args.weights, 'resnet18')[0])
   if args.out:
-    versions = {**provenance.versions(), 'torch': torch.__version__}
-    facts = {'commit': provenance.commit(), 'versions': versions, 'date': time.strftime('%Y-%m-%d'), 'images': IMAGES}
-    Path(args.out).mkdir(parents=True, exist_ok=True)
-    Path(args.out, 'parity.json').write_text(json.dumps({**facts, 'rows': rows}, indent=1) + '\n')
+    record = measure.record((*provenance.PACKAGES, 'torch'))
+    measure.write(Path(args.out, 'parity.json'), {**record, 'images': IMAGES, 'rows': rows})
   return rows
 
 
