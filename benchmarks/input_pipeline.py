@@ -16,7 +16,6 @@ import contextlib
 import functools
 import importlib.util
 import os
-import re
 import statistics
 import sys
 import tempfile
@@ -107,10 +106,10 @@ def read_files(args: argparse.Namespace, cores: Sequence[int], place: Path) -> l
   cases = (
     {args.root: (args.root, 'lists')}
     if args.root
-    else {f'{size}px': (str(make_photos(place / size, args.images, size)), 'lists') for size in args.sizes}
+    else {f'{size}px': (str(photos.write_sized(place / size, args.images, size)), 'lists') for size in args.sizes}
   )
   if args.array_record:
-    files = str(make_photos(place / 'small', args.images, str(args.canvas)))
+    files = str(photos.write_sized(place / 'small', args.images, str(args.canvas)))
     imagenet_mini.prepare(files, str(place / 'prepared'), canvas=args.canvas)
     cases['array_record'] = str(place / 'prepared'), 'tfds'
   rows = []
@@ -134,7 +133,7 @@ def read_files(args: argparse.Namespace, cores: Sequence[int], place: Path) -> l
         'batch_size': args.batch_size,
         'image_size': args.image_size,
         'canvas': args.canvas,
-        'file_bytes': _mean_bytes(root) if source == 'lists' else args.canvas**2 * 3,
+        'file_bytes': photos.mean_bytes(root) if source == 'lists' else args.canvas**2 * 3,
       }
       rows += _rows(case, timings, args, details)
   return rows
@@ -142,19 +141,6 @@ def read_files(args: argparse.Namespace, cores: Sequence[int], place: Path) -> l
 
 def _peer(workers: int) -> str:
   return f'DataLoader of {workers} workers' if workers else 'DataLoader without workers'
-
-
-def make_photos(folder: Path, count: int, size: str) -> Path:
-  """Writes JPEGs and their list; `size` is '84' or '500x375' (width x height) in pixels."""
-  match = re.fullmatch(r'(\d+)(?:x(\d+))?', size)
-  if not match or not int(match[1]):
-    raise InputError(f'{size!r} is not an image size; write 84 or 500x375')
-  return photos.write(folder, count, int(match[2] or match[1]), int(match[1]))
-
-
-def _mean_bytes(root: str) -> float:
-  paths = [line.rsplit(None, 1)[0] for line in Path(root, 'train.txt').read_text().splitlines() if line.strip()]
-  return statistics.mean(Path(root, path).stat().st_size for path in paths[:256])
 
 
 def _rows(
@@ -227,7 +213,7 @@ def _taken(stream: Iterator[batches.Batch]) -> Iterator[batches.Batch]:
 
 def train_end_to_end(args: argparse.Namespace, place: Path) -> list[Row]:
   """Rows for the step on a resident batch, for training from files, and for host memory during training."""
-  root = args.root or str(make_photos(place / 'photos', args.images, args.train_size))
+  root = args.root or str(photos.write_sized(place / 'photos', args.images, args.train_size))
   with Child(serve_training, args, root, str(place / 'run')) as child:
     timings = in_turns(
       {name: functools.partial(child.ask, name, args.seconds) for name in ('step', 'files')}, args.repeats
@@ -243,7 +229,7 @@ def train_end_to_end(args: argparse.Namespace, place: Path) -> list[Row]:
       'images/s',
       step.median / files.median,
       'the step alone',
-      details | files.spread(args.batch_size) | {'file_bytes': _mean_bytes(root)},
+      details | files.spread(args.batch_size) | {'file_bytes': photos.mean_bytes(root)},
     ),
   ]
   # One sample may or may not include the short-lived memory of a step: each row is the median of a tenth of them.

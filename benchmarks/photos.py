@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import statistics
 from pathlib import Path
 
 import cv2
 import numpy as np
 import simplejpeg
+
+from flaxnets.errors import InputError
 
 CLASSES = 10
 
@@ -22,6 +26,20 @@ def write(root: Path, count: int, height: int, width: int, *, quality: int = 90,
     lines.append(f'{path.as_posix()} {number % CLASSES}\n')
   (root / 'train.txt').write_text(''.join(lines))
   return root
+
+
+def write_sized(root: Path, count: int, size: str) -> Path:
+  """Writes JPEGs and their list; `size` is '84' or '500x375' (width x height) in pixels."""
+  match = re.fullmatch(r'(\d+)(?:x(\d+))?', size)
+  if not match or not int(match[1]):
+    raise InputError(f'{size!r} is not an image size; write 84 or 500x375')
+  return write(root, count, int(match[2] or match[1]), int(match[1]))
+
+
+def mean_bytes(root: str) -> float:
+  """The mean size of the first files in a folder's train.txt."""
+  paths = [line.rsplit(None, 1)[0] for line in Path(root, 'train.txt').read_text().splitlines() if line.strip()]
+  return statistics.mean(Path(root, path).stat().st_size for path in paths[:256])
 
 
 def photo(random: np.random.Generator, height: int, width: int) -> np.ndarray:

@@ -199,7 +199,7 @@ def test_losses_that_differ_are_an_error():
 
 def test_a_wrong_size_of_images_or_number_of_cores_is_named(tmp_path):
   with pytest.raises(InputError, match="'0x20' is not an image size; write 84 or 500x375"):
-    input_pipeline.make_photos(tmp_path, 1, '0x20')
+    photos.write_sized(tmp_path, 1, '0x20')
   with pytest.raises(InputError, match='--cores=4096, but this process may use'):
     input_pipeline.main(['--cores=4096'])
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import flax_contenders, layers, train_step
+from benchmarks import flax_contenders, layers, peaks, train_step
 from benchmarks.measure import Timing
 from flaxnets.errors import InputError
 from flaxnets.runtime import devices
@@ -81,7 +81,7 @@ def test_first_variables_leave_no_norm_layer_at_ones_and_zeros(mesh1):
 
 @pytest.mark.parametrize(('mode', 'passes'), [('train', 3), ('eval', 1)])
 def test_shares_of_a_gpus_peaks_are_of_flops_at_three_passes_in_training_and_of_bytes(mode, passes, monkeypatch, mesh1):
-  monkeypatch.setitem(train_step.PEAKS, 'cpu', {'float32': 1e9, 'memory': 1e6})
+  monkeypatch.setitem(peaks.PEAKS, 'cpu', {'float32': 1e9, 'memory': 1e6})
   one, timing = peerless(mesh1), Timing(5.0, [0.5, 2.0, 1.0])
   contender = types.SimpleNamespace(compile_seconds=None, memory_bytes=lambda: 3 * 2**20, bytes_accessed=lambda: 5e5)
   details = one.details(mode, 'float32', timing, contender)
@@ -91,10 +91,10 @@ def test_shares_of_a_gpus_peaks_are_of_flops_at_three_passes_in_training_and_of_
 
 
 def test_the_peak_of_a_gpu_is_found_by_its_name():
-  assert train_step.peak_of('NVIDIA H100 80GB HBM3', 'bfloat16') == 989e12
-  assert train_step.peak_of('NVIDIA H100 PCIe', 'tf32') == 378e12
-  assert train_step.peak_of('NVIDIA H200', 'memory') == 4.8e12
-  assert train_step.peak_of('cpu', 'float32') is None
+  assert peaks.peak_of('NVIDIA H100 80GB HBM3', 'bfloat16') == 989e12
+  assert peaks.peak_of('NVIDIA H100 PCIe', 'tf32') == 378e12
+  assert peaks.peak_of('NVIDIA H200', 'memory') == 4.8e12
+  assert peaks.peak_of('cpu', 'float32') is None
 
 
 def test_a_batch_that_devices_do_not_divide_is_refused(without_torch):

@@ -35,6 +35,7 @@ from jax.sharding import Mesh
 
 from benchmarks import flax_contenders, measure
 from benchmarks.measure import Row, Timing
+from benchmarks.peaks import peak_of
 from flaxnets import config as configs
 from flaxnets import experiment, models
 from flaxnets.channels import ChannelSet
@@ -42,14 +43,6 @@ from flaxnets.errors import InputError
 from flaxnets.models import cost
 from flaxnets.runtime import devices
 
-# Dense peak FLOP/s, and bytes/s of memory, by JAX's name of the GPU, from NVIDIA's data sheets. The first name that is
-# part of the GPU's name counts, so longer names come first.
-PEAKS = {
-  'H100 PCIe': {'bfloat16': 756e12, 'tf32': 378e12, 'float32': 51e12, 'memory': 2.0e12},
-  'H100': {'bfloat16': 989e12, 'tf32': 495e12, 'float32': 67e12, 'memory': 3.35e12},
-  'H200': {'bfloat16': 989e12, 'tf32': 495e12, 'float32': 67e12, 'memory': 4.8e12},
-  'A100': {'bfloat16': 312e12, 'tf32': 156e12, 'float32': 19.5e12, 'memory': 2.0e12},
-}
 # The largest allowed differences between both sides. Rounding can push a value across the kink of a ReLU. The last
 # stage has few positions, so that changes up to 2 % of a gradient, on either side relative to float64 too.
 AGREE = {'outputs': 1e-3, 'losses': 1e-3, 'steps': 5e-2}
@@ -309,11 +302,6 @@ def _precision(products: str, on_gpu: bool) -> contextlib.AbstractContextManager
   if not on_gpu or products == 'bfloat16':
     return contextlib.nullcontext()
   return jax.default_matmul_precision('tensorfloat32' if products == 'tf32' else 'highest')
-
-
-def peak_of(kind: str, what: str) -> float | None:
-  """Peak FLOP/s for a precision, or bytes/s for 'memory', of a device kind in JAX's naming; None if unknown."""
-  return next((peaks[what] for name, peaks in PEAKS.items() if name in kind), None)
 
 
 if __name__ == '__main__':
