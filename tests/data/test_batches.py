@@ -212,7 +212,8 @@ def test_a_source_without_a_readable_image_is_an_error():
   with pytest.raises(InputError, match='numbers: none of its 7 examples is readable') as caught:
     next(train_batches(source, batch_size=2, seed=0, on_bad_image='skip', threads=1, prefetch=0))
   assert '\n' not in str(caught.value)
-  assert len(source.reads) == 7
+  # The thread may have begun the next batch before the error of the first one arrives here.
+  assert sorted(source.reads[:7]) == list(range(7))
 
 
 @hypothesis.given(
