@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flaxnets import config as configs
 from flaxnets.channels import MAX_SUBSETS, ChannelSet
 from flaxnets.cli import flags
-from flaxnets.data.files import open_list
+from flaxnets.data.lists import open_list
 from flaxnets.data.source import DataOptions
 from flaxnets.errors import InputError
 

@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from flaxnets.data import opencv
 from flaxnets.data.decode import decode
-from flaxnets.data.files import ImageFiles, open_list
+from flaxnets.data.image_files import PhotoFiles
+from flaxnets.data.lists import read_list
 from flaxnets.data.source import BadImage, DataOptions
 from flaxnets.data.tfds import label_table
 from flaxnets.errors import InputError
@@ -61,7 +62,7 @@ class ImagenetMini(tfds.core.GeneratorBasedBuilder):
   VERSION = tfds.core.Version('1.0.0')
   code_path = None  # TFDS would look beside the code for checksums of downloads, and there are no downloads
 
-  def __init__(self, *, sources: dict[str, ImageFiles], canvas: int = 0, on_bad_image: str = 'error', **options):
+  def __init__(self, *, sources: dict[str, PhotoFiles], canvas: int = 0, on_bad_image: str = 'error', **options):
     self._sources, self._canvas, self._on_bad_image = sources, canvas, on_bad_image
     self.skipped = 0
     name = f'canvas{canvas}' if canvas else 'encoded'
@@ -120,7 +121,7 @@ class ImagenetMini(tfds.core.GeneratorBasedBuilder):
     if not written:
       raise InputError(f'{source.name} names no readable image')
 
-  def _example(self, source: ImageFiles, place: int) -> dict | BadImage:
+  def _example(self, source: PhotoFiles, place: int) -> dict | BadImage:
     # Bytes that are kept encoded are decoded too, to find corrupt files now and not in training.
     pixels = np.empty((self._canvas or 8, self._canvas or 8, 3), np.uint8)
     try:
@@ -168,7 +169,7 @@ def prepare(
   files = list(splits) or sorted(path.name for path in Path(root).glob('[!.]*.txt') if path.name != 'classes.txt')
   if not files:
     raise InputError(f'no split files (*.txt) in {root}; --splits=FILE,FILE names them')
-  sources: dict[str, ImageFiles] = {}
+  sources: dict[str, PhotoFiles] = {}
   names = None
   for file in sorted(files, key=lambda file: Path(file).stem != 'train'):
     split = Path(file).stem
@@ -177,7 +178,7 @@ def prepare(
         f"{file} cannot become a split {split!r}: a name has letters, digits and _, comes once, and is not 'all'"
       )
     options = DataOptions('lists', root, classes=classes, canvas=canvas or 8, on_bad_image=on_bad_image)
-    sources[split] = open_list(options, file, names, rasters=False)
+    sources[split] = PhotoFiles(read_list(options, file, names), options)
     names = sources[split].classes
   builder = ImagenetMini(sources=sources, canvas=canvas, on_bad_image=on_bad_image, data_dir=data_dir)
   if builder.data_path.exists():

@@ -12,8 +12,8 @@ from flaxnets.runtime.local import check_local
 # Kind: its module, and the function of (options, split, class_names) there that opens it. A module is imported when its
 # kind is used, since OpenCV and TFDS take long to import.
 OPENERS = {
-  'lists': ('files', 'open_list'),
-  'folders': ('files', 'open_folders'),
+  'lists': ('lists', 'open_list'),
+  'folders': ('folders', 'open_folders'),
   'arrays': ('arrays', 'open_arrays'),
   'tfds': ('tfds', 'open_tfds'),
   'synthetic': ('synthetic', 'open_synthetic'),

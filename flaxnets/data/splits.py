@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 
 from flaxnets.data.classes import read_text
-from flaxnets.data.files import parse_list
+from flaxnets.data.split_file import parse_list
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
 

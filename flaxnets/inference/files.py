@@ -17,8 +17,8 @@ import numpy as np
 from flaxnets.augment.warp import subsamples_for
 from flaxnets.channels import ChannelSet
 from flaxnets.data import arrays
-from flaxnets.data.files import SUFFIXES
 from flaxnets.data.geotiff import Rasters
+from flaxnets.data.image_files import SUFFIXES
 from flaxnets.data.source import BadImage
 from flaxnets.errors import InputError
 from flaxnets.inference.predictor import Canvas, Predictor, raster_options, reads_raster, softmax, stacked

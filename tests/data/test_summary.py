@@ -5,7 +5,8 @@ import pytest
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data import summary, synthetic
-from flaxnets.data.files import open_folders, open_list
+from flaxnets.data.folders import open_folders
+from flaxnets.data.lists import open_list
 from flaxnets.data.source import ArraySource, DataOptions
 
 

@@ -1,0 +1,73 @@
+"""Sources of image files in one folder per class."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from flaxnets.data.classes import chosen_classes, labels_by_name
+from flaxnets.data.image_files import SUFFIXES, LabelledFiles, PhotoFiles, RasterFiles, open_images
+from flaxnets.data.root import is_inside, root_folder
+from flaxnets.data.source import DataOptions
+from flaxnets.errors import InputError
+
+
+def open_folders(
+  options: DataOptions, split: str, class_names: Sequence[str] | None = None
+) -> PhotoFiles | RasterFiles:
+  """One folder per class: root/split/<class>/, and every image file in or below it.
+
+  Without `class_names` or `options.classes` the classes are the folders, sorted by name. With them, each folder must be
+  named after a class, by its full name or its first word; classes without a folder are allowed. Hidden files, and files
+  without the suffix of an image format, are ignored.
+
+  Args:
+    options, split, class_names: see `flaxnets.data.open.open_source`.
+
+  Raises:
+    InputError: for a missing split, a split without class folders or images, a folder that is not a class, a link that
+      leaves the root, or a link to a folder below a class folder.
+  """
+  home = root_folder(options.root)
+  top = home / split
+  if not top.is_dir():
+    held = ', '.join(sorted(path.name for path in home.iterdir() if path.is_dir() and not _is_hidden(path.name)))
+    raise InputError(f'there is no split {str(top)!r}; {home} has {f"the folders {held}" if held else "no folders"}')
+  folders = sorted(path.name for path in top.iterdir() if path.is_dir() and not _is_hidden(path.name))
+  if not folders:
+    raise InputError(f'{top} has no folders; it must hold one folder of images per class')
+  names = chosen_classes(home, options.classes, class_names) or tuple(folders)
+  by_name = labels_by_name(names)
+  paths, labels = [], []
+  for folder in folders:
+    if folder not in by_name:
+      raise InputError(f'{top / folder} is not one of the {len(names)} classes, {names[0]!r} to {names[-1]!r}')
+    if os.path.islink(top / folder) and not is_inside(options.root, f'{split}/{folder}'):
+      raise InputError(f'{top / folder} is a link that leaves the root {options.root}; copy the folder there')
+    found = _images_below(str(top), folder)
+    for path in found:
+      if os.path.islink(top / path) and not is_inside(options.root, f'{split}/{path}'):
+        raise InputError(f'{top / path} is a link that leaves the root {options.root}; copy the file there')
+    paths += found
+    labels += [by_name[folder]] * len(found)
+  if not paths:
+    raise InputError(f'{top} has no images in its folders; files end in {", ".join(SUFFIXES)}')
+  files = LabelledFiles(str(top), str(top), paths, labels, names)
+  return open_images(files, options, some=class_names is not None)
+
+
+def _images_below(top: str, folder: str) -> list[str]:
+  found = []
+  for place, inner, files in os.walk(os.path.join(top, folder)):
+    inner[:] = [name for name in inner if not _is_hidden(name)]
+    for name in inner:
+      if os.path.islink(os.path.join(place, name)):
+        raise InputError(f'{place}/{name} is a link to a folder, which is not followed; copy the folder there')
+    below = Path(place).relative_to(top).as_posix()
+    found += [f'{below}/{file}' for file in files if file.lower().endswith(SUFFIXES) and not _is_hidden(file)]
+  return sorted(found)
+
+
+def _is_hidden(name: str) -> bool:
+  return name.startswith('.') or name == '__MACOSX'  # the folder that macOS adds to archives
