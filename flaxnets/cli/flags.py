@@ -10,7 +10,6 @@ import runpy
 import sys
 import textwrap
 import traceback
-import warnings
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
@@ -21,6 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from flaxnets import config as configs
 from flaxnets.errors import InputError, OneLineError
+from flaxnets.runtime import warning_filters
 
 _CONFIG_HELP = (
   'name of a config in configs/, such as demo, or path of a config file; --config.FIELD=VALUE changes a field'
@@ -44,10 +44,7 @@ def run(program: str, command: ModuleType, arguments: Sequence[str]) -> int:
   """
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
-  # Pillow warns about odd metadata (a palette, a corrupt TIFF tag) of images that it reads correctly.
-  warnings.filterwarnings('ignore', module=r'PIL\.')
-  # Rasterio warns about rasters without coordinates, which are as good to train on.
-  warnings.filterwarnings('ignore', message='Dataset has no geotransform')
+  warning_filters.ignore_odd_metadata()
   # Grain passes absl's global flags to its worker processes, so they must be parsed. Ours are not among them.
   absl.flags.FLAGS([program])
   if {'--help', '-help', '-h'} & set(arguments):
