@@ -21,26 +21,22 @@ import contextlib
 import dataclasses
 import functools
 import math
-import multiprocessing
-import os
-import threading
-import warnings
 from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple
 
 import grain
 import numpy as np
-from absl import flags, logging
+from absl import logging
 
 from flaxnets.data import opencv
 from flaxnets.data.filled import FilledReport
 from flaxnets.data.source import BadImage, Source
+from flaxnets.data.workers import make_grain_flags_readable, start_worker
 from flaxnets.errors import InputError
 from flaxnets.runtime import machine
 
 Batch = dict[str, np.ndarray]
 Batches = Generator[Batch, None, None]  # close() stops reading ahead, and so does garbage collection
-# A batch; by index the reason for each unreadable example, and the pixels without data that were filled in.
-Result = tuple[Batch, dict[int, str], dict[int, int]]
 
 _ENDLESS = 2**40  # steps
 _SHARED = 2**16  # bytes: larger arrays come from a worker through shared memory, smaller ones through a pipe
@@ -148,78 +144,94 @@ class _Share:
     return np.arange(first, first + size)
 
 
-def _train_batch(step: int, *, source: Source, share: _Share, seed: int, skip: bool) -> Result:
+class _Result(NamedTuple):
+  """What grain hands over for a step.
+
+  Attributes:
+    batch: the batch.
+    unreadable: by index, why an example cannot be read.
+    filled: by index, how many pixels without data were filled in.
+  """
+
+  batch: Batch
+  unreadable: dict[int, str]
+  filled: dict[int, int]
+
+
+def _train_batch(step: int, *, source: Source, share: _Share, seed: int, skip: bool) -> _Result:
   due = _shuffled(share.positions(step), len(source), seed)
-  batch = _empty(source, len(due))
-  unreadable: dict[int, str] = {}
-  filled: dict[int, int] = {}
+  rows = _Rows.empty(source, len(due), skip)
+  batch = rows.result.batch
   for row, index in enumerate(due.tolist()):
-    batch['index'][row] = _read_next(source, index, batch, row, unreadable, filled, skip)
+    batch['index'][row] = rows.read_next(row, index)
   batch['label'] = source.labels[batch['index']]
   batch['skipped'] = batch['index'] != due
-  return batch, unreadable, filled
+  return rows.result
 
 
-def _evaluation_batch(step: int, *, source: Source, share: _Share, order: np.ndarray, skip: bool) -> Result:
+def _evaluation_batch(step: int, *, source: Source, share: _Share, order: np.ndarray, skip: bool) -> _Result:
   positions = share.positions(step)
   real = positions < len(order)
-  batch = _empty(source, len(positions))
-  unreadable: dict[int, str] = {}
-  filled: dict[int, int] = {}
+  rows = _Rows.empty(source, len(positions), skip)
+  batch = rows.result.batch
   batch['index'][real] = order[positions[real]]
   batch['label'] = np.where(real, source.labels[batch['index']], 0).astype(np.int32)
   batch['mask'] = real
-  for row, index in enumerate(batch['index'].tolist()):
-    try:
-      if index >= 0:
-        _read(source, index, batch, row, filled)
-    except BadImage as error:
-      if not skip:
-        raise
-      unreadable[index] = str(error)
-      batch['mask'][row] = False
+  for row in np.flatnonzero(real).tolist():
+    batch['mask'][row] = rows.read(row, int(batch['index'][row]))
   batch['image'][~batch['mask']] = 0
-  return batch, unreadable, filled
+  return rows.result
 
 
-def _empty(source: Source, rows: int) -> Batch:
-  return {
-    'image': np.empty((rows, *source.canvas, len(source.channels)), source.dtype),
-    'size': np.full((rows, 2), source.canvas, np.int32),
-    'present': np.ones((rows, len(source.channels)), bool),
-    'index': np.full(rows, -1, np.int32),
-  }
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+  """Reads examples of a source into the rows of a batch.
 
+  Attributes:
+    source: the examples.
+    skip: whether an unreadable example is noted in the result; otherwise it is an error.
+    result: the batch, and what is to be said about it.
+  """
 
-def _read(source: Source, index: int, batch: Batch, row: int, filled: dict[int, int]) -> None:
-  reading = source.read(index, batch['image'][row])
-  batch['size'][row] = reading.size
-  if reading.present is not None:
-    batch['present'][row] = reading.present
-  if reading.filled:
-    filled[index] = reading.filled
+  source: Source
+  skip: bool
+  result: _Result
 
+  @classmethod
+  def empty(cls, source: Source, rows: int, skip: bool) -> _Rows:
+    batch = {
+      'image': np.empty((rows, *source.canvas, len(source.channels)), source.dtype),
+      'size': np.full((rows, 2), source.canvas, np.int32),
+      'present': np.ones((rows, len(source.channels)), bool),
+      'index': np.full(rows, -1, np.int32),
+    }
+    return cls(source, skip, _Result(batch, {}, {}))
 
-def _read_next(
-  source: Source,
-  index: int,
-  batch: Batch,
-  row: int,
-  unreadable: dict[int, str],
-  filled: dict[int, int],
-  skip: bool,
-) -> int:
-  """Reads the first readable example from `index` on into a row, and returns its index."""
-  for candidate in range(index, index + len(source)):
-    candidate %= len(source)
+  def read(self, row: int, index: int) -> bool:
+    """Reads an example into a row; False if it is unreadable."""
+    batch = self.result.batch
     try:
-      _read(source, candidate, batch, row, filled)
-      return candidate
+      reading = self.source.read(index, batch['image'][row])
     except BadImage as error:
-      if not skip:
+      if not self.skip:
         raise
-      unreadable[candidate] = str(error)
-  raise InputError(f'{source.name}: none of its {len(source)} examples is readable, as {unreadable[index]}')
+      self.result.unreadable[index] = str(error)
+      return False
+    batch['size'][row] = reading.size
+    if reading.present is not None:
+      batch['present'][row] = reading.present
+    if reading.filled:
+      self.result.filled[index] = reading.filled
+    return True
+
+  def read_next(self, row: int, index: int) -> int:
+    """Reads the first readable example from `index` on into a row, and returns its index."""
+    count = len(self.source)
+    for candidate in range(index, index + count):
+      if self.read(row, candidate % count):
+        return candidate % count
+    reason = self.result.unreadable[index]
+    raise InputError(f'{self.source.name}: none of its {count} examples is readable, as {reason}')
 
 
 def _shuffled(positions: np.ndarray, examples: int, seed: int) -> np.ndarray:
@@ -241,7 +253,7 @@ def _permutation(examples: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def _deliver(
-  steps: grain.MapDataset, read: Callable[[int], Result], name: str, threads: int, workers: int, prefetch: int
+  steps: grain.MapDataset, read: Callable[[int], _Result], name: str, threads: int, workers: int, prefetch: int
 ) -> Batches:
   if min(threads, workers, prefetch) < 0:
     raise InputError(f'threads is {threads}, workers is {workers}, prefetch is {prefetch}; none can be negative')
@@ -249,47 +261,16 @@ def _deliver(
   if not workers:
     threads = threads or machine.cores()
     return _batches(results.to_iter_dataset(grain.ReadOptions(threads, threads + prefetch)), name)
-  _make_grain_flags_readable()
+  make_grain_flags_readable()
   in_turn = results.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
   options = grain.experimental.DatasetOptions(min_shm_size=_SHARED)
   shared = grain.experimental.WithOptionsIterDataset(in_turn, options)
   waiting = max(1, math.ceil(prefetch / workers))
   options = grain.MultiprocessingOptions(workers, waiting)
-  return _batches(shared.mp_prefetch(options, worker_init_fn=_start_worker), name, copied=True)
+  return _batches(shared.mp_prefetch(options, worker_init_fn=start_worker), name, copied=True)
 
 
-def _make_grain_flags_readable() -> None:
-  """Lets grain read its flags, which it does for workers, where the program parses no absl flags.
-
-  absl returns the value of a flag if it parsed all flags or if that flag is marked as present. To mark all flags as
-  parsed would hide the mistakes of a program that reads its own flags too early.
-  """
-  if not flags.FLAGS.is_parsed():
-    for name in list(flags.FLAGS):
-      if name.startswith('grain_'):
-        flags.FLAGS[name].present = True
-
-
-def _start_worker(worker: int, workers: int) -> None:
-  """Settings of a process that only reads."""
-  del worker, workers
-  import cv2
-
-  threading.Thread(target=_end_with_parent, daemon=True).start()
-  cv2.setNumThreads(1)
-  # Odd metadata (a palette's, a corrupt TIFF tag) does not deserve a line on stderr from every worker.
-  warnings.filterwarnings('ignore', module=r'PIL\.')
-  warnings.filterwarnings('ignore', message='Dataset has no geotransform')
-
-
-def _end_with_parent() -> None:
-  """Ends this process when the one that started it is gone. Grain stops its workers only on a normal exit."""
-  if parent := multiprocessing.parent_process():
-    parent.join()
-    os._exit(1)
-
-
-def _caught(read: Callable[[int], Result], step: int) -> Result | InputError:
+def _caught(read: Callable[[int], _Result], step: int) -> _Result | InputError:
   # An error that is raised within grain gets grain's notes and, from a worker, a second traceback.
   try:
     return read(step)
