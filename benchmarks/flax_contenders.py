@@ -15,6 +15,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import Mesh
 
+from flaxnets import config as configs
 from flaxnets import experiment
 from flaxnets.evaluation.evaluator import Evaluator
 from flaxnets.nn.stem import put_statistics
@@ -58,7 +59,7 @@ def network_batch(batch_size: int, image_size: int, num_classes: int, seed: int 
 
 def canvas_batch(config: ml_collections.ConfigDict, num_classes: int, seed: int = 0) -> dict[str, np.ndarray]:
   """A batch as `flaxnets.data.batches` makes it: uint8 canvases, and the original image sizes."""
-  rng, side, count = np.random.default_rng(seed), experiment.canvas_side(config), config.train.batch_size
+  rng, side, count = np.random.default_rng(seed), configs.canvas_side(config), config.train.batch_size
   return {
     'image': rng.integers(0, 256, (count, side, side, len(FULL)), np.uint8),
     'size': np.full((count, 2), (375, 500), np.int32),

@@ -228,6 +228,17 @@ def batch_sizes(config: Mapping[str, Any] | config_dict.ConfigDict) -> list[int]
   return [train['batch_size'] // max(train['accumulate'], 1), config['evaluate']['batch_size']]
 
 
+def canvas_side(config: Mapping[str, Any] | config_dict.ConfigDict) -> int:
+  """Side of the canvas that encoded images are decoded to, in pixels; also of a stored config without data.canvas."""
+  return config['data'].get('canvas') or round(1.5 * config['image_size'])
+
+
+def split_of(data: Mapping[str, Any] | config_dict.ConfigDict, name: str) -> str:
+  """The split that the `data` fields give for 'train', 'validation' (or 'val') and 'test'; any other name stays."""
+  field = {'val': 'validation'}.get(name, name)
+  return data[field] if field in ('train', 'validation', 'test') else name
+
+
 def from_json(fields: Mapping[str, Any]) -> config_dict.ConfigDict:
   """A stored config. Fields that were added after it was stored have their current defaults.
 

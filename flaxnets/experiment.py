@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import ml_collections
 import numpy as np
 
+from flaxnets import config as configs
 from flaxnets import models
 from flaxnets.augment import pipeline
 from flaxnets.augment.pipeline import Targets, View
@@ -40,14 +41,13 @@ def open_source(
     InputError: see `flaxnets.data.open.open_source`.
   """
   data = config.data
-  names = {'train': data.train, 'validation': data.validation, 'val': data.validation, 'test': data.test}
   options = DataOptions.from_fields(
     data,
     root=root or data.root,
     wavelengths=() if classes else tuple(data.wavelengths),
-    canvas=canvas_side(config),
+    canvas=configs.canvas_side(config),
   )
-  return data_open.open_source(options, names.get(split, split), classes)
+  return data_open.open_source(options, configs.split_of(data, split), classes)
 
 
 def training_sides(config: ml_collections.ConfigDict) -> tuple[int, ...]:
@@ -68,11 +68,6 @@ def check_evaluation(config: ml_collections.ConfigDict, source: Source) -> None:
     subsamples_for(source.canvas, config.image_size, resize=config.augment.evaluation_resize)
 
 
-def canvas_side(config: ml_collections.ConfigDict) -> int:
-  """Side of the canvas that encoded images are decoded to, in pixels."""
-  return config.data.canvas or round(1.5 * config.image_size)
-
-
 def canvas_of(config: ml_collections.ConfigDict, source: Source | None = None) -> tuple[int, int] | None:
   """(height, width) in pixels that images are resized to before the network's view; None if they keep their size.
 
@@ -82,7 +77,7 @@ def canvas_of(config: ml_collections.ConfigDict, source: Source | None = None) -
   """
   if config.data.source not in ENCODED:
     return None
-  height, width = source.canvas if source else (canvas_side(config),) * 2
+  height, width = source.canvas if source else (configs.canvas_side(config),) * 2
   return int(height), int(width)
 
 

@@ -1,4 +1,4 @@
-"""How configs are found by name."""
+"""How configs are found by name, and what follows from their fields."""
 
 import pytest
 
@@ -18,3 +18,21 @@ def test_a_bare_name_that_flaxnets_does_not_know_is_a_file_of_the_current_folder
   monkeypatch.chdir(tmp_path)
   (tmp_path / 'mine').write_text('')
   assert configs.path_of('mine').samefile(tmp_path / 'mine')
+
+
+@pytest.mark.parametrize('stored', [False, True])
+def test_a_config_and_its_json_give_the_canvas_and_the_splits(stored):
+  config = configs.default()
+  config.image_size = 31
+  fields = configs.to_json(config) if stored else config
+  assert configs.canvas_side(fields) == 46
+  fields['data']['canvas'] = 40
+  assert configs.canvas_side(fields) == 40
+  names = ('train', 'validation', 'val', 'test', 'train[:10]')
+  assert [configs.split_of(fields['data'], name) for name in names] == [
+    'train.txt', 'val.txt', 'val.txt', 'test.txt', 'train[:10]',
+  ]  # fmt: skip
+
+
+def test_a_config_that_was_stored_without_a_canvas_has_one_half_larger_than_the_input():
+  assert configs.canvas_side({'image_size': 32, 'data': {}}) == 48

@@ -6,10 +6,9 @@ import numpy as np
 
 from flaxnets.data.bands import SENTINEL2
 
-BANDS = ('B01', 'B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B08', 'B8A', 'B09', 'B10', 'B11', 'B12')
-
-# Over all pixels of 339 images of 64 x 64 pixels of EuroSAT (P. Helber et al., 2019; Level 1C, all ten classes), with
-# `flaxnets.channel_statistics`: the training, validation and test images of docs/results/eurosat.
+# In the order of SENTINEL2. Over all pixels of 339 images of 64 x 64 pixels of EuroSAT (P. Helber et al., 2019; Level
+# 1C, all ten classes), with `flaxnets.channel_statistics`: the training, validation and test images of
+# docs/results/eurosat.
 CORRELATION = (
   (1.0, 0.862, 0.773, 0.732, 0.684, 0.186, 0.075, 0.055, 0.058, -0.024, 0.362, 0.483, 0.613),
   (0.862, 1.0, 0.956, 0.909, 0.792, 0.255, 0.136, 0.132, 0.115, 0.025, 0.364, 0.574, 0.701),
@@ -29,4 +28,4 @@ CORRELATION = (
 
 def reference() -> tuple[np.ndarray, tuple[float, ...]]:
   """The correlation (13, 13) and the centre wavelengths in nanometres of its bands."""
-  return np.asarray(CORRELATION), tuple(SENTINEL2[name] for name in BANDS)
+  return np.asarray(CORRELATION), tuple(SENTINEL2.values())

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from flaxnets import config as configs
 from flaxnets.analysis.covariance import ChannelSums
 from flaxnets.channels import ChannelSet
 from flaxnets.data.source import BadImage, DataOptions, Source
@@ -39,13 +40,10 @@ def open_images(run: Run, root: str = '') -> Source:
     data,
     root=root or scores.get('root') or data.get('root') or '',
     wavelengths=(),
-    canvas=data.get('canvas') or round(1.5 * run.config['image_size']),
+    canvas=configs.canvas_side(run.config),
     on_bad_image='skip',
   )
-  split = scores['split']
-  named = {'train': 'train', 'validation': 'validation', 'val': 'validation', 'test': 'test'}
-  split = data[named[split]] if split in named else split
-  return _opened(options, split, tuple(scores.get('classes') or ()) or None)
+  return _opened(options, configs.split_of(data, scores['split']), tuple(scores.get('classes') or ()) or None)
 
 
 @functools.lru_cache(maxsize=2)

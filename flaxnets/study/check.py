@@ -61,7 +61,7 @@ class _Opened:
     self, config: ml_collections.ConfigDict, split: str, *, root: str = '', classes: tuple[str, ...] | None = None
   ) -> tuple[ChannelSet, tuple[str, ...]]:
     data = configs.to_json(config)['data']
-    key = json.dumps([data, experiment.canvas_side(config), split, root, classes], sort_keys=True)
+    key = json.dumps([data, configs.canvas_side(config), split, root, classes], sort_keys=True)
     if key not in self._known:
       source = experiment.open_source(config, split, root=root, classes=classes)
       self._known[key] = source.channels, tuple(source.classes)
