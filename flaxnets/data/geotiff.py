@@ -18,7 +18,7 @@ import numpy as np
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data.decode import is_deep, is_photo, squash
-from flaxnets.data.raster_pixels import complete, opened, read_window
+from flaxnets.data.raster_pixels import fill_missing_pixels, opened, read_window
 from flaxnets.data.source import DTYPES, BadImage, DataOptions, Reading, wanted_channels
 from flaxnets.errors import InputError
 
@@ -197,7 +197,7 @@ class Rasters:
       indexes = self.indexes(dataset, name)
       pixels, valid = read_window(dataset, indexes, nodata=self.nodata, name=name)
     size = pixels.shape[0], pixels.shape[1]
-    present, filled = complete(pixels, valid, self.channels.names, self.options.missing_pixels, name)
+    present, filled = fill_missing_pixels(pixels, valid, self.channels.names, self.options.missing_pixels, name)
     if not present.any():
       raise BadImage(f'{name}: none of its pixels has data in {", ".join(self.channels.names)}')
     if not (present.all() or self.has_missing_channels):

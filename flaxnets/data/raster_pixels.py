@@ -117,7 +117,7 @@ def read_window(
   return np.ascontiguousarray(np.moveaxis(pixels, 0, 2)), valid
 
 
-def complete(
+def fill_missing_pixels(
   pixels: np.ndarray, valid: np.ndarray | None, names: Sequence[str], how: str, where: str
 ) -> tuple[np.ndarray, int]:
   """Settles pixels without data, in place: zeros for an absent channel; the mean of the band for single pixels.

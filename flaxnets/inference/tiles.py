@@ -229,7 +229,7 @@ class _Run:
     known = None if valid is None or valid[:, columns].all() else valid[:, columns]
     share = 1.0 if known is None else float(known.any(axis=2).mean())
     image = np.ascontiguousarray(image) if known is None else image.copy()
-    present, filled = raster_pixels.complete(image, known, self.rasters.channels.names, 'mean', '')
+    present, filled = raster_pixels.fill_missing_pixels(image, known, self.rasters.channels.names, 'mean', '')
     self.filled += filled > 0
     if self.net.canvas and self.net.canvas != self.side:
       canvas = np.empty((*self.net.canvas, image.shape[2]), image.dtype)
@@ -281,7 +281,7 @@ class _Run:
       for column in columns.tolist():
         window = Window(column, row, self.side[1], self.side[0])
         pixels, valid = self._read(window)
-        has, _ = raster_pixels.complete(pixels, valid, self.rasters.channels.names, 'mean', '')
+        has, _ = raster_pixels.fill_missing_pixels(pixels, valid, self.rasters.channels.names, 'mean', '')
         if has.any():
           images.append(pixels)
           present.append(has)
