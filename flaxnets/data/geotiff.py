@@ -173,11 +173,12 @@ class Rasters:
     if options.missing_pixels not in MISSING:
       raise InputError(f'data.missing_pixels is {options.missing_pixels!r}; choose one of {", ".join(MISSING)}')
     self.nodata = _number(options.nodata)
+    name = name or str(path)
     with opened(path, name) as dataset:
-      head = header(dataset, name or str(path))
+      head = header(dataset, name)
       lengths = tuple(_wavelength(dataset, index) for index in head.indexes)
-    held = band_names(head, options, name or str(path))
-    places = wanted_channels(held, options.channels, name or str(path), some)
+    held = band_names(head, options, name)
+    places = wanted_channels(held, options.channels, name, some)
     own = tuple(lengths[place] for place in places) if any(lengths) else ()
     self.channels = ChannelSet(tuple(held.names[place] for place in places), options.wavelengths or own)
     self.dtype, self.canvas, self.size = head.dtype, (options.canvas, options.canvas), head.size

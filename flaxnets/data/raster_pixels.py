@@ -38,25 +38,26 @@ def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
     InputError: if rasterio is not installed.
     BadImage: if the file cannot be opened, if its pages differ, or while it is read.
   """
+  name = name or str(path)
   try:
     import rasterio
   except ImportError:
-    raise InputError(f'{name or path}: rasterio reads such files; pip install rasterio') from None
+    raise InputError(f'{name}: rasterio reads such files; pip install rasterio') from None
   driver = DRIVERS.get(os.path.splitext(path)[1].lower())
   try:
     regular.check(path)
   except OSError as error:
-    raise BadImage(f'{name or path}: cannot be read ({error.strerror})') from None
+    raise BadImage(f'{name}: cannot be read ({error.strerror})') from None
   try:
     with rasterio.open(path, driver=driver) as dataset:
       if dataset.driver == 'GTiff' and len(dataset.subdatasets) > 1:
-        with rasterio.open(tiff_pages.stacked(dataset, str(name or path)), driver='VRT') as pages:
+        with rasterio.open(tiff_pages.stacked(dataset, name), driver='VRT') as pages:
           yield pages
       else:
         yield dataset
   except rasterio.errors.RasterioError as error:
     reason = ' '.join(str(error.__cause__ or error).split())
-    raise BadImage(f'{name or path}: cannot be read ({reason.replace(f"{path}: ", "")})') from None
+    raise BadImage(f'{name}: cannot be read ({reason.replace(f"{path}: ", "")})') from None
 
 
 def check_format(path: str | os.PathLike[str], name: str) -> None:
