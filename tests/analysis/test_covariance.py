@@ -1,5 +1,8 @@
 """The channel statistics of an array against NumPy's on all pixels at once."""
 
+import hypothesis
+import hypothesis.extra.numpy
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 
@@ -30,6 +33,30 @@ def test_statistics_of_complete_images_are_numpys(dtype):
   np.testing.assert_array_equal(found['low'], pixels.min(0).astype(np.float32))
   np.testing.assert_array_equal(found['high'], pixels.max(0).astype(np.float32))
   assert {values.dtype for values in found.values()} == {np.dtype(np.float32)}
+
+
+@hypothesis.given(
+  images=st.sampled_from([np.uint8, np.uint16]).flatmap(
+    lambda dtype: hypothesis.extra.numpy.arrays(
+      dtype, st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3), st.integers(1, 4))
+    )
+  )
+)
+@hypothesis.settings(max_examples=40)
+def test_statistics_of_few_pixels_and_of_constant_channels_are_numpys(images):
+  found = flaxnets.channel_statistics(images)
+  pixels = images.reshape(-1, images.shape[-1]).T.astype(np.float64)
+  constant = pixels.min(1) == pixels.max(1)
+  covariance = np.cov(pixels, bias=True).reshape(len(pixels), len(pixels))
+  std = np.where(constant, 1, pixels.std(1))
+  correlation = np.where(constant | constant[:, None], 0, covariance / np.outer(std, std))
+  np.fill_diagonal(correlation, 1)
+  np.testing.assert_allclose(found['mean'], pixels.mean(1), rtol=1e-6)
+  np.testing.assert_allclose(found['std'], std, rtol=1e-6)
+  np.testing.assert_allclose(found['correlation'], correlation, atol=1e-6)
+  np.testing.assert_array_equal(found['low'], pixels.min(1))
+  np.testing.assert_array_equal(found['high'], pixels.max(1))
+  assert all(values.dtype == np.float32 for values in found.values())
 
 
 def presence(count=40, channels=4):
@@ -122,6 +149,20 @@ def test_correlations_that_contradict_each_other_become_semidefinite():
   assert np.linalg.eigvalsh(correlation.astype(np.float64))[0] > -1e-6
   # The nearest matrix that treats the three pairs alike has correlations of +-1/2.
   np.testing.assert_allclose(correlation, [[1, 0.5, -0.5], [0.5, 1, 0.5], [-0.5, 0.5, 1]], atol=1e-5)
+
+
+def test_a_pair_never_seen_together_has_no_correlation():
+  images = np.random.default_rng(2).integers(0, 256, (20, 3, 3, 1)).repeat(2, -1).astype(np.uint8)
+  present = np.arange(20)[:, None] % 2 == np.arange(2)
+  np.testing.assert_array_equal(flaxnets.channel_statistics(images, present)['correlation'], np.eye(2))
+
+
+def test_a_channel_that_is_constant_where_its_partner_is_present_has_no_correlation_with_it():
+  images = np.random.default_rng(4).normal(0.1, 1, (20, 4, 4, 2)).astype(np.float32)
+  images[:10, ..., 0] = 0.3
+  present = np.ones((20, 2), bool)
+  present[10:, 1] = False
+  np.testing.assert_array_equal(flaxnets.channel_statistics(images, present)['correlation'], np.eye(2))
 
 
 def test_a_source_of_the_same_images_gives_the_same_statistics():
