@@ -1,5 +1,6 @@
 """GeoTIFFs in data sets, and scenes to make a map of."""
 
+import functools
 import importlib.util
 import os
 
@@ -8,27 +9,16 @@ import numpy as np
 from tests.bad_inputs.case import Case
 from tests.bad_inputs.lists import FOLDERS
 from tests.bad_inputs.runs import trained
+from tests.data.made import noise, write_geotiff
 
 NAMES = ('B02', 'B03', 'B08')
 TRAIN = f'{FOLDERS} --config.data.channels=B02,B03,B08 --config.data.canvas=16 --config.data.threads=1'
 
-
-def write(path, pixels, names=NAMES, nodata=None):
-  import rasterio
-
-  path.parent.mkdir(parents=True, exist_ok=True)
-  height, width, count = pixels.shape
-  with rasterio.open(
-    path, 'w', driver='GTiff', height=height, width=width, count=count, dtype=pixels.dtype, nodata=nodata,
-    crs='EPSG:32631', transform=rasterio.Affine(10, 0, 600_000, 0, -10, 5_400_000),
-  ) as file:  # fmt: skip
-    file.write(np.moveaxis(pixels, 2, 0))
-    for index, name in enumerate(names, 1):
-      file.set_band_description(index, name)
+write = functools.partial(write_geotiff, names=NAMES)
 
 
 def pixels(dtype=np.uint16, count=3):
-  return np.random.default_rng(0).integers(1, 200, (16, 16, count)).astype(dtype)
+  return noise(size=(16, 16), count=count, dtype=dtype)
 
 
 def _set(change=lambda path: None, dtype=np.uint16, **options):

@@ -10,11 +10,7 @@ import pytest
 from flaxnets.data.open import open_source
 from flaxnets.data.source import BadImage, DataOptions
 from flaxnets.errors import InputError
-
-
-def read(source, index=0):
-  out = np.zeros((*source.canvas, len(source.channels)), source.dtype)
-  return source.read(index, out), out
+from tests.data.made import read
 
 
 def arrays(tmp_path, **changes):

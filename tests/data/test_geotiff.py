@@ -15,27 +15,7 @@ from flaxnets.data.open import open_source  # noqa: E402
 from flaxnets.data.source import BadImage, DataOptions  # noqa: E402
 from flaxnets.data.statistics import measure  # noqa: E402
 from flaxnets.errors import InputError  # noqa: E402
-
-NAMES = ('B02', 'B03', 'B04', 'B08', 'B11')
-TRANSFORM = rasterio.Affine(10, 0, 600_000, 0, -10, 5_400_000)
-
-
-def write(path, pixels, names=NAMES, nodata=None, tags=None, **profile):
-  """A GeoTIFF of pixels (h, w, m)."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  height, width, count = pixels.shape
-  shape = {'height': height, 'width': width, 'count': count, 'dtype': pixels.dtype, 'nodata': nodata}
-  with rasterio.open(path, 'w', driver='GTiff', crs='EPSG:32631', transform=TRANSFORM, **shape, **profile) as file:
-    file.write(np.moveaxis(pixels, 2, 0))
-    for index, name in enumerate(names or (), 1):
-      file.set_band_description(index, name)
-    for index, values in (tags or {}).items():
-      file.update_tags(index, **values)
-  return path
-
-
-def noise(seed=0, size=(20, 20), count=5, dtype=np.uint16):
-  return np.random.default_rng(seed).integers(1, 200, (*size, count)).astype(dtype)
+from tests.data.made import NAMES, noise, open_folder, read, write_geotiff  # noqa: E402
 
 
 @pytest.fixture
@@ -45,22 +25,12 @@ def root(tmp_path):
     pixels, names = noise(number), NAMES
     if number == 3:
       pixels, names = pixels[..., ::-1], NAMES[::-1]
-    write(tmp_path / 'train' / ('sea', 'wood')[number % 2] / f'{number}.tif', pixels, names)
+    write_geotiff(tmp_path / 'train' / ('sea', 'wood')[number % 2] / f'{number}.tif', pixels, names)
   return tmp_path
 
 
-def opened(root, split='train', class_names=None, **options):
-  options = {'channels': '', 'canvas': 20} | options
-  return open_source(DataOptions('folders', str(root), **options), split, class_names)
-
-
-def read(source, index=0):
-  out = np.full((*source.canvas, len(source.channels)), 7, source.dtype)
-  return source.read(index, out), out
-
-
 def test_all_bands_are_read_by_name_with_their_number_type(root):
-  source = opened(root)
+  source = open_folder(root)
   assert source.channels == ChannelSet(NAMES) and source.dtype == np.uint16 and not source.has_missing_channels
   assert list(source.ids) == ['sea/0.tif', 'sea/2.tif', 'wood/1.tif', 'wood/3.tif']
   for index, seed in enumerate((0, 2, 1, 3)):
@@ -76,34 +46,34 @@ def test_channels_choose_bands_in_their_order_in_lists_too(root):
   assert source.channels.names == ('B08', 'B03')
   np.testing.assert_array_equal(read(source, 1)[1], noise(3)[..., [3, 1]])
   with pytest.raises(InputError, match="no channel 'B12' in .*0.tif.*it has B02, B03, B04, B08, B11"):
-    opened(root, channels='B02,B12')
+    open_folder(root, channels='B02,B12')
 
 
 def test_a_split_of_another_sensor_may_lack_channels(root):
-  write(root / 'test/sea/0.tif', noise(5)[..., [1, 3]], ('B03', 'B08'))
-  source = opened(root, 'test', ('sea', 'wood'), channels='B02,B08,B03')
+  write_geotiff(root / 'test/sea/0.tif', noise(5)[..., [1, 3]], ('B03', 'B08'))
+  source = open_folder(root, 'test', ('sea', 'wood'), channels='B02,B08,B03')
   assert source.channels.names == ('B08', 'B03')
   np.testing.assert_array_equal(read(source)[1], noise(5)[..., [3, 1]])
 
 
 def test_bands_without_names_are_named_by_the_config(tmp_path):
-  write(tmp_path / 'train/sea/0.tif', noise(), names=None)
+  write_geotiff(tmp_path / 'train/sea/0.tif', noise(), names=None)
   with pytest.raises(InputError, match='0.tif.*: its 5 bands have no names; name all, in their order: data.bands='):
-    opened(tmp_path)
+    open_folder(tmp_path)
   bands = ','.join(NAMES)
-  np.testing.assert_array_equal(read(opened(tmp_path, bands=bands, channels='B11,B02'))[1], noise()[..., [4, 0]])
-  assert opened(tmp_path, channels=bands).channels.names == NAMES  # as many channels as bands: those are their names
+  np.testing.assert_array_equal(read(open_folder(tmp_path, bands=bands, channels='B11,B02'))[1], noise()[..., [4, 0]])
+  assert open_folder(tmp_path, channels=bands).channels.names == NAMES  # as many channels as bands
   with pytest.raises(InputError, match=r'2 names \(B02, B03\) for 5 bands'):
-    opened(tmp_path, bands='B02,B03')
+    open_folder(tmp_path, bands='B02,B03')
 
 
 def test_descriptions_with_spaces_become_names_and_repeated_ones_are_refused(tmp_path):
-  write(tmp_path / 'train/sea/0.tif', noise(count=2), ('B2 (blue)', 'near infrared, 842 nm'))
-  assert opened(tmp_path).channels.names == ('B2_(blue)', 'near_infrared_842_nm')
-  write(tmp_path / 'again/sea/0.tif', noise(count=2), ('reflectance', 'reflectance'))
+  write_geotiff(tmp_path / 'train/sea/0.tif', noise(count=2), ('B2 (blue)', 'near infrared, 842 nm'))
+  assert open_folder(tmp_path).channels.names == ('B2_(blue)', 'near_infrared_842_nm')
+  write_geotiff(tmp_path / 'again/sea/0.tif', noise(count=2), ('reflectance', 'reflectance'))
   with pytest.raises(InputError, match="0.tif.*: channel 'reflectance' is repeated"):
-    opened(tmp_path, 'again')
-  assert opened(tmp_path, 'again', bands='B02,B03').channels.names == ('B02', 'B03')
+    open_folder(tmp_path, 'again')
+  assert open_folder(tmp_path, 'again', bands='B02,B03').channels.names == ('B02', 'B03')
 
 
 def test_wavelengths_come_from_the_file_or_the_config(tmp_path):
@@ -112,10 +82,10 @@ def test_wavelengths_come_from_the_file_or_the_config(tmp_path):
     2: {'wavelength': '560', 'wavelength_units': 'Nanometers'},
     3: {'WAVELENGTH': '0.665', 'WAVELENGTH_UNIT': 'um'},
   }
-  write(tmp_path / 'train/sea/0.tif', noise(count=4), NAMES[:4], tags=tags)
-  assert opened(tmp_path).channels.wavelengths == pytest.approx((490, 560, 665, None))
-  assert opened(tmp_path, channels='B04,B02').channels.wavelengths == pytest.approx((665, 490))
-  assert opened(tmp_path, channels='B04', wavelengths=(664.6,)).channels.wavelengths == (664.6,)
+  write_geotiff(tmp_path / 'train/sea/0.tif', noise(count=4), NAMES[:4], tags=tags)
+  assert open_folder(tmp_path).channels.wavelengths == pytest.approx((490, 560, 665, None))
+  assert open_folder(tmp_path, channels='B04,B02').channels.wavelengths == pytest.approx((665, 490))
+  assert open_folder(tmp_path, channels='B04', wavelengths=(664.6,)).channels.wavelengths == (664.6,)
 
 
 @pytest.mark.parametrize(
@@ -124,22 +94,22 @@ def test_wavelengths_come_from_the_file_or_the_config(tmp_path):
 )
 def test_number_types_are_kept_or_become_float32(tmp_path, stored, expected):
   pixels = noise(dtype=stored) - (50 if stored in ('int16', 'float32') else 0)
-  write(tmp_path / 'train/sea/0.tif', pixels.astype(stored))
-  source = opened(tmp_path)
+  write_geotiff(tmp_path / 'train/sea/0.tif', pixels.astype(stored))
+  source = open_folder(tmp_path)
   assert source.dtype == expected
   np.testing.assert_array_equal(read(source)[1], pixels)
 
 
 def test_complex_numbers_are_refused(tmp_path):
-  write(tmp_path / 'train/sea/0.tif', noise(dtype=np.complex64))
+  write_geotiff(tmp_path / 'train/sea/0.tif', noise(dtype=np.complex64))
   with pytest.raises(InputError, match='complex64; all must be one integer or float type'):
-    opened(tmp_path)
+    open_folder(tmp_path)
 
 
 def test_a_file_of_another_type_or_without_a_band_is_bad_and_named(root):
-  write(root / 'train/sea/1.tif', noise(dtype=np.float32))
-  write(root / 'train/sea/3.tif', noise(count=4), NAMES[:4])
-  source = opened(root)
+  write_geotiff(root / 'train/sea/1.tif', noise(dtype=np.float32))
+  write_geotiff(root / 'train/sea/3.tif', noise(count=4), NAMES[:4])
+  source = open_folder(root)
   with pytest.raises(BadImage, match=r'sea/1.tif: its pixels are float32, but those of the first file are uint16'):
     read(source, 1)
   with pytest.raises(BadImage, match=r"sea/3.tif: it has no channel 'B11', only B02, B03"):
@@ -148,7 +118,7 @@ def test_a_file_of_another_type_or_without_a_band_is_bad_and_named(root):
 
 def test_what_is_no_raster_is_bad_and_named(root):
   (root / 'train/sea/1.tif').write_bytes(b'II*\0' + bytes(50))
-  source = opened(root)
+  source = open_folder(root)
   with pytest.raises(BadImage, match=r'sea/1.tif: cannot be read \(.+\)') as caught:
     read(source, 1)
   assert '\n' not in str(caught.value)
@@ -159,7 +129,7 @@ def test_what_is_no_raster_is_bad_and_named(root):
 @pytest.mark.parametrize('channels', ['', 'B04,B08'])
 def test_an_unreadable_first_file_decides_nothing_where_bad_images_are_skipped(root, channels):
   (root / 'train/sea/0.tif').write_bytes(b'II*\0' + bytes(50))
-  source = opened(root, channels=channels, on_bad_image='skip')
+  source = open_folder(root, channels=channels, on_bad_image='skip')
   assert source.dtype == np.uint16 and source.channels.names == (tuple(channels.split(',')) if channels else NAMES)
   with pytest.raises(BadImage, match='sea/0.tif: cannot be read'):
     read(source)
@@ -168,29 +138,29 @@ def test_an_unreadable_first_file_decides_nothing_where_bad_images_are_skipped(r
     path.write_bytes(b'')
   if channels:
     with pytest.raises(InputError, match='not B04, B08'):
-      opened(root, channels=channels, on_bad_image='skip')
+      open_folder(root, channels=channels, on_bad_image='skip')
   else:
     with pytest.raises(BadImage, match='sea/0.tif: '):
-      read(opened(root, on_bad_image='skip'))
+      read(open_folder(root, on_bad_image='skip'))
 
 
 def test_a_file_that_refers_to_another_one_is_not_followed(root, tmp_path):
   from rasterio import shutil
 
-  outside = write(tmp_path / 'outside.tif', noise())
+  outside = write_geotiff(tmp_path / 'outside.tif', noise())
   shutil.copy(str(outside), str(tmp_path / 'scene.vrt'), driver='VRT')
   with raster_pixels.opened(tmp_path / 'scene.vrt') as dataset:  # a scene that the user names
     assert dataset.count == 5
   (tmp_path / 'scene.vrt').rename(root / 'train/sea/2.tif')
   with pytest.raises(BadImage, match='2.tif: cannot be read'):
-    read(opened(root), 1)
+    read(open_folder(root), 1)
 
 
 @pytest.mark.parametrize('name', ['2.vrt', '2.xml', '2'])
 def test_a_list_cannot_name_a_raster_that_refers_to_another_file(root, tmp_path, name):
   from rasterio import shutil
 
-  outside = write(tmp_path / 'outside.tif', noise())
+  outside = write_geotiff(tmp_path / 'outside.tif', noise())
   shutil.copy(str(outside), str(tmp_path / 'scene.vrt'), driver='VRT')
   (tmp_path / 'scene.vrt').rename(root / 'train' / name)
   (root / 'train.txt').write_text(f'train/sea/0.tif 0\ntrain/{name} 1\n')
@@ -205,8 +175,8 @@ def test_a_list_cannot_name_a_raster_that_refers_to_another_file(root, tmp_path,
 def test_a_plane_without_data_is_an_absent_channel(tmp_path):
   pixels = noise()
   pixels[..., 1] = 0
-  write(tmp_path / 'train/sea/0.tif', pixels, nodata=0)
-  source = opened(tmp_path)
+  write_geotiff(tmp_path / 'train/sea/0.tif', pixels, nodata=0)
+  source = open_folder(tmp_path)
   reading, out = read(source)
   assert source.has_missing_channels and reading.present.tolist() == [True, False, True, True, True]
   np.testing.assert_array_equal(out, pixels)
@@ -215,15 +185,15 @@ def test_a_plane_without_data_is_an_absent_channel(tmp_path):
 def test_single_pixels_without_data_are_an_error_or_the_mean_of_their_band(tmp_path):
   pixels = noise(dtype=np.float32)
   pixels[3, 4, 2] = pixels[5, 6, 2] = np.nan
-  write(tmp_path / 'train/sea/0.tif', pixels)
+  write_geotiff(tmp_path / 'train/sea/0.tif', pixels)
   with pytest.raises(BadImage, match=r'0.tif: 2 of 400 pixels of channel B04 have no data; data.missing_pixels=mean'):
-    read(opened(tmp_path))
-  reading, out = read(opened(tmp_path, missing_pixels='mean'))
+    read(open_folder(tmp_path))
+  reading, out = read(open_folder(tmp_path, missing_pixels='mean'))
   assert reading.filled == 2 and reading.present is None
   expected = np.where(np.isnan(pixels), np.nanmean(pixels[..., 2]), pixels)
   np.testing.assert_allclose(out, expected, rtol=1e-6)
   with pytest.raises(InputError, match="data.missing_pixels is 'zero'; choose one of error, mean"):
-    opened(tmp_path, missing_pixels='zero')
+    open_folder(tmp_path, missing_pixels='zero')
 
 
 def test_filled_pixels_are_counted_once_in_a_warning(tmp_path, monkeypatch):
@@ -232,8 +202,8 @@ def test_filled_pixels_are_counted_once_in_a_warning(tmp_path, monkeypatch):
   for number in range(3):
     pixels = noise(number)
     pixels[0, :number, 0] = 0
-    write(tmp_path / f'train/sea/{number}.tif', pixels, nodata=0)
-  source = opened(tmp_path, missing_pixels='mean')
+    write_geotiff(tmp_path / f'train/sea/{number}.tif', pixels, nodata=0)
+  source = open_folder(tmp_path, missing_pixels='mean')
   measure(source)
   assert [line.split(': ')[1][:60] for line in said] == ['3 pixels without data in 2 of the examples read were filled ']
   batches = train_batches(source, batch_size=3, seed=0)
@@ -244,49 +214,51 @@ def test_filled_pixels_are_counted_once_in_a_warning(tmp_path, monkeypatch):
 
 def test_a_value_that_the_files_do_not_declare_can_be_given(tmp_path):
   pixels = noise()
-  write(tmp_path / 'train/sea/0.tif', pixels)
+  write_geotiff(tmp_path / 'train/sea/0.tif', pixels)
   lacking = pixels.copy()
   lacking[..., 4] = 0
-  write(tmp_path / 'train/sea/1.tif', lacking)
-  assert read(opened(tmp_path), 1)[0].present is None
-  given = opened(tmp_path, nodata='0')
+  write_geotiff(tmp_path / 'train/sea/1.tif', lacking)
+  assert read(open_folder(tmp_path), 1)[0].present is None
+  given = open_folder(tmp_path, nodata='0')
   assert given.has_missing_channels and read(given, 0)[0].present is None
   assert read(given, 1)[0].present.tolist() == [True] * 4 + [False]
   with pytest.raises(InputError, match="data.nodata is 'zero'"):
-    opened(tmp_path, nodata='zero')
+    open_folder(tmp_path, nodata='zero')
 
 
 def test_a_later_file_that_declares_nodata_asks_for_the_value(tmp_path):
   pixels = noise()
-  write(tmp_path / 'train/sea/0.tif', pixels)
+  write_geotiff(tmp_path / 'train/sea/0.tif', pixels)
   pixels[..., 4] = 0
-  write(tmp_path / 'train/sea/1.tif', pixels, nodata=0)
+  write_geotiff(tmp_path / 'train/sea/1.tif', pixels, nodata=0)
   with pytest.raises(BadImage, match=r'1.tif: no pixel of channel B11 has data, but the first file .*data.nodata=0'):
-    read(opened(tmp_path), 1)
+    read(open_folder(tmp_path), 1)
 
 
 def test_a_file_without_any_data_is_bad(tmp_path):
-  write(tmp_path / 'train/sea/0.tif', noise() * 0, nodata=0)
+  write_geotiff(tmp_path / 'train/sea/0.tif', noise() * 0, nodata=0)
   with pytest.raises(BadImage, match='0.tif: none of its pixels has data in B02, B03'):
-    read(opened(tmp_path))
+    read(open_folder(tmp_path))
 
 
 def test_an_alpha_band_is_a_mask_and_no_channel(tmp_path):
   pixels = noise(count=3)
   alpha = np.full((20, 20, 1), 65535, np.uint16)
   alpha[0, 0] = 0
-  path = write(tmp_path / 'train/sea/0.tif', np.concatenate([pixels, alpha], 2), None, photometric='RGB', alpha='YES')
+  path = write_geotiff(
+    tmp_path / 'train/sea/0.tif', np.concatenate([pixels, alpha], 2), None, photometric='RGB', alpha='YES'
+  )
   with rasterio.open(path) as dataset:
     assert geotiff.header(dataset, 'a.tif').names == ('R', 'G', 'B')
-  reading, out = read(opened(tmp_path, missing_pixels='mean', channels='BR'))
+  reading, out = read(open_folder(tmp_path, missing_pixels='mean', channels='BR'))
   assert reading.filled == 2
   np.testing.assert_array_equal(out[1:], pixels[1:, :, [2, 0]])
 
 
 def test_large_and_odd_sizes_are_squashed_to_the_canvas(tmp_path):
   pixels = noise(size=(90, 51), count=13)
-  write(tmp_path / 'train/sea/0.tif', pixels, [f'B{n}' for n in range(13)])
-  source = opened(tmp_path)
+  write_geotiff(tmp_path / 'train/sea/0.tif', pixels, [f'B{n}' for n in range(13)])
+  source = open_folder(tmp_path)
   reading, out = read(source)
   assert reading.size == (90, 51)
   for plane in range(13):
@@ -296,7 +268,7 @@ def test_large_and_odd_sizes_are_squashed_to_the_canvas(tmp_path):
 
 
 def test_statistics_and_batches_are_those_of_the_pixels(root):
-  source = opened(root)
+  source = open_folder(root)
   found = measure(source)
   everything = np.stack([noise(seed) for seed in range(4)]).astype(float)
   np.testing.assert_allclose(found['mean'], everything.mean((0, 1, 2)), rtol=1e-5)
@@ -311,11 +283,11 @@ def test_an_ordinary_tiff_stays_a_photo_of_eight_bits(tmp_path):
   (tmp_path / 'train/sea').mkdir(parents=True)
   pixels = noise(count=3, dtype=np.uint8)
   Image.fromarray(pixels).save(tmp_path / 'train/sea/0.tif')
-  source = opened(tmp_path, channels='BR')
+  source = open_folder(tmp_path, channels='BR')
   assert source.dtype == np.uint8
   np.testing.assert_array_equal(read(source)[1], pixels[..., [2, 0]])
   Image.fromarray(pixels).quantize(16).save(tmp_path / 'train/sea/0.tif')
-  assert opened(tmp_path, channels='RGB').channels.names == ('R', 'G', 'B')
+  assert open_folder(tmp_path, channels='RGB').channels.names == ('R', 'G', 'B')
 
 
 @pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
@@ -323,11 +295,11 @@ def test_a_png_of_sixteen_bits_keeps_them(tmp_path):
   (tmp_path / 'train/sea').mkdir(parents=True)
   ramp = np.arange(400, dtype=np.uint16).reshape(20, 20) * 100
   Image.fromarray(ramp).save(tmp_path / 'train/sea/0.png')
-  source = opened(tmp_path, channels='L')
+  source = open_folder(tmp_path, channels='L')
   assert source.dtype == np.uint16
   np.testing.assert_array_equal(read(source)[1][..., 0], ramp)
   with pytest.raises(InputError, match=r"no channel 'R' in .*0.png.*it has L"):
-    opened(tmp_path, channels='RGB')
+    open_folder(tmp_path, channels='RGB')
 
 
 def test_sixteen_bits_among_photos_become_eight_with_a_warning(tmp_path, monkeypatch):
@@ -343,7 +315,7 @@ def test_sixteen_bits_among_photos_become_eight_with_a_warning(tmp_path, monkeyp
 def test_without_rasterio_the_extra_is_named(root, monkeypatch):
   monkeypatch.setitem(__import__('sys').modules, 'rasterio', None)
   with pytest.raises(InputError, match=r'0.tif.*: rasterio reads such files; pip install rasterio'):
-    opened(root)
+    open_folder(root)
 
 
 def test_without_rasterio_tiffs_of_8_bits_are_read_as_photos(tmp_path, monkeypatch):
@@ -351,5 +323,5 @@ def test_without_rasterio_tiffs_of_8_bits_are_read_as_photos(tmp_path, monkeypat
   for label in ('land', 'sea'):
     (tmp_path / 'train' / label).mkdir(parents=True)
     Image.fromarray(np.full((20, 20, 3), 9, np.uint8)).save(tmp_path / 'train' / label / '0.tif')
-  source = opened(tmp_path)
+  source = open_folder(tmp_path)
   assert source.channels.names == ('R', 'G', 'B') and (read(source)[1] == 9).all()

@@ -14,6 +14,7 @@ from flaxnets.data.imagenet_mini import ImagenetMini, prepare
 from flaxnets.data.open import open_source
 from flaxnets.data.source import BadImage, DataOptions
 from flaxnets.errors import InputError
+from tests.data.made import read_all
 
 
 @pytest.fixture
@@ -33,11 +34,6 @@ def images(tmp_path):
   return root
 
 
-def all_of(source):
-  out = np.zeros((len(source), *source.canvas, len(source.channels)), source.dtype)
-  return [source.read(index, out[index]) for index in range(len(source))], out
-
-
 def from_tfds(data_dir, name='imagenet_mini', split='train', class_names=None, **options):
   return open_source(DataOptions('tfds', str(data_dir), name, **({'canvas': 16} | options)), split, class_names)
 
@@ -51,15 +47,15 @@ def test_what_was_prepared_reads_like_the_files(images, tmp_path, canvas):
     assert list(prepared.ids) == list(files.ids) and prepared.labels.tolist() == files.labels.tolist()
     assert prepared.labels.dtype == np.int32 and prepared.classes == ('finch', 'robin', 'wren')
     assert prepared.canvas == (16, 16) and prepared.dtype == np.uint8
-    readings, out = all_of(prepared)
-    expected_readings, expected = all_of(files)
+    readings, out = read_all(prepared)
+    expected_readings, expected = read_all(files)
     assert readings == expected_readings
     np.testing.assert_array_equal(out, expected)
 
 
 def test_channels_of_raw_pixels_are_planes_or_luminance(images, tmp_path):
   prepare(str(images), str(tmp_path), canvas=16)
-  whole, blue_red, gray = (all_of(from_tfds(tmp_path, channels=channels))[1] for channels in ('', 'BR', 'L'))
+  whole, blue_red, gray = (read_all(from_tfds(tmp_path, channels=channels))[1] for channels in ('', 'BR', 'L'))
   np.testing.assert_array_equal(blue_red, whole[..., [2, 0]])
   assert np.abs(gray[..., 0] - whole @ [0.299, 0.587, 0.114]).max() <= 0.51
 
@@ -68,7 +64,7 @@ def test_a_part_of_a_split_keeps_labels_and_ids_with_their_images(images, tmp_pa
   prepare(str(images), str(tmp_path), canvas=16)
   whole, part = from_tfds(tmp_path), from_tfds(tmp_path, split='train[3:9]')
   assert part.labels.tolist() == whole.labels[3:9].tolist() and list(part.ids) == list(whole.ids[3:9])
-  np.testing.assert_array_equal(all_of(part)[1], all_of(whole)[1][3:9])
+  np.testing.assert_array_equal(read_all(part)[1], read_all(whole)[1][3:9])
   both = from_tfds(tmp_path, split='test5[1:3]+train[:2]')
   assert list(both.ids) == ['number 15.jpg', 'number 16.jpg', 'number 0.jpg', 'number 1.jpg']
 
@@ -89,7 +85,7 @@ def test_it_is_an_ordinary_data_set_to_tfds(images, tmp_path):
   builder = prepare(str(images), str(tmp_path), canvas=16)
   data = tfds.builder_from_directory(builder.data_path).as_data_source('train')
   ours = from_tfds(tmp_path)
-  example, (readings, out) = data[5], all_of(ours)
+  example, (readings, out) = data[5], read_all(ours)
   np.testing.assert_array_equal(example['image'], out[5])
   assert (example['height'], example['width'], example['label']) == (*readings[5].size, ours.labels[5])
 
@@ -97,10 +93,10 @@ def test_it_is_an_ordinary_data_set_to_tfds(images, tmp_path):
 def test_threads_and_pickled_copies_read_the_same(images, tmp_path):
   prepare(str(images), str(tmp_path), canvas=16)
   source = from_tfds(tmp_path)
-  expected = all_of(pickle.loads(pickle.dumps(source)))[1]
+  expected = read_all(pickle.loads(pickle.dumps(source)))[1]
   found = [None] * 4
   threads = [
-    threading.Thread(target=lambda place: found.__setitem__(place, all_of(source)[1]), args=(place,))
+    threading.Thread(target=lambda place: found.__setitem__(place, read_all(source)[1]), args=(place,))
     for place in range(4)
   ]
   for thread in threads:
@@ -140,7 +136,7 @@ def test_a_list_that_begins_with_a_png_of_sixteen_bits_is_prepared_as_photos(ima
   Image.fromarray(np.full((20, 20), 65535, np.uint16)).save(images / 'deep.png')
   (images / 'train.txt').write_text('deep.png 0\n' + (images / 'train.txt').read_text())
   prepare(str(images), str(tmp_path), canvas=16, splits=['train.txt'])
-  assert (all_of(from_tfds(tmp_path))[1][0] == 255).all()
+  assert (read_all(from_tfds(tmp_path))[1][0] == 255).all()
 
 
 def test_a_split_without_a_readable_image_is_an_error(images, tmp_path):
@@ -199,7 +195,7 @@ def test_a_record_that_cannot_be_read_is_a_bad_image(images, tmp_path):
   builder = prepare(str(images), str(tmp_path), canvas=16)
   file = next(Path(builder.data_path).glob('*-train.array_record*'))
   data = bytearray(file.read_bytes())
-  data[data.index(all_of(from_tfds(tmp_path))[1][6].tobytes()) + 9] ^= 255
+  data[data.index(read_all(from_tfds(tmp_path))[1][6].tobytes()) + 9] ^= 255
   file.write_bytes(data)
   source, out = from_tfds(tmp_path), np.zeros((16, 16, 3), np.uint8)
   with pytest.raises(BadImage, match=r'example number 6.jpg: a corrupt record \(') as caught:

@@ -12,16 +12,12 @@ from flaxnets.data.classes import class_file
 from flaxnets.data.open import open_source
 from flaxnets.data.source import ArraySource, BadImage, DataOptions
 from flaxnets.errors import InputError
+from tests.data.made import read
 
 
 def write_image(path: Path, value: int, size=(12, 10)) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
   Image.fromarray(np.full((*size, 3), (value, 2 * value, 3 * value), np.uint8)).save(path)
-
-
-def read(source, index=0):
-  out = np.zeros((*source.canvas, len(source.channels)), source.dtype)
-  return source.read(index, out), out
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from flaxnets.data.open import open_source
 from flaxnets.data.source import BadImage, DataOptions
 from flaxnets.errors import InputError
 from flaxnets.training import loop
+from tests.data.made import read_all
 
 EUROSAT_CLASSES = ('AnnualCrop', 'Forest', 'HerbaceousVegetation', 'Highway', 'Industrial', 'Pasture', 'PermanentCrop',
                    'Residential', 'River', 'SeaLake')  # fmt: skip
@@ -114,10 +115,9 @@ def opened(root, name, split='train', class_names=None, **options):
 
 
 def everything(source):
-  out = np.zeros((len(source), *source.canvas, len(source.channels)), source.dtype)
-  for index in range(len(source)):
-    assert source.read(index, out[index]).size == source.canvas
-  return out
+  readings, canvases = read_all(source)
+  assert {reading.size for reading in readings} == {source.canvas}
+  return canvases
 
 
 def test_eurosat_has_thirteen_named_bands_of_its_number_type(tmp_path):

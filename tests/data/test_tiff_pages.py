@@ -9,15 +9,7 @@ rasterio = pytest.importorskip('rasterio', reason='rasterio (the extra geo) is n
 from flaxnets.data import raster_pixels  # noqa: E402
 from flaxnets.data.decode import decode, squash  # noqa: E402
 from flaxnets.data.source import BadImage  # noqa: E402
-from tests.data.test_geotiff import TRANSFORM, noise, opened, read, write  # noqa: E402
-
-
-def write_pages(path, pixels):
-  """A TIFF with a page for each channel of (h, w, m)."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  pages = [Image.fromarray(page) for page in np.moveaxis(pixels, 2, 0)]
-  pages[0].save(path, save_all=True, append_images=pages[1:])
-  return path
+from tests.data.made import TRANSFORM, noise, open_folder, read, write_geotiff, write_pages  # noqa: E402
 
 
 @pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
@@ -27,7 +19,7 @@ def test_the_pages_of_a_tiff_are_its_channels(tmp_path, dtype):
   if dtype == np.float32:
     pixels[..., 3] = np.nan
   write_pages(tmp_path / 'train/sea/it\'s 1 & "2".tif', pixels)
-  source = opened(tmp_path, bands='DAPI,FITC,Cy3,Cy5,BF', channels='Cy3,DAPI,Cy5', canvas=24)
+  source = open_folder(tmp_path, bands='DAPI,FITC,Cy3,Cy5,BF', channels='Cy3,DAPI,Cy5', canvas=24)
   assert (source.channels.names, source.dtype) == (('Cy3', 'DAPI', 'Cy5'), dtype)
   reading, out = read(source)
   expected = np.zeros((24, 24, 3), dtype)
@@ -39,11 +31,11 @@ def test_the_pages_of_a_tiff_are_its_channels(tmp_path, dtype):
 def test_pages_keep_names_georeference_and_the_value_without_data(tmp_path):
   path, pixels = tmp_path / 'train/sea/0.tif', noise(count=2)
   pixels[:4, :, 1] = 0
-  write(path, pixels[..., :1], names=['B02'], nodata=0)
-  write(path, pixels[..., 1:], names=['B03'], nodata=0, APPEND_SUBDATASET=True)
+  write_geotiff(path, pixels[..., :1], names=['B02'], nodata=0)
+  write_geotiff(path, pixels[..., 1:], names=['B03'], nodata=0, APPEND_SUBDATASET=True)
   with raster_pixels.opened(path) as dataset:
-    assert (dataset.count, dataset.transform, dataset.crs.to_epsg()) == (2, TRANSFORM, 32631)
-  source = opened(tmp_path, missing_pixels='mean')
+    assert (dataset.count, dataset.transform[:6], dataset.crs.to_epsg()) == (2, TRANSFORM, 32631)
+  source = open_folder(tmp_path, missing_pixels='mean')
   assert source.channels.names == ('B02', 'B03')
   assert read(source)[0].filled == 80
 
