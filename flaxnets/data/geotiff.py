@@ -20,6 +20,7 @@ from flaxnets.channels import ChannelSet
 from flaxnets.data.decode import is_deep, is_photo, squash
 from flaxnets.data.raster_pixels import fill_missing_pixels, opened, read_window
 from flaxnets.data.source import DTYPES, BadImage, DataOptions, Reading, wanted_channels
+from flaxnets.data.tiff_pages import BadPages
 from flaxnets.errors import InputError
 
 SUFFIXES = ('.tif', '.tiff')
@@ -117,6 +118,8 @@ def is_raster(path: str | os.PathLike[str], options: DataOptions) -> bool | None
       return False
     with opened(path) as dataset:
       return _is_raster(dataset, str(path))
+  except BadPages:  # `Rasters` says why
+    return True
   except (OSError, BadImage):
     return None
 

@@ -55,7 +55,7 @@ def write_geotiff(path: Path, pixels, names=NAMES, nodata=None, tags=None, **pro
 
 
 def write_pages(path: Path, pixels, description: bytes = b'') -> Path:
-  """A TIFF with a page for each channel of (h, w, m); the description is the first page's."""
+  """A TIFF with a page for each channel of (h, w, m), each with the description."""
   path.parent.mkdir(parents=True, exist_ok=True)
   pages = [Image.fromarray(page) for page in np.moveaxis(pixels, 2, 0)]
   pages[0].save(path, save_all=True, append_images=pages[1:], tiffinfo={270: description} if description else {})
