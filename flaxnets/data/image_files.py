@@ -57,7 +57,7 @@ def open_images(files: LabelledFiles, options: DataOptions, some: bool = False) 
 
   Raises:
     InputError: for a channel that the files do not have, or an option out of its range.
-    BadImage: if the first file is a raster that cannot be read, or all files are, for `options.on_bad_image` 'skip'.
+    BadImage: if the first raster cannot be read; with `options.on_bad_image` 'skip', if none can.
   """
   failure = None
   for index in range(len(files.paths)):
