@@ -219,8 +219,9 @@ def _opened(out: str) -> Iterator[TextIO]:
   if not out:
     yield sys.stdout
     return
-  try:
-    with atomic.replacing(pathlib.Path(out)) as beside, open(beside, 'w', newline='', encoding='utf-8') as file:
-      yield file
-  except OSError as error:
-    raise InputError(f'--out={out} cannot be written: {error.strerror}') from None
+  with (
+    atomic.writing(f'--out={out}'),
+    atomic.replacing(pathlib.Path(out)) as beside,
+    open(beside, 'w', newline='', encoding='utf-8') as file,
+  ):
+    yield file

@@ -159,9 +159,6 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
     training_sizes=config.train.image_sizes,
     **reading,
   )
-  try:
-    with atomic.replacing(pathlib.Path(flags.out)) as beside:
-      sheet.save(beside)
-  except OSError as error:
-    raise InputError(f'--out={flags.out} cannot be written: {error.strerror}') from None
+  with atomic.writing(f'--out={flags.out}'), atomic.replacing(pathlib.Path(flags.out)) as beside:
+    sheet.save(beside)
   print(f'written to {flags.out}')

@@ -52,10 +52,8 @@ def hold_out(root: pathlib.Path, out: pathlib.Path, per_class: int = 40, seed: i
     raise InputError(
       f'{path}: class {without[0]} would have no image left, as some have two labels; try another --seed'
     )
-  try:
+  with atomic.writing(f'the folder {out}'):
     out.mkdir(parents=True, exist_ok=True)
     for name, chosen in (('train_tune.txt', kept), ('tune.txt', tune)):
       atomic.write_text(out / name, ''.join(f'{image} {label}\n' for image, label in chosen))
-  except OSError as error:
-    raise InputError(f'the folder {out} cannot be written: {error.strerror or error}') from None
   return len(kept), len(tune)

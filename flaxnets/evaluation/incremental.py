@@ -15,8 +15,8 @@ from tqdm import tqdm
 from flaxnets.analysis import results
 from flaxnets.analysis.text import counted
 from flaxnets.channels import Subset
-from flaxnets.errors import InputError
 from flaxnets.evaluation.judge import SplitEvaluation
+from flaxnets.runtime import atomic
 
 CHUNK = 32  # subsets; each chunk is one pass over the data
 
@@ -60,10 +60,8 @@ def _evaluate_chunks(evaluation: SplitEvaluation, folder: pathlib.Path, missing:
 
 def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: str | os.PathLike[str]) -> pathlib.Path:
   """`results.write`, with an InputError where the folder cannot be written."""
-  try:
+  with atomic.writing(f'{folder}/eval'):
     return results.write(scores, arrays, pathlib.Path(folder))
-  except OSError as error:
-    raise InputError(f'{folder}/eval cannot be written: {error.strerror}') from None
 
 
 def functions(evaluation: SplitEvaluation, subsets: Sequence[Subset]) -> str:

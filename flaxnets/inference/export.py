@@ -232,8 +232,5 @@ def _save_safetensors(arrays: dict[str, np.ndarray], description: dict[str, Any]
 
 
 def _write(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
-  try:
-    with atomic.replacing(path) as beside:
-      write(beside)
-  except OSError as error:
-    raise InputError(f'{path} cannot be written: {error.strerror or error}') from None
+  with atomic.writing(path), atomic.replacing(path) as beside:
+    write(beside)

@@ -14,7 +14,7 @@ import numpy as np
 from flaxnets import config as configs
 from flaxnets.errors import InputError
 from flaxnets.inference.network import Network
-from flaxnets.runtime import records
+from flaxnets.runtime import atomic, records
 from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
 from flaxnets.runtime.workdir import INCOMPLETE, locked
 
@@ -44,7 +44,7 @@ def write(net: Network, folder: str | os.PathLike[str], origin: Mapping[str, Any
   path, fields = pathlib.Path(folder), configs.to_json(net.config)
   with locked(path, '--out'):
     check_free(folder)
-    try:
+    with atomic.writing(f'--out={path}', SaveFailed):
       (path / INCOMPLETE).touch()
       (path / 'config.json').unlink(missing_ok=True)  # this and the next are of an earlier attempt that was killed
       with contextlib.suppress(FileNotFoundError):
@@ -57,7 +57,3 @@ def write(net: Network, folder: str | os.PathLike[str], origin: Mapping[str, Any
         checkpoints.close()
       records.write(path / 'config.json', fields, indent=1)
       (path / INCOMPLETE).unlink()
-    except OSError as error:
-      raise InputError(f'--out={path} cannot be written: {error.strerror or error}') from None
-    except SaveFailed as error:
-      raise InputError(f'--out={path} cannot be written: {error}') from None

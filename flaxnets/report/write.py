@@ -33,7 +33,7 @@ def write(folders: Sequence[str], out: pathlib.Path = pathlib.Path(), form: str 
   if not out.parent.is_dir():
     raise InputError(f'--out={out} cannot be written: there is no folder {out.parent}')
   report = gather(folders, **options)
-  try:
+  with atomic.writing(f'--out={out}'):
     if form == 'md':
       from flaxnets.report import markdown
 
@@ -44,6 +44,4 @@ def write(folders: Sequence[str], out: pathlib.Path = pathlib.Path(), form: str 
       from flaxnets.report import page
 
       atomic.write_text(out, page.html(report))
-  except OSError as error:
-    raise InputError(f'--out={out} cannot be written: {error.strerror}') from None
   return out

@@ -8,6 +8,8 @@ import pathlib
 import secrets
 from collections.abc import Iterator
 
+from flaxnets.errors import InputError, one_line
+
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -21,6 +23,21 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(what: str | pathlib.Path, *others: type[Exception]) -> Iterator[None]:
+  """Turns an OSError of the block into an InputError that names what cannot be written.
+
+  Args:
+    what: a path, or a flag with its path.
+    others: exceptions that are treated in the same way.
+  """
+  try:
+    yield
+  except (OSError, *others) as error:
+    # An OSError of a library may have a message alone: Pillow raises such.
+    raise InputError(f'{what} cannot be written: {getattr(error, "strerror", None) or one_line(error)}') from None
 
 
 @contextlib.contextmanager

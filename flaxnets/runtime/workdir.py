@@ -14,7 +14,7 @@ from absl import logging
 
 from flaxnets import config as configs
 from flaxnets.errors import InputError
-from flaxnets.runtime import records
+from flaxnets.runtime import atomic, records
 from flaxnets.runtime.local import check_local
 
 INCOMPLETE = '.incomplete'  # a file in a folder while a network that was not trained there is written to it
@@ -62,11 +62,9 @@ def locked(folder: pathlib.Path, flag: str, *, shared: bool = False) -> IO[str]:
   """
   import fcntl  # not at the top: Windows has none
 
-  try:
+  with atomic.writing(f'{flag}={folder}'):
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / '.lock').open('a+')  # not 'w', which would erase the name of the holder
-  except OSError as error:
-    raise InputError(f'{flag}={folder} cannot be written: {error.strerror}') from None
   try:
     fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
   except BlockingIOError:
@@ -104,12 +102,10 @@ def claim_workdir(
   from jax.experimental import multihost_utils
 
   if jax.process_index() == 0 and not path.exists():
-    try:
+    with atomic.writing(f'--workdir={folder}'):
       folder.mkdir(parents=True, exist_ok=True)
       (folder / INCOMPLETE).unlink(missing_ok=True)  # left by a killed command: the folder is this run's now
       records.write(path, fields, indent=1)
-    except OSError as error:
-      raise InputError(f'--workdir={folder} cannot be written: {error.strerror}') from None
   multihost_utils.sync_global_devices('config.json: written')  # nothing where there is one host
   try:
     theirs = stored_config(path)
@@ -148,10 +144,8 @@ def update_config(folder: pathlib.Path, fields: Mapping[str, Any]) -> None:
 
   path = folder / 'config.json'
   if jax.process_index() == 0 and differences(stored_config(path), fields):
-    try:
+    with atomic.writing(path):
       records.write(path, fields, indent=1)
-    except OSError as error:
-      raise InputError(f'{path} cannot be written: {error.strerror}') from None
   multihost_utils.sync_global_devices('config.json: updated')
   wrong = differences(stored_config(path), fields)
   # All of them end: one that ends alone would wait for the others at its exit, and they for it in their first step.

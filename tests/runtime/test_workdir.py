@@ -102,6 +102,16 @@ def test_a_file_stays_as_it_was_when_its_replacement_fails(tmp_path):
   assert path.read_text() == 'before' and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_that_cannot_be_written_is_named_with_the_reason_in_one_line():
+  for error, reason in (
+    (OSError(28, 'No space left on device'), 'No space left on device'),
+    (OSError('encoder error -2\nwhen writing image file'), 'encoder error -2 when writing image file'),  # no number
+    (OSError(), 'OSError'),
+  ):
+    with pytest.raises(InputError, match=f'^--out=a.png cannot be written: {reason}$'), atomic.writing('--out=a.png'):
+      raise error
+
+
 def test_a_text_is_utf_8_whatever_the_locale(tmp_path):
   program = 'import pathlib; from flaxnets.runtime import atomic; atomic.write_text(pathlib.Path("text"), chr(252))'
   environment = {**os.environ, 'LC_ALL': 'C', 'PYTHONCOERCECLOCALE': '0'}  # ASCII
