@@ -1,8 +1,8 @@
-"""Text for people: numbers with a noun, tables in columns for a terminal and in Markdown."""
+"""Text for people: numbers with a noun, short commits, tables in columns for a terminal and in Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -25,3 +25,14 @@ def markdown_grid(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
 def counted(count: int, noun: str) -> str:
   """A number with its noun, such as '1 subset' or '2,000 subsets'. The plural must end in a plain s."""
   return f'{count:,} {noun}' if count == 1 else f'{count:,} {noun}s'
+
+
+def short_commit(commit: str) -> str:
+  """The first ten digits of a full commit hash, and '-dirty' where that follows it."""
+  return commit[:10] + commit[40:]
+
+
+def labels_of(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+  """The labels of the subsets in the 'accuracy' of some rows, in the order of the row that has most."""
+  by_number = sorted(rows, key=lambda row: -len(row['accuracy']))  # one with all subsets has them in order
+  return list(dict.fromkeys(label for row in by_number for label in row['accuracy']))

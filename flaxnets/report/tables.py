@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flaxnets.analysis.text import labels_of, short_commit
 from flaxnets.report import words
 
 
@@ -154,11 +154,7 @@ def _of_study(study: Mapping[str, Any], number: int) -> list[Table]:
   """A study's table: accuracies, differences, regrets, and the runs behind them."""
   table = study['table']
   means = table['means']
-  labels = list(
-    dict.fromkeys(
-      itertools.chain.from_iterable(row['accuracy'] for row in sorted(means, key=lambda row: -len(row['accuracy'])))
-    )
-  )
+  labels = labels_of(means)
   tables = []
   if means:
     rows = [
@@ -249,7 +245,7 @@ def of_provenance(report: Mapping[str, Any]) -> Table:
   runs = [(run['name'], run['folder'], run['provenance']) for run in report['runs']]
   lines: dict[str, list[str]] = {'folder': [folder for _, folder, _ in runs]}
   for title, shown in (
-    ('commit', lambda found: words.listed([commit[:10] + commit[40:] for commit in found['commits']])),
+    ('commit', lambda found: ', '.join(map(short_commit, found['commits']))),
     ('seed', lambda found: found['seed']),
     ('step', lambda found: found['step']),
     ('split', lambda found: found['split']),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,10 @@ import numpy as np
 from flaxnets import experiment
 from flaxnets.analysis import comparison
 from flaxnets.analysis.results import Hits, read_hits
-from flaxnets.analysis.text import markdown_grid
 from flaxnets.augment import presence
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic, records
+from flaxnets.study import table_text
 from flaxnets.study.folder import RECORD, Study, read_json
 from flaxnets.study.plan import PlannedRun
 from flaxnets.training import resolution
@@ -48,43 +48,19 @@ def make_table(study: Study, against: str = '') -> dict[str, Any]:
   Raises:
     InputError: if `against` is not a run.
   """
-  reference_name = reference_of(study.runs, against)
-  rows, hits_of = [], {}
-  for run in study.runs:
-    row, hits = _row(study, run)
-    rows.append(row)
-    if hits is not None:
-      hits_of[run.name] = hits
-  _set_apart_other_images(rows, hits_of)
-  experts = comparison.experts_by_network(
-    (run.network, hits_of[run.name]) for run in study.runs if run.config.train.subset and run.name in hits_of
-  )
-  reference_seeds = _seeds_of(study.runs, hits_of, reference_name)
-  reference = comparison.mean_of(reference_seeds) if reference_seeds else None
-  means: list[dict[str, Any]] = []
-  for run, row in zip(study.runs, rows, strict=True):
-    if run.name not in hits_of:
-      continue
-    own_experts = {} if run.config.train.subset else experts.get(run.network, {})
-    other = None if run.stem == reference_name else reference
-    row.update(comparison.compared(hits_of[run.name], own_experts, other))
-    if run.stem not in {mean['run'] for mean in means}:
-      seeds = [seed.config.seed for seed in study.runs if seed.stem == run.stem and seed.name in hits_of]
-      shared = ('epochs', 'batch_size', 'passes', 'forward_macs', 'params')
-      finished = [row for row in rows if row['run'] == run.stem and row['name'] in hits_of]
-      spent = {key: round(statistics.mean(row[key] for row in finished)) for key in ('images_seen', 'training_macs')}
-      means.append(
-        {
-          'run': run.stem,
-          'seeds': seeds,
-          **{key: row[key] for key in shared},
-          **spent,
-          **comparison.compared(comparison.mean_of(_seeds_of(study.runs, hits_of, run.stem)), own_experts, other),
-        }
-      )
-  examples = len(next(iter(hits_of.values())).ids) if hits_of else 0
-  split = pathlib.PurePath(study.split).name  # without the folder of its file: a table is shared with others
-  return {'split': split, 'examples': examples, 'reference': reference_name, 'rows': rows, 'means': means}
+  reference = reference_of(study.runs, against)
+  rows, hits_of = _rows(study)
+  finished = [run for run in study.runs if run.name in hits_of]
+  compared = _comparing(finished, hits_of, reference)
+  for run in finished:
+    rows[run.name].update(compared([run]))
+  return {
+    'split': pathlib.PurePath(study.split).name,  # without the folder of its file: a table is shared with others
+    'examples': len(hits_of[finished[0].name].ids) if finished else 0,
+    'reference': reference,
+    'rows': list(rows.values()),
+    'means': _means(finished, rows, compared),
+  }
 
 
 def reference_of(runs: Sequence[PlannedRun], against: str) -> str:
@@ -97,6 +73,18 @@ def reference_of(runs: Sequence[PlannedRun], against: str) -> str:
   if against and against not in stems:
     raise InputError(f'--against={against} is not a run; choose one of {", ".join(stems)}')
   return against or next((run.stem for run in runs if not run.config.train.subset), '')
+
+
+def _rows(study: Study) -> tuple[dict[str, dict[str, Any]], dict[str, Hits]]:
+  """The row of each run without comparisons, and the hits of each finished run, by the run's name."""
+  rows: dict[str, dict[str, Any]] = {}
+  hits_of: dict[str, Hits] = {}
+  for run in study.runs:
+    rows[run.name], hits = _row(study, run)
+    if hits is not None:
+      hits_of[run.name] = hits
+  _set_apart_other_images(rows, hits_of)
+  return rows, hits_of
 
 
 def _row(study: Study, run: PlannedRun) -> tuple[dict[str, Any], Hits | None]:
@@ -143,11 +131,10 @@ def _row(study: Study, run: PlannedRun) -> tuple[dict[str, Any], Hits | None]:
   }, hits
 
 
-def _set_apart_other_images(rows: Sequence[dict[str, Any]], hits_of: dict[str, Hits]) -> None:
+def _set_apart_other_images(rows: Mapping[str, dict[str, Any]], hits_of: dict[str, Hits]) -> None:
   """Takes runs out of `hits_of` that cannot be compared with the first one, and says why in their rows."""
   first = next(iter(hits_of), '')
-  for row in rows:
-    name = row['name']
+  for name, row in rows.items():
     if name in hits_of and not np.array_equal(hits_of[name].ids, hits_of[first].ids):
       del hits_of[name]
       row.update(status='failed', error=f'was evaluated on other images than {first}; give all runs the same split')
@@ -178,9 +165,45 @@ def _steps(study: Study, trained: PlannedRun) -> tuple[int, int]:
     raise InputError(f'{path}: the number of training steps cannot be read ({error})') from None
 
 
-def _seeds_of(runs: Sequence[PlannedRun], hits_of: Mapping[str, Hits], stem: str) -> list[Hits]:
-  """The hits of all finished seeds of a run."""
-  return [hits_of[run.name] for run in runs if run.stem == stem and run.name in hits_of]
+def _comparing(
+  finished: Sequence[PlannedRun], hits_of: Mapping[str, Hits], reference: str
+) -> Callable[[Sequence[PlannedRun]], dict[str, Any]]:
+  """A function that compares the average of some seeds of a run with the run's experts and with the reference."""
+
+  def averaged(seeds: Sequence[PlannedRun]) -> Hits:
+    return comparison.mean_of([hits_of[seed.name] for seed in seeds])
+
+  experts = comparison.experts_by_network(
+    (run.network, hits_of[run.name]) for run in finished if run.config.train.subset
+  )
+  reference_seeds = [run for run in finished if run.stem == reference]
+  reference_hits = averaged(reference_seeds) if reference_seeds else None
+
+  def compared(seeds: Sequence[PlannedRun]) -> dict[str, Any]:
+    run = seeds[0]
+    own_experts = {} if run.config.train.subset else experts.get(run.network, {})
+    return comparison.compared(averaged(seeds), own_experts, None if run.stem == reference else reference_hits)
+
+  return compared
+
+
+def _means(
+  finished: Sequence[PlannedRun],
+  rows: Mapping[str, Mapping[str, Any]],
+  compared: Callable[[Sequence[PlannedRun]], dict[str, Any]],
+) -> list[dict[str, Any]]:
+  """A row for each run with finished seeds: their average, compared, and their mean cost."""
+  means = []
+  for stem in dict.fromkeys(run.stem for run in finished):
+    seeds = [run for run in finished if run.stem == stem]
+    first = rows[seeds[0].name]
+    shared = {key: first[key] for key in ('epochs', 'batch_size', 'passes', 'forward_macs', 'params')}
+    spent = {
+      key: round(statistics.mean(rows[seed.name][key] for seed in seeds)) for key in ('images_seen', 'training_macs')
+    }
+    numbers = [seed.config.seed for seed in seeds]
+    means.append({'run': stem, 'seeds': numbers, **shared, **spent, **compared(seeds)})
+  return means
 
 
 def write_table(study: Study, against: str = '') -> None:
@@ -188,94 +211,4 @@ def write_table(study: Study, against: str = '') -> None:
   with atomic.exclusive(study.out / '.table-lock'):  # so that an older table never replaces a newer one
     table = make_table(study, against)
     records.write(study.out / 'table.json', table, indent=1)
-    atomic.write_text(study.out / 'table.md', markdown(table))
-
-
-def markdown(table: Mapping[str, Any]) -> str:
-  """A study's table as Markdown, in per cent and percentage points."""
-  means, rows = table['means'], table['rows']
-  by_number = sorted(means, key=lambda row: -len(row['accuracy']))  # a run with all subsets has them in order
-  labels = list(dict.fromkeys(label for row in by_number for label in row['accuracy']))
-  parts = [_summary(table, labels)]
-  if any(row['mean_regret'] is not None for row in means):
-    parts.append(_differences_table('Regret in points: the expert minus this run', 'regret', means, labels))
-  if any(row['mean_difference'] is not None for row in means):
-    parts.append(
-      _differences_table(f'Difference in points: this run minus {table["reference"]}', 'difference', means, labels)
-    )
-  parts.append(
-    markdown_grid(
-      ['run', 'differs in', 'seed', 'hours', 'commit', 'state'],
-      [
-        [
-          row['name'],
-          '; '.join(f'{key}={value}' for key, value in row['changes'].items()),
-          row['seed'],
-          '' if row['seconds'] is None else f'{row["seconds"] / 3600:.2f}',
-          ', '.join(commit[:10] + commit[40:] for commit in row['commits']),
-          row['error']
-          or row['status'] + (f', {row["skipped_steps"]} steps skipped' if row.get('skipped_steps') else ''),
-        ]
-        for row in rows
-      ],
-    )
-  )
-  return '\n\n'.join(parts) + '\n'
-
-
-def _summary(table: Mapping[str, Any], labels: Sequence[str]) -> str:
-  widest = max((high - low for row in table['means'] for low, high in row['interval'].values()), default=0)
-  caption = (
-    (
-      f'Accuracy in per cent on {table["examples"]:,} examples of {table["split"]!r}; 95 % intervals are at most '
-      f'+- {50 * widest:.1f}. Accuracies are averaged over seeds.'
-    )
-    if table['means']
-    else 'No run has finished yet.'
-  )
-  lines = []
-  for row in table['means']:
-    worst = row['worst_subset']
-    lines.append(
-      [
-        row['run'],
-        len(row['seeds']),
-        row['epochs'],
-        f'{row["images_seen"]:,}',
-        f'{row["training_macs"] / 1e12:,.1f}',
-        *(f'{100 * row["accuracy"][label]:.1f}' if label in row['accuracy'] else '' for label in labels),
-        f'{100 * row["mean_accuracy"]:.1f}',
-        f'{worst} {100 * row["accuracy"][worst]:.1f}',
-        _points(row['mean_regret']),
-        _points(row['max_regret']),
-      ]
-    )
-  return (
-    caption
-    + '\n\n'
-    + markdown_grid(
-      ['run', 'seeds', 'epochs', 'images', 'training TMACs', *labels, 'mean', 'worst', 'mean regret', 'max regret'],
-      lines,
-    )
-  )
-
-
-def _differences_table(title: str, name: str, means: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str:
-  def cell(value: float | None, interval: tuple[float, float] | None) -> str:
-    return '' if interval is None else f'{_points(value)} ({_points(interval[0])} to {_points(interval[1])})'
-
-  lines = [
-    [
-      row['run'],
-      *(cell(row[name].get(label), row[f'{name}_interval'].get(label)) for label in labels),
-      cell(row[f'mean_{name}'], row[f'mean_{name}_interval']),
-    ]
-    for row in means
-    if row[f'mean_{name}'] is not None
-  ]
-  grid = markdown_grid(['run', *labels, 'mean'], lines)
-  return f'{title}, paired on the same images, with 95 % intervals.\n\n{grid}'
-
-
-def _points(value: float | None) -> str:
-  return '' if value is None else f'{100 * value:.1f}'
+    atomic.write_text(study.out / 'table.md', table_text.markdown(table))
