@@ -30,6 +30,11 @@ _SAMPLE = re.compile(r'sample:(\d+)')
 GRAMMAR = "channel names ('RG', 'B02,B03'), 'full', 'all', 'singles', 'pairs', 'size>=2' or 'sample:64'"
 
 
+def larger_first(subset: Subset) -> tuple[int, Subset]:
+  """The key that sorts subsets: larger ones first, those of one size by index."""
+  return -len(subset), subset
+
+
 @dataclasses.dataclass(frozen=True)
 class ChannelSet:
   """The ordered channels that a network was built for.
@@ -146,7 +151,7 @@ class ChannelSet:
       found.update(self._term(term.strip()))
     if len(found) > MAX_SUBSETS:
       raise InputError(f"{text!r} lists {len(found):,} subsets; the maximum is {MAX_SUBSETS:,}, so try 'sample:64'")
-    return sorted(found, key=lambda subset: (-len(subset), subset))
+    return sorted(found, key=larger_first)
 
   def _term(self, term: str) -> Iterator[Subset] | list[Subset]:
     count = len(self)

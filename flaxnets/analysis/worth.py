@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from flaxnets.analysis.results import AccuracyTable
-from flaxnets.channels import Subset
+from flaxnets.channels import Subset, larger_first
 from flaxnets.errors import InputError
 
 MAX_EXACT = 10  # channels; 1,023 subsets
@@ -88,7 +88,7 @@ def sampled_shapley(
 def subsets_needed(channels: int, *, orders: int = 30, seed: int = 0) -> list[Subset]:
   """The subsets that `sampled_shapley` asks for, without the empty one; larger ones first."""
   found = {subset for order in _orders(channels, orders, seed) for subset in _prefixes(order)}
-  return sorted(found - {()}, key=lambda subset: (-len(subset), subset))
+  return sorted(found - {()}, key=larger_first)
 
 
 def best_subsets(accuracy: Mapping[Subset, float]) -> list[Subset]:
@@ -154,7 +154,7 @@ def subsets_wanted(channels: int, *, orders: int = 30, seed: int = 0) -> list[Su
   """The subsets that `worth` needs, without the empty one: all, or those of sampled orders. Larger ones first."""
   if channels > MAX_EXACT:
     return subsets_needed(channels, orders=orders, seed=seed)
-  return sorted((subset for subset in _subsets(channels) if subset), key=lambda subset: (-len(subset), subset))
+  return sorted((subset for subset in _subsets(channels) if subset), key=larger_first)
 
 
 def worth(table: AccuracyTable, *, orders: int = 30, seed: int = 0) -> dict[str, Any]:
