@@ -62,6 +62,14 @@ def read(path: pathlib.Path) -> dict[str, Any]:
   return loads(regular.read(path).decode('utf-8'))
 
 
+def read_or_empty(path: pathlib.Path) -> dict[str, Any]:
+  """The object in a file; an empty one if the file is absent, incomplete or corrupt."""
+  try:
+    return read(path)
+  except (OSError, ValueError):
+    return {}
+
+
 def write(path: pathlib.Path, values: Mapping[str, Any], indent: int | None = None) -> None:
   """Replaces a file with the object and its digest, at once."""
   atomic.write_text(path, dumps(values, indent) + '\n')

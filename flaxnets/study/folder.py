@@ -15,6 +15,7 @@ from typing import Any
 
 from flaxnets import config as configs
 from flaxnets.analysis import results
+from flaxnets.analysis.result_names import result_path
 from flaxnets.errors import InputError
 from flaxnets.runtime import records, workdir
 from flaxnets.study.plan import PlannedRun
@@ -22,17 +23,14 @@ from flaxnets.study.plan import PlannedRun
 RECORD = 'study.json'
 
 
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-  """What a JSON file holds; nothing if it is absent, incomplete or corrupt."""
-  try:
-    return records.read(path)
-  except (OSError, ValueError):
-    return {}
+def recorded(folder: pathlib.Path) -> dict[str, Any]:
+  """What a run's RECORD holds; nothing if it is absent, incomplete or corrupt."""
+  return records.read_or_empty(folder / RECORD)
 
 
 def note(folder: pathlib.Path, **fields: Any) -> None:
   """Updates some fields of a run's RECORD; the others stay."""
-  records.write(folder / RECORD, {**read_json(folder / RECORD), **fields}, indent=1)
+  records.write(folder / RECORD, {**recorded(folder), **fields}, indent=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Study:
     return self.out / run.name
 
   def scores_file(self, run: PlannedRun) -> pathlib.Path:
-    return results.result_path(self.folder(run), self.split, self.root)
+    return result_path(self.folder(run), {'split': self.split, 'root': self.root})
 
   def judging(self, run: PlannedRun) -> dict[str, str]:
     """What the run is to be judged on; always all of its channels, for the cost of training is read off there."""
@@ -74,7 +72,7 @@ class Study:
     return '; '.join(f'{name} is {old!r} in its folder and {new!r} here' for name, (old, new) in differing.items())
 
   def finished(self, run: PlannedRun) -> bool:
-    record = read_json(self.folder(run) / RECORD)
+    record = recorded(self.folder(run))
     return (
       not record.get('error')
       and record.get('judged') == self.judging(run)

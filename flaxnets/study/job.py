@@ -24,7 +24,7 @@ from flaxnets.models import cost
 from flaxnets.models.classifier import Classifier
 from flaxnets.runtime import interrupts, provenance
 from flaxnets.runtime.workdir import claim_workdir
-from flaxnets.study.folder import RECORD, note, read_json
+from flaxnets.study.folder import note, recorded
 from flaxnets.training.preemption import PREEMPTED
 
 
@@ -91,7 +91,7 @@ def do(job: Mapping[str, Any]) -> int:
   from flaxnets.training import loop
 
   config, workdir = configs.from_json(job['config']), pathlib.Path(job['workdir'])
-  before = read_json(workdir / RECORD).get('commits', [])
+  before = recorded(workdir).get('commits', [])
   note(
     workdir,
     commits=list(dict.fromkeys([*before, provenance.commit()])),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from flaxnets import config as configs
 from flaxnets.analysis.text import counted
 from flaxnets.study.check import check_runs
-from flaxnets.study.folder import RECORD, Study, note, read_json
+from flaxnets.study.folder import Study, note, recorded
 from flaxnets.study.job import launch
 from flaxnets.study.locks import run_lock, study_lock
 from flaxnets.study.plan import PlannedRun, chosen, share
@@ -61,7 +61,7 @@ def run_study(study: Study, only: str = '', against: str = '', shard: str = '') 
       if code == PREEMPTED:
         print(f'{place_and_name}: stopped; the same command resumes it', file=sys.stderr)
         return PREEMPTED
-      print(f'{place_and_name}: {read_json(study.folder(run) / RECORD)["error"] or "done"}', flush=True)
+      print(f'{place_and_name}: {recorded(study.folder(run))["error"] or "done"}', flush=True)
     write_table(study, against)
   print(f'table: {study.out / "table.md"}', flush=True)
   return 0 if all(study.finished(run) for run in selected) else 1
@@ -84,7 +84,7 @@ def do(study: Study, run: PlannedRun, locks: Sequence[int] = ()) -> int:
     folder / 'log.txt',
     locks,
   )
-  seconds = read_json(folder / RECORD).get('seconds', 0) + time.monotonic() - began
+  seconds = recorded(folder).get('seconds', 0) + time.monotonic() - began
   note(
     folder,
     seconds=round(seconds, 1),

@@ -16,7 +16,7 @@ from flaxnets.augment import presence
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic, records
 from flaxnets.study import table_text
-from flaxnets.study.folder import RECORD, Study, read_json
+from flaxnets.study.folder import Study, recorded
 from flaxnets.study.plan import PlannedRun
 from flaxnets.training import resolution
 
@@ -89,7 +89,7 @@ def _rows(study: Study) -> tuple[dict[str, dict[str, Any]], dict[str, Hits]]:
 
 def _row(study: Study, run: PlannedRun) -> tuple[dict[str, Any], Hits | None]:
   """A run's row without comparisons, and the hits of a finished run."""
-  record, trained = read_json(study.folder(run) / RECORD), study.named(run.weights) if run.weights else run
+  record, trained = recorded(study.folder(run)), study.named(run.weights) if run.weights else run
   train = trained.config.train
   row = {
     'name': run.name,
@@ -148,7 +148,7 @@ def _seen_macs(study: Study, trained: PlannedRun, macs: int, steps: int) -> int:
     macs: of one image of image_size, for a run of a version that did not record those of its training images.
     steps: of its training.
   """
-  by_side, config = read_json(study.folder(trained) / RECORD).get('training_macs', {}), trained.config
+  by_side, config = recorded(study.folder(trained)).get('training_macs', {}), trained.config
   return config.train.batch_size * sum(
     by_side.get(str(side), macs) * length
     for side, length in resolution.steps_per_side(experiment.training_sides(config), steps)
