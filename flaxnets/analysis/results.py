@@ -1,10 +1,8 @@
 """The result files of a run, DIR/eval/*.json and the .npz beside each. The only file that knows their format.
 
-A file is named after what was evaluated, <split>[-<root's last part>][-recalibrated][-<completion>].json (a completion
-that was chosen in place of the run's), and never takes the place of
-another evaluation's file. A file of another split or root with the same name stays, and the new one gets a number. A
-file of the same split and root, but of another step, other weights, another version of flaxnets or other examples, is
-renamed after its step. A file of the very same evaluation keeps its subsets, and the new ones join them.
+A file is named by `flaxnets.analysis.result_names` and never takes the place of another evaluation's file. A file of
+the same split and root, but of another step, other weights, another version of flaxnets or other examples, is renamed
+after its step. A file of the very same evaluation keeps its subsets, and the new ones join them.
 
 The JSON is a record of `flaxnets.runtime.records`. Its field `digests` has a digest of every array of the .npz that
 belongs to it. The .npz is written first: after an interruption it may hold more arrays, never fewer.
@@ -28,8 +26,9 @@ import numpy as np
 from absl import logging
 
 from flaxnets.analysis import metrics
-from flaxnets.channels import ChannelSet, Subset
-from flaxnets.errors import InputError
+from flaxnets.analysis.result_names import result_path
+from flaxnets.channels import ChannelSet, Subset, larger_first
+from flaxnets.errors import InputError, one_line
 from flaxnets.runtime import atomic, records
 from flaxnets.runtime.digests import array_digest, array_digests
 
@@ -82,8 +81,8 @@ def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: p
   """
   (folder / 'eval').mkdir(exist_ok=True)
   with atomic.exclusive(folder / '.eval-lock'):
-    path = path_of(folder, scores)
-    earlier = _read_json(path)
+    path = result_path(folder, scores)
+    earlier = records.read_or_empty(path)
     if earlier:
       merged = _merged(path, earlier, scores, arrays)
       if merged is None:
@@ -96,47 +95,6 @@ def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: p
   return path
 
 
-def path_of(folder: str | pathlib.Path, identity: Mapping[str, Any]) -> pathlib.Path:
-  """Where the result of an evaluation with these fields IDENTITY is, or will be written; see `result_path`."""
-  return result_path(
-    folder,
-    identity['split'],
-    identity.get('root', ''),
-    bool(identity.get('recalibrated')),
-    identity.get('completion') or '',
-  )
-
-
-def result_path(
-  folder: str | pathlib.Path, split: str, root: str = '', recalibrated: bool = False, completion: str = ''
-) -> pathlib.Path:
-  """Where a run's result for a split is, or will be written.
-
-  Args:
-    folder: of the run.
-    split: as in the result file.
-    root: folder or file of the split; '' for that of the run's config.
-    recalibrated: whether recalibrated statistics were used.
-    completion: what was used in place of the run's own completion; '' for that.
-  """
-  folder = pathlib.Path(folder)
-  default = str(_read_json(folder / 'config.json').get('data', {}).get('root', ''))
-  other_root = bool(root) and not same_root(root, default)
-  parts = [split, *([pathlib.PurePath(root).name] if other_root else [])]
-  stem = '-'.join(map(file_stem, parts)) + ('-recalibrated' if recalibrated else '')
-  stem += f'-{completion}' if completion else ''
-  for number in itertools.count(1):
-    path = folder / 'eval' / (f'{stem}-{number}.json' if number > 1 else f'{stem}.json')
-    scores = _read_json(path)  # empty for a file that does not exist or is corrupt, which may be replaced
-    if (
-      not scores
-      or scores.get('split', split) == split
-      and (same_root(scores['root'], root or default) if 'root' in scores else not other_root)
-    ):
-      return path
-  raise AssertionError('unreachable')
-
-
 def labels_done(folder: str | pathlib.Path, identity: Mapping[str, Any]) -> set[str]:
   """The labels of the subsets that a run's result file of the very same evaluation holds already.
 
@@ -144,37 +102,18 @@ def labels_done(folder: str | pathlib.Path, identity: Mapping[str, Any]) -> set[
     folder: of the run.
     identity: the fields IDENTITY of the evaluation.
   """
-  path = path_of(folder, identity)
-  scores = _read_json(path)
+  path = result_path(folder, identity)
+  scores = records.read_or_empty(path)
   if not scores and path.exists():
     logging.warning('%s is corrupt; its subsets are evaluated again', path)
   if not scores or not _same_evaluation(scores, identity):
     return set()
   try:
-    with _arrays(path, scores) as arrays:
+    with _readable(path), _arrays(path, scores) as arrays:
       return {row['channels'] for row in scores['subsets'] if f'prediction/{row["channels"]}' in arrays}
-  except _UNREADABLE:
+  except InputError:
     logging.warning('%s is missing or corrupt; its subsets are evaluated again', path.with_suffix('.npz'))
     return set()
-
-
-def absolute_root(root: str) -> str:
-  """A data root as result files hold it: an absolute path, or as it is where it is a URL or ''."""
-  return str(pathlib.Path(root).resolve()) if root and '://' not in root else root
-
-
-def same_root(stored: str, wanted: str) -> bool:
-  """Whether the root in a result file is one that a config or a flag names, which may be relative."""
-  if absolute_root(stored) == absolute_root(wanted):
-    return True
-  if not stored or not wanted or '://' in wanted or os.path.isabs(wanted):
-    return False
-  if os.path.exists(stored) and os.path.exists(wanted):
-    return False
-  # A relative root of a config, in a process that was started in another folder than the one that evaluated, or on
-  # another machine.
-  parts = pathlib.PurePath(wanted).parts
-  return pathlib.PurePath(stored).parts[-len(parts) :] == parts
 
 
 def _same_evaluation(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -189,21 +128,17 @@ def _merged(
     return None
   new = {row['channels'] for row in scores['subsets']}
   try:
-    with _arrays(path, earlier) as stored:
+    with _readable(path), _arrays(path, earlier) as stored:
       if not all(np.array_equal(stored[key], arrays[key]) for key in ('id', 'label')):
         return None
       kept = [row for row in earlier['subsets'] if row['channels'] not in new]
       names = [name for name in stored.names if name.partition('/')[2] in {row['channels'] for row in kept}]
       kept_arrays = {name: stored[name] for name in names}
-    channels = ChannelSet(tuple(scores['channels']))
-    rows = sorted([*kept, *scores['subsets']], key=lambda row: _larger_first(channels.subset(row['channels'])))
-  except _UNREADABLE:
+      channels = ChannelSet(tuple(scores['channels']))
+      rows = sorted([*kept, *scores['subsets']], key=lambda row: larger_first(channels.subset(row['channels'])))
+  except InputError:
     return None
   return {**scores, 'subsets': rows}, {**arrays, **kept_arrays}
-
-
-def _larger_first(subset: Subset) -> tuple[int, Subset]:
-  return -len(subset), subset
 
 
 def _rename_after_step(path: pathlib.Path, scores: Mapping[str, Any]) -> None:
@@ -242,6 +177,16 @@ class ResultArrays:
 
 
 @contextlib.contextmanager
+def _readable(what: str | pathlib.Path) -> Iterator[None]:
+  """Turns what a missing or damaged file raises in the block into an InputError that names `what`."""
+  try:
+    yield
+  except _UNREADABLE as error:
+    reason = getattr(error, 'strerror', None) or one_line(error)
+    raise InputError(f'{what} cannot be read ({reason}); evaluate the run again') from None
+
+
+@contextlib.contextmanager
 def _arrays(path: pathlib.Path, scores: Mapping[str, Any]) -> Iterator[ResultArrays]:
   """The .npz beside a result's JSON; the file is closed also where NumPy cannot read it."""
   with path.with_suffix('.npz').open('rb') as file, np.load(file) as stored:
@@ -254,31 +199,8 @@ def read_arrays(path: pathlib.Path, scores: Mapping[str, Any]) -> dict[str, np.n
   Raises:
     InputError: naming the first that is missing or corrupt.
   """
-  try:
-    with _arrays(path, scores) as arrays:
-      return {name: arrays[name] for name in arrays.names}
-  except _UNREADABLE as error:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-    raise InputError(f'{path.with_suffix(".npz")} cannot be read ({reason}); evaluate the run again') from None
-
-
-def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  """An object in a file; an empty one if the file does not exist or is corrupt."""
-  try:
-    return records.read(path)
-  except (OSError, ValueError):
-    return {}
-
-
-def file_stem(split: str) -> str:
-  """A split's name in file names: 'test5k' for 'test5k.txt', 'site_test' for 'site/test'.
-
-  Of an absolute path only the last part counts. 'train[90%:]' becomes 'train_90___'.
-  """
-  path = pathlib.PurePath(split)
-  name = path.name if path.is_absolute() else '_'.join(path.parts)
-  name = name.removesuffix('.txt').removesuffix('.npz')
-  return ''.join(letter if letter.isalnum() or letter in '-_.' else '_' for letter in name)
+  with _readable(path.with_suffix('.npz')), _arrays(path, scores) as arrays:
+    return {name: arrays[name] for name in arrays.names}
 
 
 def read_hits(path: pathlib.Path) -> tuple[dict[str, Any], Hits]:
@@ -287,15 +209,13 @@ def read_hits(path: pathlib.Path) -> tuple[dict[str, Any], Hits]:
   Raises:
     InputError: if one of the two is missing or corrupt.
   """
-  try:
+  with _readable(f'{path} or the .npz beside it'):
     scores = records.read(path)
     with _arrays(path, scores) as arrays:
       labels = [row['channels'] for row in scores['subsets']]
       hits = {shared_label(label): (arrays[f'prediction/{label}'] == arrays['label']).astype(float) for label in labels}
       channels = ChannelSet(tuple(scores['channels']))
       return scores, Hits(arrays['id'], hits, shared_label(channels.label(channels.full)))
-  except _UNREADABLE as error:
-    raise InputError(f'{path} or the .npz beside it cannot be read ({error}); evaluate the run again') from None
 
 
 def shared_label(label: str) -> str:
@@ -315,19 +235,15 @@ def confusion(path: str | pathlib.Path, label: str) -> np.ndarray:
     InputError: if the file or the .npz beside it cannot be read, or the subset is not in it.
   """
   path = pathlib.Path(path)
-  try:
+  with _readable(f'{path} or the .npz beside it'):
     scores = records.read(path)
     rows = {row['channels']: row for row in scores['subsets']}
-    if label not in rows:
-      raise InputError(f'{path} has no subset {label!r}; it has {", ".join(rows)}')
-    if 'confusion' in rows[label]:
+    if 'confusion' in rows.get(label, {}):
       return np.asarray(rows[label]['confusion'], np.int64)
-    with _arrays(path, scores) as arrays:
-      return metrics.confusion_matrix(arrays['label'], arrays[f'prediction/{label}'], len(scores['classes']))
-  except InputError:
-    raise
-  except _UNREADABLE as error:
-    raise InputError(f'{path} or the .npz beside it cannot be read ({error}); evaluate the run again') from None
+    if label in rows:
+      with _arrays(path, scores) as arrays:
+        return metrics.confusion_matrix(arrays['label'], arrays[f'prediction/{label}'], len(scores['classes']))
+  raise InputError(f'{path} has no subset {label!r}; it has {", ".join(rows)}')
 
 
 def read_accuracies(path: str | pathlib.Path) -> AccuracyTable:

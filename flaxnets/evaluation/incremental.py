@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from flaxnets.analysis import results
+from flaxnets.analysis.result_names import result_path
 from flaxnets.analysis.text import counted
 from flaxnets.channels import Subset
 from flaxnets.evaluation.judge import SplitEvaluation
@@ -46,7 +47,7 @@ def evaluate_missing(
       known = f' ({len(wanted) - len(missing)} already evaluated)' if len(missing) < len(wanted) else ''
       announce(f'evaluating {counted(len(missing), "subset")}{known}; compiling {functions(evaluation, missing)}')
       _evaluate_chunks(evaluation, folder, missing)
-  return results.path_of(folder, evaluation.identity)
+  return result_path(folder, evaluation.identity)
 
 
 def _evaluate_chunks(evaluation: SplitEvaluation, folder: pathlib.Path, missing: Sequence[Subset]) -> None:

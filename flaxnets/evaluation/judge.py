@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flaxnets import experiment
-from flaxnets.analysis import results
+from flaxnets.analysis import result_names, results
 from flaxnets.analysis.text import columns
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data import batches
@@ -71,7 +71,7 @@ class SplitEvaluation:
     self.variables, self.batch_stats = on_devices(net, self.subsets, net.recalibrated, self.mesh)
     self.identity: dict[str, Any] = {
       'split': split,
-      'root': results.absolute_root(root or config.data.root),
+      'root': result_names.absolute_root(root or config.data.root),
       'step': net.step,
       'recalibrated': bool(net.recalibration),  # also where statistics are kept for no subset
       'weights': weights_digest(net),

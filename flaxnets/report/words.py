@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flaxnets.analysis import results
+from flaxnets.analysis import result_names
 from flaxnets.report.folders import Run, StudyTable
 
 
@@ -28,7 +28,7 @@ def evaluate_command(run: Run, subsets: str = '') -> str:
   parts, scores = ['flaxnets', 'eval', f'--workdir={shlex.quote(str(run.folder))}'], run.scores
   if scores.get('split', 'test') != 'test':
     parts.append(f'--split={shlex.quote(scores["split"])}')
-  if scores.get('root') and not results.same_root(scores['root'], run.config.get('data', {}).get('root', '')):
+  if scores.get('root') and not result_names.same_root(scores['root'], run.config.get('data', {}).get('root', '')):
     parts.append(f'--root={shlex.quote(scores["root"])}')
   if 'step' in scores:
     parts.append(f'--step={scores["step"]}')

@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics as sklearn_metrics
 
 from flaxnets.analysis import comparison, metrics, results
+from flaxnets.analysis.result_names import file_stem, result_path
 from flaxnets.errors import InputError
 
 IDS = np.array([f'image{number}' for number in range(12)])
@@ -123,15 +124,15 @@ def test_other_roots_and_splits_of_the_same_name_get_a_number_and_are_found_agai
   assert write(folder, 'RGB', split='/lists/val.txt').name == 'val.json'
   assert write(folder, 'RGB', split='/other/val.txt').name == 'val-2.json'
   for root, path in (('/a/tiles', first), ('/b/tiles', second)):
-    assert results.result_path(folder, 'test', root) == path
-  assert results.result_path(folder, 'test') == folder / 'eval' / 'test.json'  # not yet written
+    assert result_path(folder, {'split': 'test', 'root': root}) == path
+  assert result_path(folder, {'split': 'test'}) == folder / 'eval' / 'test.json'  # not yet written
 
 
 def test_a_relative_root_of_a_config_is_found_from_any_folder(tmp_path, monkeypatch):
   (tmp_path / 'config.json').write_text(json.dumps({'data': {'root': 'data/photos'}}))
   path = write(tmp_path, 'RGB', root='/home/me/data/photos')
   monkeypatch.chdir(tmp_path)
-  assert path.name == 'test.json' and results.result_path(tmp_path, 'test') == path
+  assert path.name == 'test.json' and result_path(tmp_path, {'split': 'test'}) == path
   assert write(tmp_path, 'RGB', root='/home/you/data/photos').name == 'test-2.json'
 
 
@@ -145,7 +146,7 @@ def test_a_root_beside_the_configs_that_has_its_last_parts_is_another_root(tmp_p
   assert own.name == 'test.json'
   (tmp_path / 'here').rename(tmp_path / 'moved')  # with its data: results of the place before are still its own
   monkeypatch.chdir(tmp_path / 'moved')
-  assert results.result_path(tmp_path / 'run', 'test') == own
+  assert result_path(tmp_path / 'run', {'split': 'test'}) == own
 
 
 def test_a_file_of_an_earlier_version_is_that_of_the_configs_root_and_is_kept(folder):
@@ -153,7 +154,7 @@ def test_a_file_of_an_earlier_version_is_that_of_the_configs_root_and_is_kept(fo
   for name in ('test', 'test-tiles'):
     old = {'split': 'test', 'step': 3, 'subsets': [{'channels': 'RGB', 'accuracy': 0.1}]}
     (folder / 'eval' / f'{name}.json').write_text(json.dumps(old))
-  assert results.result_path(folder, 'test').name == 'test.json'
+  assert result_path(folder, {'split': 'test'}).name == 'test.json'
   assert write(folder, 'R').name == 'test.json'
   assert rows(folder / 'eval' / 'test-step3.json') == {'RGB': 0.1}
   assert write(folder, 'R', root='/a/tiles').name == 'test-tiles-2.json'
@@ -235,7 +236,7 @@ def test_a_confusion_matrix_has_a_row_and_column_for_every_class():
   ],
 )
 def test_scores_of_different_splits_lie_in_different_files(split, name):
-  assert results.file_stem(split) == name
+  assert file_stem(split) == name
 
 
 def scores_at(path, channels, label, predictions, truth):
