@@ -29,7 +29,7 @@ from flaxnets.analysis import metrics
 from flaxnets.analysis.result_names import result_path
 from flaxnets.channels import ChannelSet, Subset, larger_first
 from flaxnets.errors import InputError, one_line
-from flaxnets.runtime import atomic, records
+from flaxnets.runtime import atomic, locks, records
 from flaxnets.runtime.digests import array_digest, array_digests
 
 MAX_CLASSES_OF_MATRIX = 100  # the JSON holds confusion matrices of up to this many classes; `confusion` gives all
@@ -80,7 +80,7 @@ def write(scores: Mapping[str, Any], arrays: Mapping[str, np.ndarray], folder: p
     The JSON's path.
   """
   (folder / 'eval').mkdir(exist_ok=True)
-  with atomic.exclusive(folder / '.eval-lock'):
+  with locks.exclusive(folder / '.eval-lock'):
     path = result_path(folder, scores)
     earlier = records.read_or_empty(path)
     if earlier:

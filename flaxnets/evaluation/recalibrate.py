@@ -34,7 +34,7 @@ from flaxnets.evaluation import batch_stats, judge
 from flaxnets.evaluation.incremental import progress
 from flaxnets.inference.network import Network
 from flaxnets.inference.restore import load, restore_recalibrated, weights_digest
-from flaxnets.runtime import atomic, devices
+from flaxnets.runtime import devices, locks
 from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
 
 VIEWS = ('evaluation', 'training')
@@ -238,7 +238,7 @@ def store(
   path, new, old = (folder / name for name in ('recalibrated', '.recalibrated-new', '.recalibrated-old'))
   first = jax.process_index() == 0
   try:
-    with atomic.exclusive(folder / '.recalibrated-lock') if first else contextlib.nullcontext():
+    with locks.exclusive(folder / '.recalibrated-lock') if first else contextlib.nullcontext():
       if first:
         if old.exists() and not path.exists():  # a process was killed between the two renames below
           os.replace(old, path)

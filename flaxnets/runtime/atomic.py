@@ -40,20 +40,6 @@ def writing(what: str | pathlib.Path, *others: type[Exception]) -> Iterator[None
     raise InputError(f'{what} cannot be written: {getattr(error, "strerror", None) or one_line(error)}') from None
 
 
-@contextlib.contextmanager
-def exclusive(path: pathlib.Path) -> Iterator[None]:
-  """Waits until no other process is in such a block for the same file, which is made and stays empty.
-
-  Processes on a file system without locks do not wait.
-  """
-  import fcntl  # not at the top: Windows has none
-
-  with path.open('w') as file:
-    with contextlib.suppress(OSError):
-      fcntl.flock(file, fcntl.LOCK_EX)
-    yield
-
-
 def write_text(path: pathlib.Path, text: str) -> None:
   """Replaces what a file holds, as UTF-8 in any locale."""
   with replacing(path) as temporary:

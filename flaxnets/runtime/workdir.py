@@ -10,11 +10,10 @@ from collections.abc import Collection, Mapping
 from typing import IO, Any
 
 import numpy as np
-from absl import logging
 
 from flaxnets import config as configs
 from flaxnets.errors import InputError
-from flaxnets.runtime import atomic, records
+from flaxnets.runtime import atomic, locks, records
 from flaxnets.runtime.local import check_local
 
 INCOMPLETE = '.incomplete'  # a file in a folder while a network that was not trained there is written to it
@@ -60,21 +59,14 @@ def locked(folder: pathlib.Path, flag: str, *, shared: bool = False) -> IO[str]:
   Raises:
     InputError: as `WorkdirLock`.
   """
-  import fcntl  # not at the top: Windows has none
-
   with atomic.writing(f'{flag}={folder}'):
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / '.lock').open('a+')  # not 'w', which would erase the name of the holder
-  try:
-    fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-  except BlockingIOError:
+  if not locks.held(file, shared=shared):
     file.seek(0)
     holder = ', '.join(file.read().split('\n')).strip(', ') or 'another process'
     file.close()
-    raise InputError(f'{flag}={folder} is in use by {holder}; wait for it to end, or choose another {flag}') from None
-  except OSError as error:  # a file system without locks
-    logging.warning('%s: cannot be locked (%s); start no second process there', folder, error.strerror)
-    return file
+    raise InputError(f'{flag}={folder} is in use by {holder}; wait for it to end, or choose another {flag}')
   with contextlib.suppress(OSError):  # on a full disk the holder has no name
     file.truncate(0)
     file.write(f'process {os.getpid()} on {socket.gethostname()}\n')

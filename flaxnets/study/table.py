@@ -14,7 +14,7 @@ from flaxnets.analysis import comparison
 from flaxnets.analysis.results import Hits, read_hits
 from flaxnets.augment import presence
 from flaxnets.errors import InputError
-from flaxnets.runtime import atomic, records
+from flaxnets.runtime import atomic, locks, records
 from flaxnets.study import table_text
 from flaxnets.study.folder import Study, recorded
 from flaxnets.study.plan import PlannedRun
@@ -208,7 +208,7 @@ def _means(
 
 def write_table(study: Study, against: str = '') -> None:
   """Writes table.json and table.md, each atomically."""
-  with atomic.exclusive(study.out / '.table-lock'):  # so that an older table never replaces a newer one
+  with locks.exclusive(study.out / '.table-lock'):  # so that an older table never replaces a newer one
     table = make_table(study, against)
     records.write(study.out / 'table.json', table, indent=1)
     atomic.write_text(study.out / 'table.md', table_text.markdown(table))

@@ -25,7 +25,7 @@ from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 from flaxnets.evaluation import batch_stats, recalibrate
 from flaxnets.nn.dynamic_conv import DynamicConv
-from flaxnets.runtime import atomic
+from flaxnets.runtime import locks
 from flaxnets.training import loop, setup
 from tests.networks import tiny
 from tests.small import small_config
@@ -361,7 +361,7 @@ def test_two_processes_that_recalibrate_at_the_same_time_keep_each_others_subset
 
 
 def test_statistics_are_stored_only_once_nobody_else_is_storing_some(copied):
-  with atomic.exclusive(copied / '.recalibrated-lock'):
+  with locks.exclusive(copied / '.recalibrated-lock'):
     writer = threading.Thread(target=put, args=(copied, {'RG'}))
     writer.start()
     writer.join(2)

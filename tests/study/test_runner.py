@@ -95,7 +95,7 @@ def test_a_study_on_a_file_system_without_locks_warns_and_goes_on(tmp_path, monk
 
   warned = []
   monkeypatch.setattr(fcntl, 'flock', unsupported)
-  monkeypatch.setattr('flaxnets.study.locks.logging.warning', lambda text, *values: warned.append(text % values))
+  monkeypatch.setattr('flaxnets.runtime.locks.logging.warning', lambda text, *values: warned.append(text % values))
   monkeypatch.setattr(runner, 'launch', lambda job, log, locks=(): (pretend(job), (0, ''))[1])
   assert runner.run_study(Study(plan(two_steps(), {'a': {}}), tmp_path)) == 0
   assert any(f'{tmp_path / "a"}: cannot be locked (No locks available)' in text for text in warned)
