@@ -222,6 +222,17 @@ def to_json(config: config_dict.ConfigDict) -> dict[str, Any]:
   return json.loads(config.to_json())
 
 
+def flattened(config: Mapping[str, Any] | config_dict.ConfigDict, prefix: str = '') -> dict[str, Any]:
+  """The fields of nested groups by their dotted names, such as 'data.root'."""
+  found: dict[str, Any] = {}
+  for name, value in config.items():
+    if isinstance(value, Mapping | config_dict.ConfigDict):
+      found |= flattened(value, f'{prefix}{name}.')
+    else:
+      found[prefix + name] = value
+  return found
+
+
 def batch_sizes(config: Mapping[str, Any] | config_dict.ConfigDict) -> list[int]:
   """How many examples devices share at a time: of a microbatch in training, and of a batch in evaluation."""
   train = config['train']

@@ -9,7 +9,6 @@ import subprocess
 
 import absl.flags
 import pytest
-from ml_collections import ConfigDict
 
 from flaxnets import config as configs
 from flaxnets.cli.main import COMMANDS
@@ -94,7 +93,7 @@ def commands_in(text):
 
 @pytest.mark.parametrize('path', PAGES, ids=page_name)
 def test_every_command_and_flag_that_a_page_names_exists(path):
-  fields = set(flattened(configs.default()))
+  fields = configs.flattened(configs.default())
   for command, *words in commands_in(path.read_text()):
     assert command in COMMANDS, f'{page_name(path)}: no command {command!r}'
     flags = absl.flags.FlagValues()
@@ -106,12 +105,3 @@ def test_every_command_and_flag_that_a_page_names_exists(path):
         assert 'config_file' in flags, f'{page_name(path)}: flaxnets {command} takes no --config'
       else:
         assert name in flags or name == 'help', f'{page_name(path)}: flaxnets {command} has no flag --{name}'
-
-
-def flattened(config, prefix=''):
-  """The dotted names of a config's fields."""
-  for name, value in config.items():
-    if isinstance(value, ConfigDict):
-      yield from flattened(value, f'{prefix}{name}.')
-    else:
-      yield f'{prefix}{name}'

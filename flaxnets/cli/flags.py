@@ -10,7 +10,7 @@ import runpy
 import sys
 import textwrap
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -199,7 +199,7 @@ def _unknown(config: ConfigDict, name: str) -> str | None:
     if not isinstance(here, ConfigDict):
       return f'{seen} is a value and has no field {part!r}'
     if part not in here:
-      everything = {full.rsplit('.', 1)[-1]: full for full in _fields(config)}
+      everything = {full.rsplit('.', 1)[-1]: full for full in configs.flattened(config)}
       if close := difflib.get_close_matches(part, list(here), 1):
         return f'{seen} has no field {part!r}; did you mean {seen}.{close[0]}?'
       if close := difflib.get_close_matches(part, list(everything), 1):
@@ -207,14 +207,6 @@ def _unknown(config: ConfigDict, name: str) -> str | None:
       return f'{seen} has no field {part!r}; it has {", ".join(here)}'
     here, seen = here[part], f'{seen}.{part}'
   return None
-
-
-def _fields(config: ConfigDict, prefix: str = '') -> Iterator[str]:
-  for key, value in config.items():
-    if isinstance(value, ConfigDict):
-      yield from _fields(value, f'{prefix}{key}.')
-    else:
-      yield f'{prefix}{key}'
 
 
 def _check_arguments(form: str, rest: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from flaxnets import config as configs
 from flaxnets.analysis import comparison
 from flaxnets.errors import InputError
 from flaxnets.report.folders import Run
@@ -59,16 +60,5 @@ def config_differences(runs: Sequence[Run]) -> dict[str, dict[str, Any]]:
   """The fields in which the configs of some runs differ: for each dotted name the value of each run, None for none."""
   known = [run for run in runs if run.config]
   fields = dict.fromkeys(name for run in known[1:] for name in workdir.differences(known[0].config, run.config))
-  flat = {run.name: flattened(run.config) for run in known}
+  flat = {run.name: configs.flattened(run.config) for run in known}
   return {name: {run: fields.get(name) for run, fields in flat.items()} for name in fields}
-
-
-def flattened(config: Any, prefix: str = '') -> dict[str, Any]:
-  """A nested config as dotted names and values."""
-  found: dict[str, Any] = {}
-  for key, value in config.items():
-    if isinstance(value, dict):
-      found |= flattened(value, f'{prefix}{key}.')
-    else:
-      found[f'{prefix}{key}'] = value
-  return found

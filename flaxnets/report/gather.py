@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from flaxnets import config as configs
 from flaxnets.analysis import results, worth
 from flaxnets.analysis.results import AccuracyTable
 from flaxnets.channels import ChannelSet
@@ -53,7 +54,7 @@ def gather(names: Sequence[str], *, result: str = '', against: str = '', root: s
     [len(run.scores.get('classes', [])) for run in runs], [len(run.rows) for run in runs]
   )
   return {
-    'title': words.listed([table.name for table in tables] or [run.name for run in runs[:4]]),
+    'title': ', '.join([table.name for table in tables] or [run.name for run in runs[:4]]),
     'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
     'versions': provenance.versions(('flaxnets', 'numpy', 'matplotlib')),
     'summary': [*map(words.of_study, tables), *([] if shared is None else words.of_comparison(shared))],
@@ -106,7 +107,7 @@ def _run(
     'kernels': _kernels(run),
     'channel_stats': _channel_stats(run, source, reason),
     'examples': _examples(run, source, reason),
-    'config': compare.flattened(run.config),
+    'config': configs.flattened(run.config),
     'provenance': _provenance(run, curve),
   }
   if not found['confusions']['subsets']:

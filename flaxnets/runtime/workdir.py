@@ -164,16 +164,11 @@ def stored_config(path: pathlib.Path) -> dict[str, Any]:
     raise InputError(f'{path}: {error}') from None
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any], prefix: str = '') -> dict[str, tuple[Any, Any]]:
-  """The fields (dotted names) in which two nested configs differ, each with both values."""
-  found: dict[str, tuple[Any, Any]] = {}
-  for key in [*one, *(key for key in other if key not in one)]:
-    old, new = one.get(key), other.get(key)
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-      found.update(differences(old, new, f'{prefix}{key}.'))
-    elif old != new:
-      found[f'{prefix}{key}'] = (old, new)
-  return found
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+  """The fields (dotted names) in which two nested configs differ, each with both values; None where it is absent."""
+  old, new = configs.flattened(one), configs.flattened(other)
+  names = dict.fromkeys([*old, *new])
+  return {name: (old.get(name), new.get(name)) for name in names if old.get(name) != new.get(name)}
 
 
 def stored_batch_size(workdir: str | os.PathLike[str]) -> int:
