@@ -16,6 +16,11 @@ class InputError(OneLineError, ValueError):
   """
 
 
+def first_line(error: BaseException) -> str:
+  """The first line of what an exception says; its type where it says nothing."""
+  return next(iter(str(error).strip().splitlines()), '') or type(error).__name__
+
+
 def one_line(error: BaseException) -> str:
   """What an exception of any kind says, as one line; its type where it says nothing."""
   return ' '.join(str(error).split()) or type(error).__name__

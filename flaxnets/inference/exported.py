@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from flaxnets.channels import ChannelSet
-from flaxnets.errors import InputError
+from flaxnets.errors import InputError, first_line
 from flaxnets.inference.export import FORMATS, sidecar
 from flaxnets.inference.predictor import BATCH, softmax
 from flaxnets.runtime import records, regular
@@ -114,6 +114,7 @@ def load_exported(file: str | os.PathLike[str]) -> ExportedNetwork:
   try:
     return ExportedNetwork(jax_export.deserialize(bytearray(data)), metadata)
   except Exception as error:  # an expired module is a ValueError, a broken one anything
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
     written = metadata['versions'].get('jaxlib', 'another version')
-    raise InputError(f'{path}, written by jaxlib {written}, cannot be loaded: {reason}; export again') from error
+    raise InputError(
+      f'{path}, written by jaxlib {written}, cannot be loaded: {first_line(error)}; export again'
+    ) from error

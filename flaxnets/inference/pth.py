@@ -18,7 +18,7 @@ from typing import IO, Any
 import jax.numpy as jnp
 import numpy as np
 
-from flaxnets.errors import InputError
+from flaxnets.errors import InputError, first_line
 
 _DTYPES = {
   'DoubleStorage': np.float64,
@@ -111,8 +111,7 @@ def read(file: IO[bytes], where: str) -> Any:
   except MemoryError:
     raise
   except Exception as error:  # a corrupt pickle can raise anything
-    reason = (str(error).strip().splitlines() or [''])[0][:200] or type(error).__name__
-    raise InputError(f'{where} cannot be read as a .pth file: {reason}') from None
+    raise InputError(f'{where} cannot be read as a .pth file: {first_line(error)[:200]}') from None
 
 
 def _read_archive(file: IO[bytes]) -> Any:

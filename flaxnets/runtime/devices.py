@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from flaxnets.errors import InputError
+from flaxnets.errors import InputError, first_line
 from flaxnets.runtime import interrupts, machine
 
 # With fewer examples per CPU device, splitting the batch costs more time than the additional cores save.
@@ -72,8 +72,7 @@ def start(
         coordinator, num_processes=processes, process_id=process, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT
       )
   except (ValueError, RuntimeError) as error:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    raise InputError(f'--coordinator={coordinator}: the processes could not connect ({reason})') from error
+    raise InputError(f'--coordinator={coordinator}: the processes could not connect ({first_line(error)})') from error
   if coordinator and not agree_to_stop:
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))  # the service has put its own in place, in C++
   if 'JAX_NUM_CPU_DEVICES' not in os.environ:
@@ -111,10 +110,9 @@ def ending_with_others(program: str, resumes: bool = False) -> Iterator[None]:
     elif isinstance(error, InputError):
       print(f'{program}: {error}', file=sys.stderr, flush=True)
     elif isinstance(error, jax.errors.JaxRuntimeError):
-      reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
       print(
         f'{program}: a computation of {jax.process_count()} processes failed, probably because another process ended '
-        f'({reason}); start the same command on every host again',
+        f'({first_line(error)[:200]}); start the same command on every host again',
         file=sys.stderr,
         flush=True,
       )
