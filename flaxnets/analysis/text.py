@@ -22,9 +22,10 @@ def markdown_grid(header: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
   return '\n'.join('| ' + ' | '.join(str(cell).replace('|', '\\|') for cell in row) + ' |' for row in rows)
 
 
-def counted(count: int, noun: str) -> str:
-  """A number with its noun, such as '1 subset' or '2,000 subsets'. The plural must end in a plain s."""
-  return f'{count:,} {noun}' if count == 1 else f'{count:,} {noun}s'
+def counted(count: float, noun: str) -> str:
+  """A number with its noun, such as '1 subset', '1.5 epochs' or '2,000 steps'. The plural must end in a plain s."""
+  shown = f'{int(count) if count == int(count) else count:,}'
+  return f'{shown} {noun}' if count == 1 else f'{shown} {noun}s'
 
 
 def short_commit(commit: str) -> str:

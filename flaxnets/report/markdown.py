@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flaxnets.analysis.text import markdown_grid
-from flaxnets.report import plots, tables, words
+from flaxnets.report import plots, tables
 from flaxnets.report.page import SECTIONS
 from flaxnets.runtime import atomic
 
@@ -133,7 +133,7 @@ def _confusions(report: Mapping[str, Any]) -> Iterator[str]:
 def _kernels(report: Mapping[str, Any], folder: str, pictures: dict[str, bytes]) -> Iterator[str]:
   for number, run in enumerate(report['runs']):
     for place, sheet in enumerate(run['kernels'].get('sheets', [])):
-      caption = f'Kernels of {run["name"]} on {sheet["subset"]}, a row a channel: {words.listed(sheet["channels"])}'
+      caption = f'Kernels of {run["name"]} on {sheet["subset"]}, a row a channel: {", ".join(sheet["channels"])}'
       yield _picture(caption, f'kernels-{number}-{place}.png', _bytes(sheet['uri']), folder, pictures)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flaxnets.analysis import result_names
+from flaxnets.analysis.text import counted
 from flaxnets.report.folders import Run, StudyTable
 
 
@@ -17,10 +18,6 @@ def percent(fraction: float | None) -> str:
 def points(fraction: float | None) -> str:
   """A difference of two accuracies in points, with its sign."""
   return '' if fraction is None else f'{100 * fraction:+.1f}'
-
-
-def counted(number: float, noun: str) -> str:
-  return f'{number:,g} {noun}' + ('' if number == 1 else 's')
 
 
 def evaluate_command(run: Run, subsets: str = '') -> str:
@@ -72,7 +69,7 @@ def of_run(run: Run, step: int | None, skipped: int | None = None) -> list[str]:
       f'The mean over the subsets is {percent(mean)}; the worst is {worst["channels"]} with {_with_interval(worst)}.'
     )
   if scores.get('unreadable'):
-    said.append(f'{counted(scores["unreadable"], "unreadable example")} were left out.')
+    said.append(f'The evaluation left out {counted(scores["unreadable"], "unreadable example")}.')
   return [sentence for sentence in said + run.problems if sentence]
 
 
@@ -140,7 +137,3 @@ def of_comparison(found: Mapping[str, Any]) -> list[str]:
       f'({points(low)} to {points(high)}' + (').' if apart else '; the interval holds 0).')
     )
   return said
-
-
-def listed(names: Sequence[str]) -> str:
-  return ', '.join(names)

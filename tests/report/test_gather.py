@@ -77,6 +77,12 @@ def test_a_corrupt_npz_is_named_and_the_scores_are_shown(tmp_path):
   assert 'absent' in run['examples']
 
 
+@pytest.mark.parametrize(('count', 'said'), [(1, '1 unreadable example'), (2, '2 unreadable examples')])
+def test_the_summary_says_how_many_examples_the_evaluation_left_out(tmp_path, count, said):
+  make_run(tmp_path / 'run', unreadable=count)
+  assert f'The evaluation left out {said}.' in gather([tmp_path / 'run'])['runs'][0]['summary']
+
+
 def test_the_result_test_is_shown_or_the_one_that_is_asked_for(tmp_path):
   make_run(tmp_path / 'run')
   other = json.loads((tmp_path / 'run' / 'eval' / 'test.json').read_text())
