@@ -1,1 +1,1 @@
-"""Runs and studies as one page, Markdown or JSON. Needs no JAX, so that results can be read anywhere."""
+"""Runs and studies as one page, Markdown or JSON. Only the contact sheet needs JAX: results can be read anywhere."""

@@ -20,7 +20,6 @@ SIDE = 72  # of a thumbnail, pixels
 EACH = 2  # images for a pair of subsets and a direction
 SAMPLED = 64  # images that channel statistics are measured on where the result file has none
 _CHANNELS = 16  # pictures of one image
-_COMPOSITES = (('R', 'G', 'B'), ('B04', 'B03', 'B02'), ('red', 'green', 'blue'))
 
 
 def open_images(run: Run, root: str = '') -> Source:
@@ -90,7 +89,7 @@ def add_pictures(examples: Sequence[dict[str, Any]], source: Source) -> None:
   wanted = {example['id'] for example in examples}
   places = {str(name): place for place, name in enumerate(source.ids) if str(name) in wanted}
   names = source.channels.names
-  composite = next((order for order in _COMPOSITES if set(order) <= set(names)), None)
+  composite = pictures.composite(names)
   image = np.empty((*source.canvas, len(names)), source.dtype)
   for example in examples:
     if example['id'] not in places:
@@ -99,7 +98,7 @@ def add_pictures(examples: Sequence[dict[str, Any]], source: Source) -> None:
       source.read(places[example['id']], image)
     except BadImage:
       continue
-    shown = [] if composite is None else [(''.join(composite), [names.index(name) for name in composite])]
+    shown = [(''.join(composite), [names.index(name) for name in composite])] if composite else []
     shown += [(name, [place]) for place, name in enumerate(names[:_CHANNELS])]
     example['pictures'] = [
       {'name': name, 'uri': pictures.uri(pictures.thumbnail(image[..., planes], SIDE), 'jpeg')}

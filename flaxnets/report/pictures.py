@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+_COMPOSITES = (('R', 'G', 'B'), ('B04', 'B03', 'B02'), ('red', 'green', 'blue'))  # B04 to B02 are Sentinel-2's
 _POSITIVE, _NEGATIVE = (224, 123, 0), (0, 114, 178)  # orange and blue: told apart by colour-blind readers
 
 
@@ -46,17 +47,26 @@ def kernel_sheet(kernel: np.ndarray, features: Sequence[int] | np.ndarray, scale
 
 def thumbnail(planes: np.ndarray, side: int) -> bytes:
   """Planes (H, W, 1 or 3) as a JPEG of at most `side` pixels; other types than uint8 are stretched to its range."""
-  pixels = planes if planes.dtype == np.uint8 else _stretched(planes)
+  pixels = planes if planes.dtype == np.uint8 else stretched(planes, *bounds(planes)).astype(np.uint8)
   image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else np.ascontiguousarray(pixels))
   image.thumbnail((side, side))
   return _encoded(image, 'JPEG', quality=85)
 
 
-def _stretched(planes: np.ndarray) -> np.ndarray:
-  """Each plane with its 2nd to 98th percentile spread over 0 to 255."""
-  values = planes.astype(np.float64)
-  low, high = np.percentile(values, [2, 98], axis=(0, 1))
-  return (np.clip((values - low) / np.maximum(high - low, 1e-12), 0, 1) * 255).astype(np.uint8)
+def composite(names: Sequence[str]) -> tuple[str, ...]:
+  """Which of some channels are shown as red, green and blue; () where the names do not tell."""
+  return next((order for order in _COMPOSITES if set(order) <= set(names)), ())
+
+
+def bounds(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """The 2nd and the 98th percentile of each plane of one or several images (..., C), each (C,)."""
+  low, high = np.percentile(planes.astype(np.float64), [2, 98], axis=tuple(range(planes.ndim - 1)))
+  return low, high
+
+
+def stretched(planes: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+  """Planes (..., C) as floats in 0..255: `low` (C,) becomes 0 and `high` (C,) becomes 255."""
+  return np.clip((planes - low) / np.maximum(high - low, 1e-12), 0, 1) * 255
 
 
 def _encoded(image: Image.Image, kind: str, **options: int) -> bytes:

@@ -15,9 +15,9 @@ from flaxnets.augment import geometry
 from flaxnets.augment.pipeline import training_view
 from flaxnets.channels import ChannelSet
 from flaxnets.cli import main
-from flaxnets.cli.views import contact_sheet
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
+from flaxnets.report.contact_sheet import contact_sheet
 
 SIDE = 32
 

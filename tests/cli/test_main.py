@@ -1,6 +1,7 @@
 """The program before it knows a command: its help, its version, and a command that does not exist."""
 
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -35,6 +36,16 @@ def test_without_a_command_the_program_lists_its_commands(handlers, monkeypatch,
 def test_the_version_is_the_packages(capsys):
   assert main.run('--version', []) == 0
   assert capsys.readouterr().out == f'flaxnets {flaxnets.__version__}\n'
+
+
+def test_the_help_of_every_command_comes_without_importing_what_is_slow():
+  program = (
+    'import sys; from flaxnets.cli import main; codes = [main.run(command, ["--help"]) for command in main.COMMANDS];'
+    'slow = {"jax", "flax", "matplotlib", "PIL", "cv2"} & set(sys.modules); sys.exit(str(slow) if slow else any(codes))'
+  )
+  done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.count('usage: flaxnets ') == len(main.COMMANDS)
 
 
 @pytest.mark.parametrize(
