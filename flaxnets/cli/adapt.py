@@ -25,40 +25,36 @@ ARGUMENTS = 'DIR'
 
 
 def define(flags: absl_flags.FlagValues) -> None:
-  values = {'flag_values': flags}
+  add = cli_flags.definers(flags)
   cli_flags.define_config(flags, 'default')
-  absl_flags.DEFINE_string('out', None, 'the folder to write, a run of its own', **values)
-  absl_flags.DEFINE_list('map', [], "the network's channels and the data's, as in R:B04,G:B03,B:B02", **values)
-  absl_flags.DEFINE_string(
+  add.string('out', None, 'the folder to write, a run of its own')
+  add.list('map', [], "the network's channels and the data's, as in R:B04,G:B03,B:B02")
+  add.string(
     'sensor',
     '',
     'sentinel2, landsat8 or landsat7: whose band names the data have; needed where a name such as B5 means different '
     'bands',
-    **values,
   )
-  absl_flags.DEFINE_enum(
+  add.enum(
     'init',
     'zero',
     ['zero', 'distinct', 'nearest'],
     "kernels of new bands: zero (the network's function of its own channels stays), distinct (the same, but bands that "
     'take the place of absent channels are kept apart) or nearest (kernels shared with the nearest channel)',
-    **values,
   )
-  absl_flags.DEFINE_enum(
+  add.enum(
     'standardise',
     'data',
     ['data', 'network'],
     "mean and deviation of bands that the network knows: the data's, or the network's for pixels on the same scale",
-    **values,
   )
-  absl_flags.DEFINE_enum(
+  add.enum(
     'head',
     'auto',
     ['auto', 'keep', 'new'],
     "auto: a new head if the data's classes are not the network's, and the old one for data without labels",
-    **values,
   )
-  absl_flags.DEFINE_string('step', 'best', 'checkpoint to take: best, latest or a step', **values)
+  add.string('step', 'best', 'checkpoint to take: best, latest or a step')
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:

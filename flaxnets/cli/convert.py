@@ -22,22 +22,16 @@ ARGUMENTS = 'WEIGHTS'
 
 
 def define(flags: absl_flags.FlagValues) -> None:
-  values = {'flag_values': flags}
+  add = cli_flags.definers(flags)
   cli_flags.define_config(flags, 'pretrained')
-  absl_flags.DEFINE_enum('model', None, ['resnet18', 'resnet34', 'resnet50'], 'architecture of the file', **values)
-  absl_flags.DEFINE_string('out', None, 'the folder to write, a run of its own', **values)
-  absl_flags.DEFINE_string('classes', '', 'file of class names, one per line, in the order of the logits', **values)
-  absl_flags.DEFINE_integer(
-    'num_classes', 0, 'replace the head with a new one for this many classes; 0 to keep it', lower_bound=0, **values
-  )
-  absl_flags.DEFINE_list('keep', [], 'numbers of the classes to keep, in their new order; all if left out', **values)
-  absl_flags.DEFINE_string('channels', 'RGB', "R, G and B in the order of the file's first layer", **values)
-  absl_flags.DEFINE_list(
-    'mean', [], "mean of each channel, for pixels in 0..1; ImageNet's if left out: 0.485,0.456,0.406 for RGB", **values
-  )
-  absl_flags.DEFINE_list(
-    'std', [], "deviation of each channel; ImageNet's if left out: 0.229,0.224,0.225 for RGB", **values
-  )
+  add.enum('model', None, ['resnet18', 'resnet34', 'resnet50'], 'architecture of the file')
+  add.string('out', None, 'the folder to write, a run of its own')
+  add.string('classes', '', 'file of class names, one per line, in the order of the logits')
+  add.integer('num_classes', 0, 'replace the head with a new one for this many classes; 0 to keep it', lower_bound=0)
+  add.list('keep', [], 'numbers of the classes to keep, in their new order; all if left out')
+  add.string('channels', 'RGB', "R, G and B in the order of the file's first layer")
+  add.list('mean', [], "mean of each channel, for pixels in 0..1; ImageNet's if left out: 0.485,0.456,0.406 for RGB")
+  add.list('std', [], "deviation of each channel; ImageNet's if left out: 0.229,0.224,0.225 for RGB")
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:

@@ -13,36 +13,33 @@ from absl import flags as absl_flags
 
 from flaxnets.analysis.text import columns
 from flaxnets.channels import ChannelSet
+from flaxnets.cli import flags as cli_flags
 
 ARGUMENTS = ''
 
 
 def define(flags: absl_flags.FlagValues) -> None:
-  values = {'flag_values': flags}
-  absl_flags.DEFINE_string('model', 'resnet18', 'architecture: resnet18, resnet34, resnet50 or resattention', **values)
-  absl_flags.DEFINE_string('stem', 'dynamic', 'first layer: dynamic or conv', **values)
-  absl_flags.DEFINE_string(
+  add = cli_flags.definers(flags)
+  add.string('model', 'resnet18', 'architecture: resnet18, resnet34, resnet50 or resattention')
+  add.string('stem', 'dynamic', 'first layer: dynamic or conv')
+  add.string(
     'completion',
     '',
     'how absent channels are treated; dynamic: none, scale, linear (default) or unit; '
     'conv: mean (default), black or gray',
-    **values,
   )
-  absl_flags.DEFINE_string(
-    'mask', 'spatial', 'mask branch of resattention: spatial, self_attention or squeeze_excite', **values
-  )
-  absl_flags.DEFINE_integer('width', 64, 'features of the first convolution', **values)
-  absl_flags.DEFINE_bool('small_images', False, 'use a 3 x 3 stem with stride 1 and no pooling', **values)
-  absl_flags.DEFINE_integer('image_size', 96, "side of the network's input in pixels", lower_bound=1, **values)
-  absl_flags.DEFINE_integer('num_classes', 50, 'number of classes', lower_bound=1, **values)
-  absl_flags.DEFINE_string('channels', 'RGB', "channel names, such as 'RGB' or 'B02,B03,B08'", **values)
-  absl_flags.DEFINE_string(
+  add.string('mask', 'spatial', 'mask branch of resattention: spatial, self_attention or squeeze_excite')
+  add.integer('width', 64, 'features of the first convolution')
+  add.boolean('small_images', False, 'use a 3 x 3 stem with stride 1 and no pooling')
+  add.integer('image_size', 96, "side of the network's input in pixels", lower_bound=1)
+  add.integer('num_classes', 50, 'number of classes', lower_bound=1)
+  add.string('channels', 'RGB', "channel names, such as 'RGB' or 'B02,B03,B08'")
+  add.string(
     'subsets',
     'all',
     "subsets separated by ';': 'all', 'full', 'singles', 'pairs', 'RG', 'B02,B03', 'size>=2', 'sample:64'",
-    **values,
   )
-  absl_flags.DEFINE_bool('json', False, 'print a JSON list with one object per subset', **values)
+  add.boolean('json', False, 'print a JSON list with one object per subset')
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:

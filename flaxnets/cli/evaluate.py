@@ -22,48 +22,38 @@ ARGUMENTS = ''
 
 
 def define(flags: absl_flags.FlagValues) -> None:
-  values = {'flag_values': flags}
-  absl_flags.DEFINE_string('workdir', None, 'the folder of a training run', **values)
-  absl_flags.DEFINE_string(
+  add = cli_flags.definers(flags)
+  add.string('workdir', None, 'the folder of a training run')
+  add.string(
     'subsets',
     '',
     "subsets separated by ';': 'all', 'full', 'singles', 'pairs', 'RG', 'B02,B03', 'size>=2', 'sample:64'. Without "
     "this flag: all subsets for up to ten channels, otherwise the full set and the config's evaluate.subsets (64 "
     'random ones where it is all)',
-    **values,
   )
-  absl_flags.DEFINE_string('split', 'test', 'train, validation, test, or a split as the data source names it', **values)
-  absl_flags.DEFINE_string('root', '', "replaces the config's data.root", **values)
-  absl_flags.DEFINE_string('step', 'best', 'checkpoint to evaluate: best, latest or a step', **values)
-  absl_flags.DEFINE_integer(
-    'batch_size', 0, "examples per batch; 0 for the config's evaluate.batch_size", lower_bound=0, **values
-  )
-  absl_flags.DEFINE_bool(
+  add.string('split', 'test', 'train, validation, test, or a split as the data source names it')
+  add.string('root', '', "replaces the config's data.root")
+  add.string('step', 'best', 'checkpoint to evaluate: best, latest or a step')
+  add.integer('batch_size', 0, "examples per batch; 0 for the config's evaluate.batch_size", lower_bound=0)
+  add.boolean(
     'recalibrate',
     False,
     're-estimate BatchNorm statistics for each subset on training images, and use them where they help',
-    **values,
   )
-  absl_flags.DEFINE_enum(
+  add.enum(
     'recalibrate_view',
     'evaluation',
     ['evaluation', 'training'],
     'augmentation of the images that statistics are estimated on',
-    **values,
   )
-  absl_flags.DEFINE_integer(
+  add.integer(
     'recalibrate_images',
     2048,
     'images that statistics are estimated on; half as many others decide whether they help',
     lower_bound=1,
-    **values,
   )
-  absl_flags.DEFINE_bool(
-    'latency', False, 'measure the median time of one image on one device for each subset as well', **values
-  )
-  absl_flags.DEFINE_string(
-    'completion', '', "how absent channels are treated, such as unit; left out: the run's model.completion", **values
-  )
+  add.boolean('latency', False, 'measure the median time of one image on one device for each subset as well')
+  add.string('completion', '', "how absent channels are treated, such as unit; left out: the run's model.completion")
   cli_flags.define_process_flags(flags)
 
 

@@ -19,33 +19,27 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
+from flaxnets.cli import flags as cli_flags
+
 ARGUMENTS = 'DIR'
 
 
 def define(flags: absl_flags.FlagValues) -> None:
-  values = {'flag_values': flags}
-  absl_flags.DEFINE_string('out', None, 'the file to write', **values)
-  absl_flags.DEFINE_enum(
-    'format', 'stablehlo', ['stablehlo', 'onnx', 'safetensors', 'torch'], 'what to write', **values
-  )
-  absl_flags.DEFINE_string(
-    'subset', '', "channels of the input in their order, 'RG' or 'B08,B02'; all if left out", **values
-  )
-  absl_flags.DEFINE_integer(
+  add = cli_flags.definers(flags)
+  add.string('out', None, 'the file to write')
+  add.enum('format', 'stablehlo', ['stablehlo', 'onnx', 'safetensors', 'torch'], 'what to write')
+  add.string('subset', '', "channels of the input in their order, 'RG' or 'B08,B02'; all if left out")
+  add.integer(
     'height',
     0,
     'height of the raw images, pixels. Left out: for a run on image files its canvas, to which photos must be cropped '
     'and resized first; else the input size of the network',
     lower_bound=0,
-    **values,
   )
-  absl_flags.DEFINE_integer('width', 0, 'width of the raw images, see --height', lower_bound=0, **values)
-  absl_flags.DEFINE_string('step', 'best', 'best, latest or a number', **values)
-  absl_flags.DEFINE_bool(
-    'recalibrated',
-    False,
-    "use the subset's own BatchNorm statistics where flaxnets eval --recalibrate kept some",
-    **values,
+  add.integer('width', 0, 'width of the raw images, see --height', lower_bound=0)
+  add.string('step', 'best', 'best, latest or a number')
+  add.boolean(
+    'recalibrated', False, "use the subset's own BatchNorm statistics where flaxnets eval --recalibrate kept some"
   )
 
 

@@ -10,8 +10,8 @@ import runpy
 import sys
 import textwrap
 import traceback
+import types
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import absl.flags
@@ -31,7 +31,7 @@ class UsageError(OneLineError):
   """A command line that cannot be parsed."""
 
 
-def run(program: str, command: ModuleType, arguments: Sequence[str]) -> int:
+def run(program: str, command: types.ModuleType, arguments: Sequence[str]) -> int:
   """Parses a command's flags and runs it.
 
   Args:
@@ -64,23 +64,29 @@ def run(program: str, command: ModuleType, arguments: Sequence[str]) -> int:
     return 1
 
 
+def definers(flags: absl.flags.FlagValues) -> types.SimpleNamespace:
+  """absl's DEFINE_string as .string, and so on, for these flags, as in .string(name, default, help)."""
+  kinds = ('string', 'integer', 'boolean', 'enum', 'list')
+  return types.SimpleNamespace(
+    **{kind: functools.partial(getattr(absl.flags, f'DEFINE_{kind}'), flag_values=flags) for kind in kinds}
+  )
+
+
 def define_config(flags: absl.flags.FlagValues, default: str | None = None) -> None:
   """Defines --config and --config.FIELD, which set `flags.config` to the config and `flags.config_file` to its path."""
-  absl.flags.DEFINE_string('config_file', default, _CONFIG_HELP, flag_values=flags)
+  definers(flags).string('config_file', default, _CONFIG_HELP)
 
 
 def define_process_flags(flags: absl.flags.FlagValues) -> None:
   """Defines the flags of programs that run as several processes, one per host."""
-  absl.flags.DEFINE_string(
+  add = definers(flags)
+  add.string(
     'coordinator',
     '',
     "with several processes: host:port of process 0, or 'auto' to read it from the cluster's environment",
-    flag_values=flags,
   )
-  absl.flags.DEFINE_integer('processes', 0, 'with several processes: their number', lower_bound=0, flag_values=flags)
-  absl.flags.DEFINE_integer(
-    'process', 0, 'with several processes: index of this one, from 0', lower_bound=0, flag_values=flags
-  )
+  add.integer('processes', 0, 'with several processes: their number', lower_bound=0)
+  add.integer('process', 0, 'with several processes: index of this one, from 0', lower_bound=0)
 
 
 def _parse(flags: absl.flags.FlagValues, arguments: list[str]) -> list[str]:
@@ -218,7 +224,7 @@ def _check_arguments(form: str, rest: Sequence[str]) -> None:
     raise UsageError(f'{form.split()[len(rest)]} is missing; --help shows the usage')
 
 
-def help_text(program: str, command: ModuleType) -> str:
+def help_text(program: str, command: types.ModuleType) -> str:
   """The text of --help: the usage line, the docstring of the command's module and all flags."""
   flags = absl.flags.FlagValues()
   command.define(flags)

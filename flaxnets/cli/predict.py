@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 from absl import flags as absl_flags
 
+from flaxnets.cli import flags as cli_flags
 from flaxnets.errors import InputError
 
 if TYPE_CHECKING:
@@ -42,39 +43,30 @@ Write = Callable[[str, int, np.ndarray], None]  # of path, index and probabiliti
 
 
 def define(flags: absl_flags.FlagValues) -> None:
-  values = {'flag_values': flags}
-  absl_flags.DEFINE_string(
+  add = cli_flags.definers(flags)
+  add.string(
     'channels',
     '',
     "channels of the files, in order, such as 'RG' or 'B02,B03'; of photos, the channels to use. Left out: all of the "
     "network's, or those that the .npz or the GeoTIFF names",
-    **values,
   )
-  absl_flags.DEFINE_string('subset', '', 'use only these of them', **values)
-  absl_flags.DEFINE_string(
-    'out',
-    '',
-    'a file to write, .csv or .jsonl (one JSON object a line), or .tif for a map; CSV to stdout if left out',
-    **values,
+  add.string('subset', '', 'use only these of them')
+  add.string(
+    'out', '', 'a file to write, .csv or .jsonl (one JSON object a line), or .tif for a map; CSV to stdout if left out'
   )
-  absl_flags.DEFINE_integer(
-    'tile', 0, "map: side of a tile, pixels of the scene; 0 for the network's input size", lower_bound=0, **values
-  )
-  absl_flags.DEFINE_integer(
-    'stride', 0, 'map: pixels from tile to tile, up to --tile; 0 for half a tile', lower_bound=0, **values
-  )
-  absl_flags.DEFINE_enum(
+  add.integer('tile', 0, "map: side of a tile, pixels of the scene; 0 for the network's input size", lower_bound=0)
+  add.integer('stride', 0, 'map: pixels from tile to tile, up to --tile; 0 for half a tile', lower_bound=0)
+  add.enum(
     'probabilities',
     'top',
     ['top', 'all', 'none'],
     "map: what MAP_probability.tif holds: the probability of each pixel's class, a band for each class, or no file",
-    **values,
   )
-  absl_flags.DEFINE_string('key', '', 'the array in .npz files', **values)
-  absl_flags.DEFINE_string('step', 'best', 'best, latest or a number', **values)
-  absl_flags.DEFINE_integer('batch_size', 64, 'images at a time', lower_bound=1, **values)
-  absl_flags.DEFINE_integer('threads', 0, 'decoding threads; 0 for one per core', lower_bound=0, **values)
-  absl_flags.DEFINE_bool('latency', False, 'measure the median time of one image as well', **values)
+  add.string('key', '', 'the array in .npz files')
+  add.string('step', 'best', 'best, latest or a number')
+  add.integer('batch_size', 64, 'images at a time', lower_bound=1)
+  add.integer('threads', 0, 'decoding threads; 0 for one per core', lower_bound=0)
+  add.boolean('latency', False, 'measure the median time of one image as well')
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:

@@ -13,24 +13,21 @@ from collections.abc import Sequence
 from absl import flags as absl_flags
 from absl import logging
 
+from flaxnets.cli import flags as cli_flags
+
 ARGUMENTS = ''
 
 
 def define(flags: absl_flags.FlagValues) -> None:
-  values = {'flag_values': flags}
-  absl_flags.DEFINE_string('root', None, 'folder of the split files and the images', **values)
-  absl_flags.DEFINE_string('data_dir', None, 'folder of TFDS data sets to write to', **values)
-  absl_flags.DEFINE_integer(
-    'canvas', 0, 'side of the stored raw images, pixels; 0 to store the encoded files', lower_bound=0, **values
+  add = cli_flags.definers(flags)
+  add.string('root', None, 'folder of the split files and the images')
+  add.string('data_dir', None, 'folder of TFDS data sets to write to')
+  add.integer('canvas', 0, 'side of the stored raw images, pixels; 0 to store the encoded files', lower_bound=0)
+  add.list(
+    'splits', '', 'split files, separated by commas; without this flag every .txt file in root except classes.txt'
   )
-  absl_flags.DEFINE_list(
-    'splits',
-    '',
-    'split files, separated by commas; without this flag every .txt file in root except classes.txt',
-    **values,
-  )
-  absl_flags.DEFINE_string('classes', '', 'file of class names; without this flag classes.txt, if it exists', **values)
-  absl_flags.DEFINE_enum('on_bad_image', 'error', ['error', 'skip'], 'action on an unreadable image', **values)
+  add.string('classes', '', 'file of class names; without this flag classes.txt, if it exists')
+  add.enum('on_bad_image', 'error', ['error', 'skip'], 'action on an unreadable image')
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:

@@ -16,28 +16,23 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
+from flaxnets.cli import flags as cli_flags
+
 ARGUMENTS = 'DIR [DIR...]'
 
 
 def define(flags: absl_flags.FlagValues) -> None:
-  values = {'flag_values': flags}
-  absl_flags.DEFINE_string(
-    'out', '', 'file to write; report.html, report.md or report.json without this flag', **values
-  )
-  absl_flags.DEFINE_enum(
+  add = cli_flags.definers(flags)
+  add.string('out', '', 'file to write; report.html, report.md or report.json without this flag')
+  add.enum(
     'format',
     '',
     ['', 'html', 'md', 'json'],
     "format of the file; by default that of --out's suffix. md writes its pictures to files beside it",
-    **values,
   )
-  absl_flags.DEFINE_string(
-    'result', '', 'NAME of the result file DIR/eval/NAME.json to show; without this flag test or the latest', **values
-  )
-  absl_flags.DEFINE_string('against', '', 'reference run for differences; without this flag the first', **values)
-  absl_flags.DEFINE_string(
-    'root', '', 'folder or file of the images, if they have moved since the evaluation', **values
-  )
+  add.string('result', '', 'NAME of the result file DIR/eval/NAME.json to show; without this flag test or the latest')
+  add.string('against', '', 'reference run for differences; without this flag the first')
+  add.string('root', '', 'folder or file of the images, if they have moved since the evaluation')
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
+from flaxnets.cli import flags as cli_flags
+
 ARGUMENTS = 'ROOT OUT'
 
 
 def define(flags: absl_flags.FlagValues) -> None:
-  absl_flags.DEFINE_integer('per_class', 40, 'images of each class in tune.txt', lower_bound=1, flag_values=flags)
-  absl_flags.DEFINE_integer('seed', 0, 'seed of the random selection', lower_bound=0, flag_values=flags)
+  add = cli_flags.definers(flags)
+  add.integer('per_class', 40, 'images of each class in tune.txt', lower_bound=1)
+  add.integer('seed', 0, 'seed of the random selection', lower_bound=0)
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:

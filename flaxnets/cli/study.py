@@ -36,25 +36,18 @@ ARGUMENTS = ''
 
 
 def define(flags: absl_flags.FlagValues) -> None:
-  values = {'flag_values': flags}
+  add = cli_flags.definers(flags)
   cli_flags.define_config(flags)
-  absl_flags.DEFINE_string('out', None, 'folder of the study; an existing study is continued', **values)
-  absl_flags.DEFINE_string(
-    'only', '', 'names or patterns of the runs to execute, separated by commas; without this flag all', **values
+  add.string('out', None, 'folder of the study; an existing study is continued')
+  add.string('only', '', 'names or patterns of the runs to execute, separated by commas; without this flag all')
+  add.string(
+    'shard', '', 'share i of n of the runs, as i/n, for several processes in one folder; without this flag all'
   )
-  absl_flags.DEFINE_string(
-    'shard',
-    '',
-    'share i of n of the runs, as i/n, for several processes in one folder; without this flag all',
-    **values,
-  )
-  absl_flags.DEFINE_string('split', 'test', 'split to evaluate on, as for flaxnets eval', **values)
-  absl_flags.DEFINE_string('root', '', "replaces the config's data.root in the evaluation", **values)
-  absl_flags.DEFINE_string('subsets', '', 'subsets to evaluate, as for flaxnets eval', **values)
-  absl_flags.DEFINE_string(
-    'against', '', 'reference run for differences; without this flag the first that is not an expert', **values
-  )
-  absl_flags.DEFINE_bool('table', False, 'execute no run, and print the table of the existing results', **values)
+  add.string('split', 'test', 'split to evaluate on, as for flaxnets eval')
+  add.string('root', '', "replaces the config's data.root in the evaluation")
+  add.string('subsets', '', 'subsets to evaluate, as for flaxnets eval')
+  add.string('against', '', 'reference run for differences; without this flag the first that is not an expert')
+  add.boolean('table', False, 'execute no run, and print the table of the existing results')
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:

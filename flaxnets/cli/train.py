@@ -20,10 +20,9 @@ ARGUMENTS = ''
 
 
 def define(flags: absl_flags.FlagValues) -> None:
+  add = cli_flags.definers(flags)
   cli_flags.define_config(flags, 'default')
-  absl_flags.DEFINE_string(
-    'workdir', None, 'folder of the run; an existing run with the same config is resumed', flag_values=flags
-  )
+  add.string('workdir', None, 'folder of the run; an existing run with the same config is resumed')
   cli_flags.define_process_flags(flags)
 
 

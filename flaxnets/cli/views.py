@@ -17,8 +17,9 @@ ARGUMENTS = ''
 
 
 def define(flags: absl_flags.FlagValues) -> None:
+  add = cli_flags.definers(flags)
   cli_flags.define_config(flags, 'default')
-  absl_flags.DEFINE_string('out', None, 'image file to write, such as sheet.png', flag_values=flags)
+  add.string('out', None, 'image file to write, such as sheet.png')
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:

@@ -18,33 +18,23 @@ from typing import Any
 from absl import flags as absl_flags
 
 from flaxnets.channels import Subset
+from flaxnets.cli import flags as cli_flags
 from flaxnets.errors import InputError
 
 ARGUMENTS = 'RUN_OR_RESULT'
 
 
 def define(flags: absl_flags.FlagValues) -> None:
-  values = {'flag_values': flags}
-  absl_flags.DEFINE_string('split', 'test', 'for a run: split to evaluate on, as for flaxnets eval', **values)
-  absl_flags.DEFINE_string('root', '', "for a run: replaces the config's data.root", **values)
-  absl_flags.DEFINE_string('step', 'best', 'for a run: checkpoint to evaluate: best, latest or a step', **values)
-  absl_flags.DEFINE_integer(
-    'batch_size', 0, "for a run: examples per batch; 0 for the config's evaluate.batch_size", lower_bound=0, **values
-  )
-  absl_flags.DEFINE_integer(
-    'orders', 30, 'for more than ten channels: number of sampled orders', lower_bound=2, **values
-  )
-  absl_flags.DEFINE_integer(
-    'seed', 0, 'for more than ten channels: seed of the sampled orders', lower_bound=0, **values
-  )
-  absl_flags.DEFINE_bool(
-    'greedy',
-    False,
-    'for more than ten channels: also print the subsets that greedily add the best channel',
-    **values,
-  )
-  absl_flags.DEFINE_bool('json', False, 'print a JSON object', **values)
-  absl_flags.DEFINE_bool('list', False, 'print the needed subsets in the form of flaxnets eval --subsets', **values)
+  add = cli_flags.definers(flags)
+  add.string('split', 'test', 'for a run: split to evaluate on, as for flaxnets eval')
+  add.string('root', '', "for a run: replaces the config's data.root")
+  add.string('step', 'best', 'for a run: checkpoint to evaluate: best, latest or a step')
+  add.integer('batch_size', 0, "for a run: examples per batch; 0 for the config's evaluate.batch_size", lower_bound=0)
+  add.integer('orders', 30, 'for more than ten channels: number of sampled orders', lower_bound=2)
+  add.integer('seed', 0, 'for more than ten channels: seed of the sampled orders', lower_bound=0)
+  add.boolean('greedy', False, 'for more than ten channels: also print the subsets that greedily add the best channel')
+  add.boolean('json', False, 'print a JSON object')
+  add.boolean('list', False, 'print the needed subsets in the form of flaxnets eval --subsets')
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
