@@ -1,12 +1,13 @@
-"""Makes a network for other channels from a trained one: a run's folder for eval, predict, report and train.init_from.
+"""Adapts a trained network to other channels and writes a new run folder for eval, predict, report and train.init_from.
 
 flaxnets adapt runs/resnet18 --out=runs/start --config.data.source=arrays --config.data.root=bands.npz
 [--map=R:B04,G:B03,B:B02]
 
 DIR is a run's folder. Channels are matched by name, through aliases such as R, red and Sentinel-2's B04, or by
 wavelength; what was matched is printed. Mean, deviation and correlation are measured on data.train. Labels are not
-needed: with all images in one folder of a split of folders, or arrays and an empty --config.data.label_key=, the
-network keeps its classes. All fields but --config.data are the network's own, except those that are given.
+needed. For arrays, set --config.data.label_key= (empty); for folders, put all images of the split into one class
+folder. The network then keeps its classes. All fields but --config.data are the network's own, except those that are
+given.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ ARGUMENTS = 'DIR'
 def define(flags: absl_flags.FlagValues) -> None:
   add = cli_flags.definers(flags)
   cli_flags.define_config(flags, 'default')
-  add.string('out', None, 'the folder to write, a run of its own')
+  add.string('out', None, 'the run folder to write')
   add.list('map', [], "the network's channels and the data's, as in R:B04,G:B03,B:B02")
   add.string(
     'sensor',

@@ -25,7 +25,7 @@ def define(flags: absl_flags.FlagValues) -> None:
   add = cli_flags.definers(flags)
   cli_flags.define_config(flags, 'pretrained')
   add.enum('model', None, ['resnet18', 'resnet34', 'resnet50'], 'architecture of the file')
-  add.string('out', None, 'the folder to write, a run of its own')
+  add.string('out', None, 'the run folder to write')
   add.string('classes', '', 'file of class names, one per line, in the order of the logits')
   add.integer('num_classes', 0, 'replace the head with a new one for this many classes; 0 to keep it', lower_bound=0)
   add.list('keep', [], 'numbers of the classes to keep, in their new order; all if left out')

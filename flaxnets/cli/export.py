@@ -1,4 +1,4 @@
-"""Writes a trained network to one file for use elsewhere, and what it is to FILE.json.
+"""Exports a trained network to one file and, for StableHLO and ONNX, writes its description to FILE.json.
 
 flaxnets export runs/mine --subset=RG --format=stablehlo --out=rg.stablehlo
 
@@ -8,9 +8,8 @@ onnx: for onnxruntime and others. The converter has to be installed beside flaxn
   pip install --no-deps jax2onnx==0.17.1 onnx-ir==1.1.0 onnx==1.23.2 onnxruntime==1.32.0 sympy==1.14.0 mpmath==1.3.0
 safetensors: all weights, of every channel, under dotted names; what they are is in the file's header.
 torch: a ResNet as a state dict in torchvision's naming, in a safetensors file; with --subset its first layer is the one
-for that subset. The input is to be standardised before, by the mean and std in the file's header. With
-model.small_images the first layer is 3 x 3 at stride 1 without max pooling, unlike torchvision's; 'stem' in the header
-says so.
+for that subset. Standardise the input first with the mean and std in the file's header. With model.small_images the
+first layer is 3 x 3 at stride 1 without max pooling, unlike torchvision's; 'stem' in the header says so.
 """
 
 from __future__ import annotations

@@ -3,14 +3,14 @@
 flaxnets predict runs/mine photos/ 'more/*.jpg' --channels=RG --out=predictions.csv
 flaxnets predict runs/bands scene.tif --out=map.tif --tile=64 --stride=32
 
-With --out=map.tif the one FILE is a scene, such as a GeoTIFF or a VRT of several: it is classified tile by tile.
-map.tif holds the class of each pixel, with a colour table and the names of the classes, and map_probability.tif its
-probability, both on the scene's grid, with its coordinate reference system. Overlapping tiles are averaged. Pixels
-without data stay without a class.
+With --out=map.tif the one FILE is a scene, such as a GeoTIFF, or a VRT that combines several files: it is classified
+tile by tile. map.tif holds the class of each pixel, with a colour table and the names of the classes, and
+map_probability.tif its probability, both on the scene's grid, with its coordinate reference system. Overlapping tiles
+are averaged. Pixels without data stay without a class.
 
 Image files are decoded as in evaluation; bands of GeoTIFFs are matched by their names. An array is (n, height, width,
-channels), or (height, width, channels) for one image; of an .npz, the only such array or the one that --key names. A
-file that cannot be read is named on stderr, the others are classified, and the exit code is 1. Memory does not grow
+channels), or (height, width, channels) for one image. In an .npz with several such arrays, --key names the one to use.
+A file that cannot be read is named on stderr, the others are classified, and the exit code is 1. Memory does not grow
 with the number of files; an .npz is read at once.
 """
 
@@ -50,7 +50,7 @@ def define(flags: absl_flags.FlagValues) -> None:
     "channels of the files, in order, such as 'RG' or 'B02,B03'; of photos, the channels to use. Left out: all of the "
     "network's, or those that the .npz or the GeoTIFF names",
   )
-  add.string('subset', '', 'use only these of them')
+  add.string('subset', '', 'use only these of --channels')
   add.string(
     'out', '', 'a file to write, .csv or .jsonl (one JSON object a line), or .tif for a map; CSV to stdout if left out'
   )

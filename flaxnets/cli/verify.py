@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from absl import flags as absl_flags
 
-ARGUMENTS = 'DIR [DIR...]'
+ARGUMENTS = 'PATH [PATH...]'
 
 
 def define(flags: absl_flags.FlagValues) -> None:

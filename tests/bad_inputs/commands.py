@@ -33,7 +33,7 @@ CASES = [
   Case('predict without a run', 'predict DIR/no DIR/a.png', 'no holds no trained network; train one with'),
   Case('verify of a missing folder', 'verify DIR/no', 'no does not exist; give the folder of a run'),
   Case('verify of an empty folder', 'verify DIR', 'holds nothing to verify; give the folder of a run'),
-  Case('verify without a folder', 'verify', 'DIR is missing; --help shows the usage', code=2),
+  Case('verify without a folder', 'verify', 'PATH is missing; --help shows the usage', code=2),
   Case('unknown flag of verify', 'verify --workdir=DIR', 'unknown flag --workdir', code=2),
   Case('worth of a missing run', 'worth DIR/no', r'no cannot be read .*; flaxnets eval writes DIR/eval/test.json'),
   Case('report of a missing run', 'report DIR/no', 'no is not a folder; give the folder of a run or of a study'),
