@@ -4,7 +4,7 @@ The worth of a channel is its Shapley value (L. S. Shapley, A value for n-person
 when channels are added one after another, averaged over every order. The worths add up to the accuracy with all
 channels minus the accuracy with none, which is the share of the largest class. They are exact for up to ten channels.
 For more they are averages over sampled orders (J. Castro, D. Gomez, J. Tejada, Polynomial calculation of the Shapley
-value based on sampling, Computers & Operations Research 36, 2009), and `subsets_needed` lists the subsets of these.
+value based on sampling, Computers & Operations Research 36, 2009), and `subsets_wanted` lists the subsets of these.
 """
 
 from __future__ import annotations
@@ -85,12 +85,6 @@ def sampled_shapley(
   return gains.mean(axis=0), gains.std(axis=0, ddof=1) / math.sqrt(orders)
 
 
-def subsets_needed(channels: int, *, orders: int = 30, seed: int = 0) -> list[Subset]:
-  """The subsets that `sampled_shapley` asks for, without the empty one; larger ones first."""
-  found = {subset for order in _orders(channels, orders, seed) for subset in _prefixes(order)}
-  return sorted(found - {()}, key=larger_first)
-
-
 def best_subsets(accuracy: Mapping[Subset, float]) -> list[Subset]:
   """The subset of the highest accuracy of each size from 1 that occurs; of equal ones the first by index."""
   sizes = sorted({len(subset) for subset in accuracy} - {0})
@@ -150,10 +144,16 @@ def _prefixes(order: np.ndarray) -> list[Subset]:
   return [tuple(sorted(order[:count].tolist())) for count in range(len(order) + 1)]
 
 
+def _sampled_subsets(channels: int, orders: int, seed: int) -> list[Subset]:
+  """The subsets that `sampled_shapley` asks for, without the empty one; larger ones first."""
+  found = {subset for order in _orders(channels, orders, seed) for subset in _prefixes(order)}
+  return sorted(found - {()}, key=larger_first)
+
+
 def subsets_wanted(channels: int, *, orders: int = 30, seed: int = 0) -> list[Subset]:
   """The subsets that `worth` needs, without the empty one: all, or those of sampled orders. Larger ones first."""
   if channels > MAX_EXACT:
-    return subsets_needed(channels, orders=orders, seed=seed)
+    return _sampled_subsets(channels, orders, seed)
   return sorted((subset for subset in _subsets(channels) if subset), key=larger_first)
 
 

@@ -64,7 +64,7 @@ def test_sampled_worths_add_up_to_the_full_gain_and_ask_only_for_what_was_announ
   found, errors = worth.sampled_shapley(look_up, channels, orders=orders, seed=seed)
   assert found.sum() == pytest.approx(accuracy[tuple(range(channels))] - accuracy[()])
   assert (errors >= 0).all() and len(asked) == len(set(asked))
-  assert set(asked) - {()} == set(worth.subsets_needed(channels, orders=orders, seed=seed))
+  assert set(asked) - {()} == set(worth._sampled_subsets(channels, orders, seed))
 
 
 def test_sampled_worths_come_near_the_exact_ones_as_their_errors_say():

@@ -134,7 +134,7 @@ def test_evaluations_at_the_same_time_keep_the_subsets_of_both(run):
 
 def test_greedy_subsets_are_evaluated_as_they_are_needed(run, chunks, capsys, monkeypatch):
   monkeypatch.setattr(worth, 'MAX_EXACT', 2)
-  monkeypatch.setattr(worth, 'subsets_needed', lambda *args, **kwargs: [(0, 1, 2), (0, 1), (0,)])
+  monkeypatch.setattr(worth, '_sampled_subsets', lambda *_: [(0, 1, 2), (0, 1), (0,)])
   monkeypatch.setattr(worth, 'sampled_shapley', lambda *args, **kwargs: (np.zeros(3), np.zeros(3)))
   assert cli.run('worth', [str(run), '--greedy', '--json']) == 0
   result = json.loads(capsys.readouterr().out)

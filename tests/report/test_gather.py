@@ -282,7 +282,7 @@ def test_channels_of_a_network_without_a_stored_correlation_are_measured(tmp_pat
 
 def test_worths_of_more_than_ten_channels_are_sampled_with_their_errors(tmp_path):
   names = 'ABCDEFGHIJK'
-  needed = ';'.join(map(ChannelSet(tuple(names)).label, worth.subsets_needed(11)))
+  needed = ';'.join(map(ChannelSet(tuple(names)).label, worth.subsets_wanted(11)))
   make_run(tmp_path / 'run', names=names, subsets=needed)
   report = gather([tmp_path / 'run'])
   found = report['runs'][0]['worth']
