@@ -18,7 +18,6 @@ from benchmarks import (
   predict,
   resources,
   scaling,
-  structure,
 )
 from benchmarks.smoke import SMALL, TORCH, named
 from flaxnets.errors import InputError
@@ -113,14 +112,6 @@ def test_digests_and_saves_are_timed(tmp_path):
   result = json.loads((tmp_path / 'digests.json').read_text())
   assert result['megabytes'] == pytest.approx(1, rel=0.01)
   assert 0 < result['save_holds_up_training_seconds'] <= result['save_complete_seconds']
-
-
-def test_the_structure_of_a_checkout_is_counted():
-  numbers = structure.report(ROOT)
-  files = [path.read_text().count('\n') for path in (ROOT / 'flaxnets').rglob('*.py')]
-  assert (numbers['modules'], numbers['lines'], numbers['longest file']) == (len(files), sum(files), max(files))
-  assert numbers['imports in a cycle'] == 0
-  assert 0 < numbers['imports between packages'] < numbers['imports between modules']
 
 
 def test_a_checkout_is_compared_with_another_one_in_pairs(tmp_path, monkeypatch):
