@@ -1,10 +1,12 @@
-# make setup | test | onnx | slow | benchmarks | lint | docs | demo | lock      (each but lock begins with setup)
+# make setup | test | onnx | slow | benchmarks | lint | docs | demo | check-demo | ci | lock
+# Each but lock begins with setup.
 PYTHON ?= $(firstword $(foreach p,python3.12 python3.11 python3,$(shell $(p) -c 'import sys; sys.version_info >= (3, 11) and print("$(p)")' 2>/dev/null)))
 VENV ?= .venv
 WORKDIR ?= runs/demo
 BIN := $(VENV)/bin
 
-.PHONY: setup test onnx slow benchmarks lint docs demo lock clean
+.PHONY: setup test onnx slow benchmarks lint docs demo check-demo ci ci-quick ci-slow lock clean
+.NOTPARALLEL:  # the tests start two processes themselves
 
 setup: $(VENV)/.done
 
@@ -48,6 +50,18 @@ demo: setup
 	$(BIN)/flaxnets train --config=demo --workdir=$(WORKDIR)
 	$(BIN)/flaxnets eval --workdir=$(WORKDIR)
 	$(BIN)/flaxnets report $(WORKDIR) --out=$(WORKDIR)/report.html
+
+# Fails unless the demo's table shows what a channel is worth.
+check-demo: demo
+	$(BIN)/python tests/check_demo.py $(WORKDIR)
+
+# What must pass on a clean checkout, in two parts that may run on two machines.
+ci: ci-quick ci-slow
+
+ci-quick: lint test benchmarks docs check-demo
+
+# ONNX first: the slow tests run the blocks of the documentation, and skip those that need it where it is missing.
+ci-slow: onnx slow
 
 # Needs uv. Resolves the newest versions that pyproject.toml admits, for every platform and Python from 3.11.
 lock:
