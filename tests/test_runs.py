@@ -296,6 +296,9 @@ def test_the_commands_of_the_readme_train_and_judge(tmp_path):
     '--config.data.train=train[:64]',
     '--config.data.validation=validation[:16]',
     '--config.data.test=test[:16]',
+    '--config.image_size=16',
+    '--config.model.name=resattention',
+    '--config.model.width=8',
     '--config.train.epochs=1',
     '--config.evaluate.subsets=RGB',
   ]
@@ -303,6 +306,6 @@ def test_the_commands_of_the_readme_train_and_judge(tmp_path):
   assert done.returncode == 0, done.stderr
   done = command('eval_main.py', f'--workdir={tmp_path}', '--subsets=RGB;B')
   assert done.returncode == 0, done.stderr
-  assert done.stdout.splitlines()[0].startswith('resnet18, step 1, 16 examples')
+  assert done.stdout.splitlines()[0].startswith('resattention, step 1, 16 examples')
   done = command('eval_main.py', f'--workdir={tmp_path / "none"}')
   assert done.returncode == 1 and done.stderr.startswith('flaxnets eval: ') and done.stderr.count('\n') == 1
