@@ -33,9 +33,10 @@ def writing(what: str | pathlib.Path, *others: type[Exception]) -> Iterator[None
     what: a path, or a flag with its path.
     others: exceptions that are treated in the same way.
   """
+  refusals: tuple[type[Exception], ...] = (OSError, *others)
   try:
     yield
-  except (OSError, *others) as error:
+  except refusals as error:
     # An OSError of a library may have a message alone: Pillow raises such.
     raise InputError(f'{what} cannot be written: {getattr(error, "strerror", None) or one_line(error)}') from None
 
