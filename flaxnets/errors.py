@@ -16,6 +16,11 @@ class InputError(OneLineError, ValueError):
   """
 
 
+def reason(error: BaseException) -> str:
+  """Why something failed, as one line. An OSError of a library may have no strerror: Pillow raises such."""
+  return getattr(error, 'strerror', None) or one_line(error)
+
+
 def first_line(error: BaseException) -> str:
   """The first line of what an exception says; its type where it says nothing."""
   return next(iter(str(error).strip().splitlines()), '') or type(error).__name__

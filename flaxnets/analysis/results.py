@@ -28,7 +28,7 @@ from absl import logging
 from flaxnets.analysis import metrics
 from flaxnets.analysis.result_names import result_path
 from flaxnets.channels import ChannelSet, Subset, larger_first
-from flaxnets.errors import InputError, one_line
+from flaxnets.errors import InputError, reason
 from flaxnets.runtime import atomic, locks, records
 from flaxnets.runtime.digests import array_digest, array_digests
 
@@ -182,8 +182,7 @@ def _readable(what: str | pathlib.Path) -> Iterator[None]:
   try:
     yield
   except _UNREADABLE as error:
-    reason = getattr(error, 'strerror', None) or one_line(error)
-    raise InputError(f'{what} cannot be read ({reason}); evaluate the run again') from None
+    raise InputError(f'{what} cannot be read ({reason(error)}); evaluate the run again') from None
 
 
 @contextlib.contextmanager
@@ -260,7 +259,7 @@ def read_accuracies(path: str | pathlib.Path) -> AccuracyTable:
     examples = _examples_per_class(path, scores)
   except OSError as error:
     raise InputError(
-      f'{error.filename or path} cannot be read ({error.strerror}); flaxnets eval writes DIR/eval/test.json'
+      f'{error.filename or path} cannot be read ({reason(error)}); flaxnets eval writes DIR/eval/test.json'
     ) from None
   except (*_UNREADABLE, IndexError):
     raise InputError(f'{path} is not a result file of flaxnets eval; evaluate the run again') from None

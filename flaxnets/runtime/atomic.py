@@ -8,7 +8,7 @@ import pathlib
 import secrets
 from collections.abc import Iterator
 
-from flaxnets.errors import InputError, one_line
+from flaxnets.errors import InputError, reason
 
 
 @contextlib.contextmanager
@@ -37,8 +37,7 @@ def writing(what: str | pathlib.Path, *others: type[Exception]) -> Iterator[None
   try:
     yield
   except refusals as error:
-    # An OSError of a library may have a message alone: Pillow raises such.
-    raise InputError(f'{what} cannot be written: {getattr(error, "strerror", None) or one_line(error)}') from None
+    raise InputError(f'{what} cannot be written: {reason(error)}') from None
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
