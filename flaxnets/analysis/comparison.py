@@ -6,6 +6,7 @@ not of seeds; see `flaxnets.analysis.intervals.difference_interval`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,13 +21,15 @@ def mean_of(several: Sequence[Hits]) -> Hits:
   """The mean hits of several seeds, on the subsets that all were evaluated on.
 
   Raises:
-    InputError: if they were evaluated on different images.
+    InputError: if they were evaluated on different images, or on no common subset.
   """
   for other in several[1:]:
     _check_same_images(several[0], other)
   labels = [label for label in several[0].hits if all(label in each.hits for each in several)]
+  if not labels:
+    raise InputError('the seeds of a run were evaluated on no common subset; evaluate all on the same subsets')
   hits = {label: np.mean([each.hits[label] for each in several], axis=0) for label in labels}
-  return Hits(several[0].ids, hits, several[0].full)
+  return dataclasses.replace(several[0], hits=hits)
 
 
 def experts_by_network(experts: Iterable[tuple[Hashable, Hits]]) -> dict[Hashable, dict[str, Hits]]:
@@ -94,8 +97,12 @@ def _differences(one: Hits, other: Hits, label: str) -> np.ndarray:
 
 
 def _check_same_images(one: Hits, other: Hits) -> None:
-  if not np.array_equal(one.ids, other.ids):
+  if not one.same_images(other):
     raise InputError(
-      f'runs evaluated on different images ({one.ids[0]} ... and {other.ids[0]} ...) cannot be '
-      'compared; evaluate all on the same split'
+      f'runs evaluated on different images ({_first(one)} ... and {_first(other)} ...) cannot be compared; '
+      'evaluate all on the same split'
     )
+
+
+def _first(hits: Hits) -> str:
+  return f'{hits.ids[0]} of class {hits.classes[0]}'

@@ -49,14 +49,23 @@ class Hits:
 
   Attributes:
     ids: (n,) names of the images.
+    classes: (n,) names of their true classes.
     hits: for each subset's label (n,) float: 1 where the image was classified correctly, else 0; averaged over seeds,
       the share of seeds that were correct.
     full: the label of all of the network's channels, whether it is among `hits` or not.
   """
 
   ids: np.ndarray
+  classes: np.ndarray
   hits: dict[str, np.ndarray]
   full: str = ''
+
+  def same_images(self, other: Hits) -> bool:
+    """Whether both are of the same images in the same order, as far as names and classes tell.
+
+    Images in arrays are named 0, 1 and so on in every file, and only their classes tell two files apart.
+    """
+    return np.array_equal(self.ids, other.ids) and np.array_equal(self.classes, other.classes)
 
 
 class AccuracyTable(NamedTuple):
@@ -214,7 +223,8 @@ def read_hits(path: pathlib.Path) -> tuple[dict[str, Any], Hits]:
       labels = [row['channels'] for row in scores['subsets']]
       hits = {shared_label(label): (arrays[f'prediction/{label}'] == arrays['label']).astype(float) for label in labels}
       channels = ChannelSet(tuple(scores['channels']))
-      return scores, Hits(arrays['id'], hits, shared_label(channels.label(channels.full)))
+      classes = np.asarray(scores['classes'])[arrays['label']]
+      return scores, Hits(arrays['id'], classes, hits, shared_label(channels.label(channels.full)))
 
 
 def shared_label(label: str) -> str:

@@ -113,12 +113,15 @@ def run(
   """Evaluates a restored network, prints the table and writes the result; returns the exit code."""
   import jax
 
+  from flaxnets.data import summary
   from flaxnets.evaluation import incremental
   from flaxnets.evaluation.judge import SplitEvaluation, table
   from flaxnets.inference.restore import load
 
   net = load(workdir, step, recalibrated=recalibrated, completion=completion)
   evaluation = SplitEvaluation(net, subsets=subsets, split=split, root=root, batch_size=batch_size)
+  for line in summary.warnings_for_test(evaluation.source):
+    incremental.announce(f'warning: {line}')
   count = len(evaluation.subsets)
   compiled = incremental.functions(evaluation, evaluation.subsets)
   incremental.announce(f'evaluating {counted(count, "subset")}; compiling {compiled}')

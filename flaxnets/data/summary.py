@@ -48,6 +48,13 @@ def warnings_for(train: Source, validation: Source) -> list[str]:
   return lines + _imbalance(train)
 
 
+def warnings_for_test(test: Source) -> list[str]:
+  """Warnings about a split that a trained network is evaluated on, as those of `warnings_for`."""
+  return _relabelled(test, 'test') + [
+    f'{line}; precision, recall and F1 are means over the others' for line in _empty_classes(test, 'test')
+  ]
+
+
 def _counts(source: Source) -> np.ndarray:
   """(K,) examples of each class."""
   return np.bincount(source.labels, minlength=len(source.classes))

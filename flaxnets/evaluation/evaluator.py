@@ -41,14 +41,12 @@ class SubsetResult:
 
   def summary(self, bootstrap: int = 1000) -> dict[str, Any]:
     """Accuracy, macro precision, recall and F1 with their intervals, and the metrics from logits."""
-    # A class that is neither a label nor a prediction has scores of 0. It counts in the means, and needs no row in a
-    # matrix that one label of 99,999 would make 75 GiB large.
+    # A class that is neither a label nor a prediction needs no row: with a row for each class, one label of 99,999
+    # would make the matrix 75 GiB large.
     found, places = np.unique(np.concatenate([self.labels, self.predictions]), return_inverse=True)
     labels, predictions = np.split(places, 2)
     scores = metrics.summary(metrics.confusion_matrix(labels, predictions, len(found)), bootstrap=bootstrap)
-    share = len(found) / self.num_classes
-    means = {name: value * share for name, value in scores.items() if not name.startswith('accuracy')}
-    return {**scores, **means, **self.values}
+    return {**scores, **self.values}
 
   @property
   def confusion(self) -> np.ndarray:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from flaxnets import config as configs
 from flaxnets.analysis import comparison
 from flaxnets.errors import InputError
@@ -36,8 +34,7 @@ def compared(runs: Sequence[Run], against: str = '') -> dict[str, Any] | None:
   reference = against or next(iter(trained_on_all or candidates), '')
   if not reference:
     return None
-  ids = judged[reference].ids
-  same = [run for run in runs if run.name in judged and np.array_equal(judged[run.name].ids, ids)]
+  same = [run for run in runs if run.name in judged and judged[run.name].same_images(judged[reference])]
   if len(same) < 2:
     return None
   experts = comparison.experts_by_network((_network(run), judged[run.name]) for run in same if run.expert_of)

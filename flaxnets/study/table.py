@@ -7,8 +7,6 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from flaxnets import experiment
 from flaxnets.analysis import comparison
 from flaxnets.analysis.results import Hits, read_hits
@@ -135,7 +133,7 @@ def _set_apart_other_images(rows: Mapping[str, dict[str, Any]], hits_of: dict[st
   """Takes runs out of `hits_of` that cannot be compared with the first one, and says why in their rows."""
   first = next(iter(hits_of), '')
   for name, row in rows.items():
-    if name in hits_of and not np.array_equal(hits_of[name].ids, hits_of[first].ids):
+    if name in hits_of and not hits_of[name].same_images(hits_of[first]):
       del hits_of[name]
       row.update(status='failed', error=f'was evaluated on other images than {first}; give all runs the same split')
 

@@ -35,15 +35,26 @@ def noisy(classes: int, examples: int, seed: int = 0) -> np.ndarray:
 @given(confusions)
 def test_scores_equal_scikit_learn_for_classes_without_examples_too(confusion):
   truth, predicted = examples_of(confusion)
-  labels = range(len(confusion))
   accuracy = sklearn_metrics.accuracy_score(truth, predicted)
   assert metrics.accuracy(confusion) == pytest.approx(accuracy, abs=1e-12)
-  for average, ours in (('macro', metrics.macro(confusion)), (None, metrics.per_class(confusion))):
+  every, with_examples = range(len(confusion)), np.unique(truth)
+  for average, labels, ours in (
+    ('macro', with_examples, metrics.macro(confusion)),
+    (None, every, metrics.per_class(confusion)),
+  ):
     theirs = sklearn_metrics.precision_recall_fscore_support(
       truth, predicted, labels=labels, average=average, zero_division=0
     )[:3]
     for mine, other in zip(ours, theirs, strict=True):
       np.testing.assert_allclose(mine, other, atol=1e-12)
+
+
+def test_classes_that_a_split_lacks_do_not_lower_its_scores():
+  truth = np.repeat([1, 3], 20)
+  perfect = metrics.summary(confusion_of(truth, truth, 10))
+  assert [perfect[name] for name in ('accuracy', 'precision', 'recall', 'f1', 'f1_low', 'f1_high')] == [1.0] * 6
+  missed = metrics.macro(confusion_of(truth, np.where(np.arange(40) < 10, 7, truth), 10))  # a class without examples
+  assert missed.recall == 0.75 and missed.precision == 1
 
 
 @pytest.mark.parametrize(

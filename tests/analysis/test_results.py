@@ -240,7 +240,7 @@ def test_scores_of_different_splits_lie_in_different_files(split, name):
 
 
 def scores_at(path, channels, label, predictions, truth):
-  scores = {'channels': channels, 'subsets': [{'channels': label}]}
+  scores = {'channels': channels, 'classes': ['a', 'b'], 'subsets': [{'channels': label}]}
   path.write_text(json.dumps(scores))
   np.savez(path.with_suffix('.npz'), id=np.arange(len(truth)), label=truth, **{f'prediction/{label}': predictions})
 

@@ -104,6 +104,14 @@ def test_classes_without_examples_are_named():
   assert line.endswith("4 of 6 classes have no example in the validation split: 'c', 'd', 'e', ...")
 
 
+def test_classes_without_test_examples_are_named_because_scores_leave_them_out():
+  (line,) = summary.warnings_for_test(source_of([0, 2], 'abc', 'test'))
+  assert line == (
+    "1 of 3 classes has no example in the test split: 'b'; precision, recall and F1 are means over the others"
+  )
+  assert summary.warnings_for_test(source_of([0, 1, 2], 'abc', 'test')) == []
+
+
 def test_strong_imbalance_names_the_remedy():
   validation = source_of([0, 1, 2], name='other')
   assert summary.warnings_for(source_of([0] * 10 + [1] + [2] * 5), validation) == []

@@ -52,7 +52,8 @@ def pretend(job):
     }
     for name in labels
   ]
-  scores = {'split': job['split'], 'step': 2, 'recalibrated': False, 'channels': list(labels[0]), 'subsets': rows}
+  scores = {'split': job['split'], 'step': 2, 'recalibrated': False, 'channels': list(labels[0])}
+  scores |= {'classes': ['sea', 'wood'], 'subsets': rows}
   results.write(scores, {'id': IDS[:40], 'label': label, **predicted}, folder)
 
 
