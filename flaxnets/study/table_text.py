@@ -38,7 +38,7 @@ def _summary(table: Mapping[str, Any], labels: Sequence[str]) -> str:
         *(f'{100 * row["accuracy"][label]:.1f}' if label in row['accuracy'] else '' for label in labels),
         f'{100 * row["mean_accuracy"]:.1f}',
         f'{worst} {100 * row["accuracy"][worst]:.1f}',
-        _points(row['mean_regret']),
+        _mean_regret(row),
         _points(row['max_regret']),
       ]
     )
@@ -51,8 +51,15 @@ def _caption(table: Mapping[str, Any]) -> str:
   widest = max(high - low for row in table['means'] for low, high in row['interval'].values())
   return (
     f'Accuracy in per cent on {table["examples"]:,} examples of {table["split"]!r}; 95 % intervals are at most '
-    f'+- {50 * widest:.1f}. Accuracies are averaged over seeds.'
+    f'+- {50 * widest:.1f}. Accuracies are averaged over seeds. Intervals are over examples, not over seeds.'
   )
+
+
+def _mean_regret(row: Mapping[str, Any]) -> str:
+  """In points, with the number of subsets that have an expert where others have none."""
+  known = sum(value is not None for value in row['regret'].values())
+  few = f' ({known} of {len(row["regret"])} subsets)' if 0 < known < len(row['regret']) else ''
+  return _points(row['mean_regret']) + few
 
 
 def _differences_table(title: str, name: str, means: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str:
