@@ -31,6 +31,7 @@ COMMANDS = {
   'report': ('report', 'write a page about runs or a study: tables, curves, confusions, kernels, images'),
   'views': ('views', "draw a contact sheet of the network's inputs in training and evaluation"),
   'prepare': ('prepare', 'convert images to a TFDS data set that needs no decoding in training'),
+  'lists': ('lists', 'divide a folder with one folder per class into training, validation and test'),
   'split': ('split', 'hold out images of every class from train.txt for tuning'),
 }
 

@@ -32,9 +32,9 @@ def open_folders(
   home = root_folder(options.root)
   top = home / split
   if not top.is_dir():
-    held = ', '.join(sorted(path.name for path in home.iterdir() if path.is_dir() and not _is_hidden(path.name)))
+    held = ', '.join(subfolders(home))
     raise InputError(f'there is no split {str(top)!r}; {home} has {f"the folders {held}" if held else "no folders"}')
-  folders = sorted(path.name for path in top.iterdir() if path.is_dir() and not _is_hidden(path.name))
+  folders = subfolders(top)
   if not folders:
     raise InputError(f'{top} has no folders; it must hold one folder of images per class')
   names = chosen_classes(home, options.classes, class_names) or tuple(folders)
@@ -45,7 +45,7 @@ def open_folders(
       raise InputError(f'{top / folder} is not one of the {len(names)} classes, {names[0]!r} to {names[-1]!r}')
     if os.path.islink(top / folder) and not is_inside(options.root, f'{split}/{folder}'):
       raise InputError(f'{top / folder} is a link that leaves the root {options.root}; copy the folder there')
-    found = _images_below(str(top), folder)
+    found = images_below(str(top), folder)
     for path in found:
       if os.path.islink(top / path) and not is_inside(options.root, f'{split}/{path}'):
         raise InputError(f'{top / path} is a link that leaves the root {options.root}; copy the file there')
@@ -57,7 +57,17 @@ def open_folders(
   return open_images(files, options, some=class_names is not None)
 
 
-def _images_below(top: str, folder: str) -> list[str]:
+def subfolders(top: Path) -> list[str]:
+  """The names of the folders in a folder, sorted, without hidden ones."""
+  return sorted(path.name for path in top.iterdir() if path.is_dir() and not _is_hidden(path.name))
+
+
+def images_below(top: str, folder: str) -> list[str]:
+  """The image files in or below top/folder, as sorted paths relative to `top`.
+
+  Raises:
+    InputError: for a link to a folder.
+  """
   found = []
   for place, inner, files in os.walk(os.path.join(top, folder)):
     inner[:] = [name for name in inner if not _is_hidden(name)]
