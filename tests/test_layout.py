@@ -31,9 +31,19 @@ def modules():
     yield path, name
 
 
-def imported(path, names):
-  """The modules of flaxnets that a file imports, within functions and for type checkers too."""
-  for node in ast.walk(ast.parse(path.read_text())):
+class WithoutTypeChecking(ast.NodeTransformer):
+  """A module as it runs: without the blocks `if TYPE_CHECKING:`."""
+
+  def visit_If(self, node):
+    if isinstance(node.test, ast.Name) and node.test.id == 'TYPE_CHECKING':
+      return [self.visit(inner) for inner in node.orelse]
+    return self.generic_visit(node)
+
+
+def imported(path, names, at_run_time=False):
+  """The modules of flaxnets that a file imports, within functions too, and for type checkers unless `at_run_time`."""
+  tree = ast.parse(path.read_text())
+  for node in ast.walk(WithoutTypeChecking().visit(tree) if at_run_time else tree):
     if isinstance(node, ast.ImportFrom) and (node.module or '').split('.')[0] == 'flaxnets':
       base = node.module.removeprefix('flaxnets').lstrip('.')
       for alias in node.names:
@@ -49,9 +59,9 @@ def imported(path, names):
       yield node.value.removeprefix('flaxnets.')  # importlib.import_module('flaxnets...')
 
 
-def graph():
+def graph(at_run_time=False):
   found = dict(modules_by_name())
-  return {name: set(imported(path, found)) - {name} for name, path in found.items()}
+  return {name: set(imported(path, found, at_run_time)) - {name} for name, path in found.items()}
 
 
 def modules_by_name():
@@ -69,11 +79,29 @@ def test_every_module_belongs_to_a_tier():
 
 
 def test_no_cycle_between_modules():
-  edges = graph()
+  edges = graph(at_run_time=True)
   # The front door imports lazily from everywhere and is imported by the program alone, for its version.
   edges = {name: targets - {''} for name, targets in edges.items() if name}
   assert sum(map(len, edges.values())) > 100
   list(graphlib.TopologicalSorter(edges).static_order())  # CycleError names the cycle
+
+
+def test_imports_for_type_checkers_do_not_run_and_all_others_do(tmp_path):
+  source = """
+if TYPE_CHECKING:
+  from flaxnets.inference.network import Network
+else:
+  from flaxnets.inference import predictor
+if sys.platform:
+  from flaxnets.inference import scale
+def function():
+  if other:
+    from flaxnets.inference import tiles
+"""
+  (tmp_path / 'a.py').write_text(source)
+  names = {f'inference.{name}' for name in ('network', 'predictor', 'scale', 'tiles')}
+  assert set(imported(tmp_path / 'a.py', names)) == names
+  assert set(imported(tmp_path / 'a.py', names, at_run_time=True)) == names - {'inference.network'}
 
 
 def test_imports_point_to_lower_tiers():
