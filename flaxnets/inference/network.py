@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from flaxnets.augment import pipeline
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data.source import DTYPES
 from flaxnets.errors import InputError
-from flaxnets.inference import predictor
+from flaxnets.inference import predictor, scale
 from flaxnets.inference.metadata import Metadata
 from flaxnets.models.classifier import Classifier, num_features, outputs
 from flaxnets.nn.stem import pixel_statistics
@@ -27,9 +26,6 @@ if TYPE_CHECKING:
   from flaxnets.inference.tiles import MapSummary
 
 BATCH = 256
-# Images whose values are this many times below or above the training data's are on another scale: 0..1 for 0..255, say,
-# or reflectance for digital numbers. Within this factor nothing is rejected.
-MAX_SCALE = 20.0
 
 
 class Network:
@@ -217,32 +213,8 @@ class Network:
     return canvases
 
   def check_scale(self, images: np.ndarray, subset: Sequence[int], present: np.ndarray | None = None) -> None:
-    """Raises InputError for pixels on another scale than the training data's.
-
-    Args:
-      images: (n, height, width, m), zeros in place of absent planes.
-      subset: indices of the m planes in the network's channels.
-      present: (n, m) bool, the planes that are present; None for all.
-    """
-    if str(images.dtype) == self.metadata.dtype and images.dtype.kind in 'iu':
-      return  # the same integer type: a dark scene rather than 0..1
-    planes = np.moveaxis(images, 3, 1)
-    planes = planes.reshape(-1, *images.shape[1:3]) if present is None else planes[present]
-    if not planes.size:
-      return
-    highest = float(np.abs(planes).max())
-    typical = math.sqrt(np.square(planes, dtype=np.float64).mean())
-    low, high = (np.asarray(bounds)[list(subset)] for bounds in (self.metadata.low, self.metadata.high))
-    seen = float(np.max(np.abs([low, high])))
-    statistics = pixel_statistics(self.variables)
-    mean, deviation = (np.asarray(statistics[name], np.float64)[list(subset)] for name in ('mean', 'std'))
-    usual = math.sqrt(np.mean(mean**2 + deviation**2))
-    # Training may have seen bright clouds, so that a dark image has a far lower maximum: its typical value decides too.
-    if highest > MAX_SCALE * seen or (0 < highest < seen / MAX_SCALE and typical < usual / MAX_SCALE):
-      raise InputError(
-        f'these images reach {highest:.4g}, but the network was trained on {low.min():.4g} to '
-        f'{high.max():.4g}; give raw pixels on that scale'
-      )
+    """Raises InputError for pixels on another scale than the training data's; see `flaxnets.inference.scale.check`."""
+    scale.check(self.metadata, self.variables, images, subset, present)
 
   @property
   def canvas(self) -> tuple[int, int] | None:
