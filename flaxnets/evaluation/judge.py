@@ -21,7 +21,7 @@ from flaxnets.data.source import Source
 from flaxnets.errors import InputError
 from flaxnets.evaluation.evaluator import Evaluator, SubsetResult
 from flaxnets.inference.network import Network
-from flaxnets.inference.restore import weights_digest
+from flaxnets.inference.weights import weights_digest
 from flaxnets.models import cost
 from flaxnets.models.classifier import Classifier
 from flaxnets.nn.stem import stored_statistics

@@ -33,7 +33,8 @@ from flaxnets.errors import InputError
 from flaxnets.evaluation import batch_stats, judge
 from flaxnets.evaluation.incremental import progress
 from flaxnets.inference.network import Network
-from flaxnets.inference.restore import load, restore_recalibrated, weights_digest
+from flaxnets.inference.restore import load, restore_recalibrated
+from flaxnets.inference.weights import weights_digest
 from flaxnets.runtime import devices, locks
 from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flaxnets.inference.weights import weights_digest
 from flaxnets.runtime import provenance
-from flaxnets.runtime.checkpoint import digests
-from flaxnets.runtime.digests import text_digest
+
+if TYPE_CHECKING:
+  from flaxnets.inference.network import Network
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 ONNX_OPSET = 21  # read by onnxruntime 1.20 and later
@@ -19,7 +21,7 @@ _COMPATIBILITY = (
 )
 
 
-def describe(net: Any, order: tuple[int, ...], size: tuple[int, int], format: str) -> dict[str, Any]:
+def describe(net: Network, order: tuple[int, ...], size: tuple[int, int], format: str) -> dict[str, Any]:
   """What FILE.json says, but for the digest of the file."""
   names = [net.channels.names[index] for index in order]
   statistics = net.variables['channel_stats']['stem']['standardize']
@@ -69,7 +71,7 @@ def describe(net: Any, order: tuple[int, ...], size: tuple[int, int], format: st
   return description | ({'opset': ONNX_OPSET} if format == 'onnx' else {})
 
 
-def origin(net: Any, subsets: Sequence[Sequence[int]]) -> dict[str, Any]:
+def origin(net: Network, subsets: Sequence[Sequence[int]]) -> dict[str, Any]:
   """Where a file's numbers come from; 'recalibrated' lists those of its subsets that have their own statistics.
 
   Args:
@@ -84,7 +86,7 @@ def origin(net: Any, subsets: Sequence[Sequence[int]]) -> dict[str, Any]:
     'ema': net.ema,
     'completion': net.config.model.completion,
     'recalibrated': recalibrated,
-    'weights': text_digest(digests(net.variables['params'])),
+    'weights': weights_digest(net),
     'versions': provenance.versions(),
     'commit': provenance.commit(),
     'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),

@@ -14,8 +14,8 @@ from flaxnets import config as configs
 from flaxnets.errors import InputError
 from flaxnets.inference.metadata import Metadata
 from flaxnets.inference.network import Network
-from flaxnets.runtime.checkpoint import METRIC, Checkpoints, CorruptCheckpoint, digests
-from flaxnets.runtime.digests import text_digest
+from flaxnets.inference.weights import weights_digest
+from flaxnets.runtime.checkpoint import METRIC, Checkpoints, CorruptCheckpoint
 from flaxnets.runtime.local import check_local
 from flaxnets.runtime.workdir import stored_config
 
@@ -99,7 +99,7 @@ def _best(checkpoints: Checkpoints) -> int | None:
   try:
     best = checkpoints.best_step()
   except CorruptCheckpoint as error:
-    raise CorruptCheckpoint(f'{error}; so the best step is unknown: choose a --step, or latest') from error
+    raise CorruptCheckpoint(f'{error}; so the best step is unknown: choose a step (--step), or latest') from error
   try:
     reached = checkpoints.meta(checkpoints.steps()[-1]).get('progress', {}).get('best')
     metric = checkpoints.meta(best)['metrics'].get(METRIC) if best is not None else None
@@ -146,8 +146,3 @@ def restore_recalibrated(folder: pathlib.Path, net: Network) -> tuple[dict[str, 
     logging.warning('%s belongs to other weights than those of step %d, and is ignored', path, net.step)
     return None
   return statistics, meta
-
-
-def weights_digest(net: Network) -> str:
-  """A digest that identifies a network's weights."""
-  return text_digest(digests(net.variables['params']))
