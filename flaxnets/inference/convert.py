@@ -21,7 +21,7 @@ from flaxnets.inference import tensor_files, torch_names
 from flaxnets.inference.export_torch import FORMAT as EXPORTED
 from flaxnets.inference.metadata import Metadata
 from flaxnets.inference.network import Network
-from flaxnets.nn.blocks import Head
+from flaxnets.inference.weights import new_head
 from flaxnets.nn.stem import put_statistics
 from flaxnets.runtime.workdir import differences
 
@@ -72,7 +72,7 @@ def read_network(
   if file.header.get('format') == EXPORTED:
     own = {'channels': _named(channels).names != CHANNELS, 'mean': bool(mean), 'std': bool(std)}
     if given := [name for name, is_given in own.items() if is_given]:
-      raise InputError(f'{where} holds its channels, mean and std, as flaxnets export wrote it; leave out --{given[0]}')
+      raise InputError(f'{where} holds its channels, mean and std, as flaxnets export wrote it; leave out {given[0]}')
     config, metadata, statistics = _of_export(file.header, config)
   else:
     config = configs.from_json(configs.to_json(config))
@@ -85,7 +85,8 @@ def read_network(
   images = np.zeros((1, config.image_size, config.image_size, len(metadata.channels)), np.float32)
   shapes = jax.eval_shape(network.init, jax.random.key(config.seed), images)
   if num_classes:
-    tensors.update(_new_head(shapes['params']['head']['dense']['kernel'].shape, config.seed))
+    dense = new_head(*shapes['params']['head']['dense']['kernel'].shape, config.seed)['dense']
+    tensors.update(zip(torch_names.HEAD, (dense['kernel'].T, dense['bias']), strict=True))
   variables = {**torch_names.from_torch(tensors, shapes, where), 'channel_stats': shapes['channel_stats']}
   variables = jax.device_get(put_statistics(variables, statistics))
   return Network(config, metadata, variables, step=0, ema=False), {**origin, 'model': model, 'head': kind}
@@ -109,7 +110,7 @@ def _of_photos(
   for name, values in (('mean', mean), ('std', std)):
     possible = np.isfinite(values).all() and (name == 'mean' or min(values, default=1) > 0)
     if len(values) not in (0, len(known)) or not possible:
-      raise InputError(f'--{name} is {", ".join(map(str, values))}; give {len(known)} values for pixels in 0..1')
+      raise InputError(f'{name} is {", ".join(map(str, values))}; give {len(known)} values for pixels in 0..1')
     if values:
       statistics[name] = np.asarray([SCALE * value for value in values], np.float32)
   return Metadata(known, (), 'uint8', (0.0,) * len(known), (SCALE,) * len(known)), statistics
@@ -139,44 +140,64 @@ def _head(
   keep: Sequence[int],
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...], str]:
   """The head's tensors, its classes, and what became of it; without tensors where a new one replaces it."""
-  if num_classes and keep:
-    raise InputError('--num_classes replaces the head and --keep keeps some of it; give one of them')
-  if num_classes < 0 or num_classes and classes and len(classes) != num_classes:
-    raise InputError(f'--num_classes={num_classes} does not fit {len(classes)} class names')
+  _check_head(num_classes, keep, classes)
   if num_classes:
     return {}, tuple(classes) or _numbers(num_classes), f'new, {num_classes} classes'
+  head = _stored_head(tensors, where)
+  count = len(head['fc.weight'])
+  if not keep:
+    return head, _names(classes, own, range(count), count), 'kept'
+  head = _chosen_rows(head, keep, where)
+  return head, _names(classes, own, keep, count), f'{len(keep)} of {count} classes kept'
+
+
+def _check_head(num_classes: int, keep: Sequence[int], classes: Sequence[str]) -> None:
+  """Raises InputError for arguments that contradict each other, whatever the file."""
+  if num_classes and keep:
+    raise InputError('num_classes replaces the head and keep keeps some of it; give one of them')
+  if num_classes < 0 or num_classes and classes and len(classes) != num_classes:
+    raise InputError(f'num_classes={num_classes} does not fit {len(classes)} class names')
+
+
+def _stored_head(tensors: Mapping[str, np.ndarray], where: str) -> dict[str, np.ndarray]:
+  """The weight and the bias of the file's head."""
   head = {name: tensors[name] for name in torch_names.HEAD if name in tensors}
   if len(head) < 2 or any(value.ndim == 0 for value in head.values()):
     held = ', '.join([*sorted(tensors)[:2], *(['...'] if len(tensors) > 2 else [])]) or 'none'
     raise InputError(
       f'{where} has no head ({" and ".join(torch_names.HEAD)}) among its tensors ({held}); '
-      '--num_classes=N makes a new one'
+      'num_classes=N (--num_classes=N) makes a new one'
     )
-  count, kind = len(head['fc.weight']), 'kept'
-  if wrong := [index for index in keep if not 0 <= index < count] or len(set(keep)) < len(keep):
-    raise InputError(
-      f'--keep has the class {wrong[0]}, but {where} has 0 to {count - 1}'
-      if isinstance(wrong, list)
-      else '--keep names a class twice'
-    )
-  names = own if len(own) == count else _numbers(count)
-  if len(classes) == count:
-    names = tuple(classes)
-  if keep:
-    head = {name: value[list(keep)] for name, value in head.items()}
-    names = tuple(classes) if len(classes) == len(keep) else tuple(names[index] for index in keep)
-    kind = f'{len(keep)} of {count} classes kept'
-  if classes and len(classes) not in (count, len(names)):
-    raise InputError(f'{len(classes)} class names for a head of {len(names)} classes')
-  return head, names, kind
+  return head
+
+
+def _chosen_rows(head: Mapping[str, np.ndarray], keep: Sequence[int], where: str) -> dict[str, np.ndarray]:
+  """The head's rows of some classes."""
+  count = len(head['fc.weight'])
+  for index in keep:
+    if not 0 <= index < count:
+      raise InputError(f'keep has the class {index}, but {where} has 0 to {count - 1}')
+  if len(set(keep)) < len(keep):
+    raise InputError('keep names a class twice')
+  return {name: value[list(keep)] for name, value in head.items()}
+
+
+def _names(given: Sequence[str], own: Sequence[str], chosen: Sequence[int], count: int) -> tuple[str, ...]:
+  """The names of the head's classes.
+
+  Args:
+    given: by the caller, for the chosen classes or for all of the file; empty for the file's own.
+    own: names that the file holds; numbers stand for them if they are not those of its classes.
+    chosen: the head's classes, as indices into the file's.
+    count: of the file's classes.
+  """
+  if len(given) == len(chosen):
+    return tuple(given)
+  if given and len(given) != count:
+    raise InputError(f'{len(given)} class names for a head of {len(chosen)} classes')
+  names = given or (own if len(own) == count else _numbers(count))
+  return tuple(names[index] for index in chosen)
 
 
 def _numbers(count: int) -> tuple[str, ...]:
   return tuple(map(str, range(count)))
-
-
-def _new_head(shape: tuple[int, int], seed: int) -> dict[str, np.ndarray]:
-  """A head (features, classes) as a new network has it, under PyTorch's names."""
-  variables = Head(shape[1]).init(jax.random.key(seed), np.zeros((1, 1, 1, shape[0]), np.float32))
-  dense = jax.device_get(variables['params']['dense'])
-  return dict(zip(torch_names.HEAD, (dense['kernel'].T, dense['bias']), strict=True))

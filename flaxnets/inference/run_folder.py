@@ -25,7 +25,7 @@ def check_free(folder: str | os.PathLike[str]) -> None:
   if (path / INCOMPLETE).exists():
     return
   if (path / 'config.json').exists() or (path / 'checkpoints').exists():
-    raise InputError(f'{path} holds a network already; choose another --out')
+    raise InputError(f'{path} holds a network already; choose another folder (--out)')
 
 
 def write(net: Network, folder: str | os.PathLike[str], origin: Mapping[str, Any]) -> None:
@@ -44,7 +44,7 @@ def write(net: Network, folder: str | os.PathLike[str], origin: Mapping[str, Any
   path, fields = pathlib.Path(folder), configs.to_json(net.config)
   with locked(path, '--out'):
     check_free(folder)
-    with atomic.writing(f'--out={path}', SaveFailed):
+    with atomic.writing(path, SaveFailed):
       (path / INCOMPLETE).touch()
       (path / 'config.json').unlink(missing_ok=True)  # this and the next are of an earlier attempt that was killed
       with contextlib.suppress(FileNotFoundError):

@@ -90,7 +90,7 @@ def test_training_does_not_resume_a_folder_that_was_converted(weights, tmp_path,
   [
     (['--classes=/nowhere.txt'], 1, 'cannot read the class file /nowhere.txt'),
     (['--keep=1,two'], 1, '--keep=1,two must be numbers'),
-    (['--mean=0.5'], 1, '--mean is 0.5; give 3 values'),
+    (['--mean=0.5'], 1, 'mean is 0.5; give 3 values'),
     (['--config.model.width=64'], 1, 'does not fit: '),
     (['--num_classes=-1'], 2, '--num_classes'),
     (['--keeps=1'], 2, 'did you mean --keep?'),
@@ -106,4 +106,4 @@ def test_mistakes_are_one_line(weights, tmp_path, capsys, flags, code, said):
 def test_a_second_conversion_does_not_replace_the_first(weights, tmp_path, capsys):
   (tmp_path / 'run' / 'checkpoints').mkdir(parents=True)
   assert convert(weights, tmp_path / 'run') == 1
-  assert 'holds a network already; choose another --out' in capsys.readouterr().err
+  assert 'holds a network already; choose another folder (--out)' in capsys.readouterr().err
