@@ -7,7 +7,7 @@ A x in place of the channels that it was trained on. See docs/bands.md.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import ml_collections
@@ -21,10 +21,13 @@ from flaxnets.errors import InputError
 from flaxnets.inference import matching
 from flaxnets.inference.matching import Matching
 from flaxnets.inference.metadata import Metadata
+from flaxnets.inference.weights import new_head
 from flaxnets.models.classifier import HEAD, num_features
 from flaxnets.nn import stem as stems
-from flaxnets.nn.blocks import Head
 from flaxnets.nn.completion import EPSILON, LEAST_VARIANCE
+
+if TYPE_CHECKING:
+  from flaxnets.inference.network import Network
 
 INITS = ('zero', 'distinct', 'nearest')
 STANDARDISE = ('data', 'network')
@@ -34,7 +37,7 @@ WHITENING = 0.01
 
 
 def adapt(
-  net: Any,
+  net: Network,
   channels: ChannelSet,
   statistics: Mapping[str, Any],
   *,
@@ -46,7 +49,7 @@ def adapt(
   dtype: str = 'float32',
   config: ml_collections.ConfigDict | None = None,
   canvas: tuple[int, int] | None = None,
-) -> tuple[Any, Matching]:
+) -> tuple[Network, Matching]:
   """A network for other channels, from a trained one.
 
   Args:
@@ -78,7 +81,7 @@ def adapt(
   """
   for name, value, known in (('init', init, INITS), ('standardise', standardise, STANDARDISE)):
     if value not in known:
-      raise InputError(f'--{name}={value} is not possible; choose one of {", ".join(known)}')
+      raise InputError(f'{name}={value!r} (--{name}={value}) is not possible; choose one of {", ".join(known)}')
   if net.config.model.stem != 'dynamic':
     raise InputError("only networks with model.stem='dynamic' can be adapted; this one has 'conv'")
   matched = matching.match(net.channels, channels, map, sensor)
@@ -102,12 +105,14 @@ def adapt(
   metadata = Metadata(channels, names, dtype, low, high, canvas)
   variables = _variables(net, bank.astype(np.float32), measured)
   if classes is not None:
-    variables['params'][HEAD] = _new_head(net, len(classes), config.seed)
+    variables['params'][HEAD] = new_head(num_features(net.variables), len(classes), config.seed)
   # Its class is not imported: `Network.adapt` imports this module.
   return type(net)(config, metadata, variables, step=0, ema=False), matched
 
 
-def bank_matrix(net: Any, channels: ChannelSet, matched: Matching, correlation: np.ndarray, init: str) -> np.ndarray:
+def bank_matrix(
+  net: Network, channels: ChannelSet, matched: Matching, correlation: np.ndarray, init: str
+) -> np.ndarray:
   """The matrix A (C_old, C_new) that makes the network's channels of the data's.
 
   Args:
@@ -172,7 +177,7 @@ def _power(matrix: np.ndarray, exponent: float) -> np.ndarray:
   return (vectors * np.maximum(values, 0 if exponent > 0 else 1e-12) ** exponent) @ vectors.T
 
 
-def _joint(net: Any, channels: ChannelSet, matched: Matching, correlation: np.ndarray) -> np.ndarray:
+def _joint(net: Network, channels: ChannelSet, matched: Matching, correlation: np.ndarray) -> np.ndarray:
   """The correlation of the data's channels and, behind them, the network's absent ones.
 
   Measured on the data, or known to the network, as far as that goes; what neither has seen together is predicted from
@@ -199,8 +204,8 @@ def _joint(net: Any, channels: ChannelSet, matched: Matching, correlation: np.nd
     missing = [name for name in (*channels.names, *matched.absent) if (theirs | ours)[name] is None]
     raise InputError(
       f'nothing says how {", ".join(matched.absent)} of the network and the channels of the data belong together: '
-      f'{", ".join(missing)} has no known wavelength; give data.wavelengths, or --map={matched.absent[0]}:'
-      f'{channels.names[0]}'
+      f'{", ".join(missing)} has no known wavelength; give data.wavelengths, or map them (--map='
+      f'{matched.absent[0]}:{channels.names[0]})'
     )
   return spectral.filled(joint, known, [value or 1000.0 for value in wavelengths], reference=reference())
 
@@ -215,13 +220,15 @@ def _nearest(network: ChannelSet, channels: ChannelSet, matched: Matching) -> np
       continue
     if theirs[name] is None or None in ours.values():
       unknown = name if theirs[name] is None else next(old for old in ours if ours[old] is None)
-      raise InputError(f'--init=nearest needs the wavelength of {unknown}; give data.wavelengths, or --map')
+      raise InputError(
+        f"init='nearest' (--init=nearest) needs the wavelength of {unknown}; give data.wavelengths, or map (--map)"
+      )
     distances = [abs(np.log(theirs[name] / ours[old])) for old in network.names]  # type: ignore[operator]
     matrix[int(np.argmin(distances)), index] = 1
   return matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
 
 
-def _variables(net: Any, bank: np.ndarray, statistics: Mapping[str, Any]) -> dict[str, Any]:
+def _variables(net: Network, bank: np.ndarray, statistics: Mapping[str, Any]) -> dict[str, Any]:
   """Copies of the network's variables with another bank and other statistics of channels."""
   variables = jax.tree.map(np.array, {name: net.variables[name] for name in ('params', 'batch_stats')})
   variables['params'][stems.STEM][stems.CONV]['kernel'] = bank
@@ -234,9 +241,3 @@ def _variables(net: Any, bank: np.ndarray, statistics: Mapping[str, Any]) -> dic
   }
   placed = stems.put_statistics({'channel_stats': jax.tree.map(np.float32, shapes)}, statistics)
   return {**variables, 'channel_stats': jax.device_get(placed['channel_stats'])}
-
-
-def _new_head(net: Any, classes: int, seed: int) -> dict[str, Any]:
-  """A head as a new network would have it."""
-  features = jax.numpy.zeros((1, 1, 1, num_features(net.variables)))
-  return jax.device_get(Head(classes).init(jax.random.key(seed), features)['params'])

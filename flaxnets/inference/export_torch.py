@@ -8,7 +8,7 @@ description says which form it is.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,14 +18,17 @@ from flaxnets.errors import InputError
 from flaxnets.inference import torch_names
 from flaxnets.nn import stem as stems
 
+if TYPE_CHECKING:
+  from flaxnets.inference.network import Network
+
 FORMAT = 'flaxnets-torch'
 
 
-def state_dict(net: Any, subset: str = '') -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def state_dict(net: Network, subset: str = '') -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   """The tensors by their names in torchvision, float32, and what belongs to them.
 
   Args:
-    net: a `flaxnets.Network`, a ResNet with BatchNorm.
+    net: the network, a ResNet with BatchNorm.
     subset: the channels of the input in their order; '' for all of them.
 
   Returns:
@@ -41,15 +44,16 @@ def state_dict(net: Any, subset: str = '') -> tuple[dict[str, np.ndarray], dict[
   model = net.config.model
   if model.name not in torch_names.RESNETS or model.norm != 'batch':
     raise InputError(
-      f'--format=torch is for {", ".join(torch_names.RESNETS)} with model.norm=batch, as torchvision has them; this is '
-      f'{model.name} with model.norm={model.norm}'
+      f"format='torch' (--format=torch) is for {', '.join(torch_names.RESNETS)} with model.norm=batch, as torchvision "
+      f'has them; this is {model.name} with model.norm={model.norm}'
     )
   order = net.channels.full if subset in ('', 'full') else net.channels.order(subset)
   members = tuple(sorted(order))
   if len(members) < len(net.channels) and model.stem == 'conv' and model.completion == 'black':
+    names = [net.channels.names[index] for index in members]
     raise InputError(
-      f'--format=torch holds one kernel, and none of {", ".join(net.channels.names[index] for index in members)} alone '
-      'does what model.completion=black does; export all channels, or with --format=stablehlo'
+      f"format='torch' (--format=torch) holds one kernel, and none of {', '.join(names)} alone does what "
+      'model.completion=black does; export all channels, or as stablehlo'
     )
   tensors = torch_names.to_torch(net.variables_of(members))
   if order != net.channels.full:
@@ -70,7 +74,7 @@ def state_dict(net: Any, subset: str = '') -> tuple[dict[str, np.ndarray], dict[
   }
 
 
-def _stem(net: Any) -> dict[str, Any]:
+def _stem(net: Network) -> dict[str, Any]:
   size, small = len(stems.bank(net.variables)), net.config.model.small_images
   return {'kernel_size': size, 'stride': 1 if small else 2, 'padding': (size - 1) // 2, 'max_pool': not small}
 
@@ -80,7 +84,7 @@ def _chosen(channels: ChannelSet, order: Subset) -> dict[str, Any]:
   return chosen | {'wavelengths': [channels.wavelengths[index] for index in order] if channels.wavelengths else []}
 
 
-def _statistics(net: Any, order: Subset) -> dict[str, Any]:
+def _statistics(net: Network, order: Subset) -> dict[str, Any]:
   places, pixels = list(order), stems.pixel_statistics(net.variables)
   statistics = {name: np.asarray(pixels[name], np.float64)[places].tolist() for name in ('mean', 'std')}
   if net.config.model.stem == 'dynamic':

@@ -58,7 +58,7 @@ def match(network: ChannelSet, data: ChannelSet, given: Mapping[str, str] | None
   """
   given = dict(given or {})
   if len(set(given.values())) < len(given):
-    raise InputError(f'--map gives one channel of the data twice: {", ".join(given.values())}')
+    raise InputError(f'map (--map) gives one channel of the data twice: {", ".join(given.values())}')
   for old, new in given.items():
     network.index(old)
     data.index(new)
@@ -111,7 +111,7 @@ def _check_same(name: str, known: Band | None, band: Band | None) -> None:
   if one and other and abs(one - other) > 2 * TOLERANCE:
     raise InputError(
       f'channel {name!r} is at {other:g} nm in the data and at {one:g} nm in the network; name channels apart, or say '
-      f'with --map that they belong together, as in --map={name}:{name}'
+      f'with map that they belong together (--map={name}:{name})'
     )
 
 

@@ -152,7 +152,7 @@ CASES = [
   Case(
     'export of ResAttentionNet for PyTorch',
     'export DIR/run --subset=RGB --format=torch --out=DIR/a.pt',
-    '--format=torch is for resnet18, resnet34, resnet50',
+    r"format='torch' \(--format=torch\) is for resnet18, resnet34, resnet50",
     trained,
   ),
   Case(
@@ -200,7 +200,12 @@ CASES = [
     "no channel 'B04'; the channels are R, G, B",
     trained,
   ),
-  Case('adapt into a run', 'adapt DIR/run --out=DIR/run', 'run holds a network already; choose another --out', trained),
+  Case(
+    'adapt into a run',
+    'adapt DIR/run --out=DIR/run',
+    r'run holds a network already; choose another folder \(--out\)',
+    trained,
+  ),
   _predict('a missing file', r'a.jpg: cannot be read \(No such file', trained),
   _predict('text', 'a.jpg: ', _file('a.jpg', b'hello\n' * 30)),
   _predict('an empty file', 'a.jpg: ', _file('a.jpg', b'')),

@@ -178,10 +178,14 @@ def test_class_names_may_be_an_array():
 @pytest.mark.parametrize(
   ('channels', 'options', 'said'),
   [
-    ('VV,VH', {}, r'nothing says how R, G, B of the network .* VV, VH has no known wavelength; .*--map=R:VV'),
-    ('B02,B03,B04,VV', {'init': 'nearest'}, '--init=nearest needs the wavelength of VV'),
-    ('B02,B03', {'init': 'random'}, '--init=random is not possible; choose one of zero'),
-    ('B02,B03,B04,B08', {'standardise': 'mine'}, '--standardise=mine is not possible'),
+    (
+      'VV,VH',
+      {},
+      r'nothing says how R, G, B of the network .* VV, VH has no known wavelength; .* or map them \(--map=R:VV\)',
+    ),
+    ('B02,B03,B04,VV', {'init': 'nearest'}, r"^init='nearest' \(--init=nearest\) needs the wavelength of VV"),
+    ('B02,B03', {'init': 'random'}, r"^init='random' \(--init=random\) is not possible; choose one of zero"),
+    ('B02,B03,B04,B08', {'standardise': 'mine'}, r"^standardise='mine' \(--standardise=mine\) is not possible"),
     ('B02,B03', {'map': {'X': 'B02'}}, "no channel 'X'"),
   ],
 )

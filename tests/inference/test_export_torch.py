@@ -58,7 +58,7 @@ def test_the_canvas_of_a_prepared_data_set_comes_back_too(tmp_path):
 @pytest.mark.parametrize('option', [{'channels': 'BGR'}, {'mean': [0.5] * 3}, {'std': [0.5] * 3}])
 def test_what_the_file_holds_itself_cannot_be_given(option, tmp_path):
   network(tmp_path).export(tmp_path / 'x.safetensors', format='torch')
-  with pytest.raises(InputError, match=f'x.safetensors holds its channels, .*; leave out --{next(iter(option))}$'):
+  with pytest.raises(InputError, match=f'x.safetensors holds its channels, .*; leave out {next(iter(option))}$'):
     restored(tmp_path / 'x.safetensors', **option)
 
 
