@@ -24,6 +24,8 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import safetensors
+
 from flaxnets.analysis import results
 from flaxnets.analysis.text import counted
 from flaxnets.errors import InputError, one_line
@@ -173,8 +175,6 @@ def _check_journal(path: pathlib.Path) -> None:
 
 
 def _check_safetensors(path: pathlib.Path) -> None:
-  import safetensors  # an extra: not at the top
-
   try:
     with safetensors.safe_open(path, 'np') as file:
       texts = dict(file.metadata() or {})
