@@ -105,6 +105,6 @@ def test_prediction_lowers(config, dtype, model, missing):
   variables = cost.initial_shapes(model, SIDE)
   net = Network(config, metadata, variables, step=1, ema=False)
   net.model = model
-  images, size = shape(BATCH, *CANVAS, 2, dtype=np.uint8), shape(2, dtype=np.int32)
+  images, sizes = shape(BATCH, *CANVAS, 2, dtype=np.uint8), shape(BATCH, 2, dtype=np.int32)
   present = shape(BATCH, 2, dtype=bool) if missing else None
-  check(lower(net._compiled, variables, images, size, present, (0, 2)), dtype)
+  check(lower(net.compiled, variables, images, sizes, present, (0, 2)), dtype)

@@ -14,7 +14,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -27,6 +27,9 @@ from flaxnets.inference.description import ONNX_OPSET, PLATFORMS, describe, orig
 from flaxnets.inference.subset_function import subset_function
 from flaxnets.runtime import atomic, records
 from flaxnets.runtime.digests import array_digests, text_digest
+
+if TYPE_CHECKING:
+  from flaxnets.inference.network import Network
 
 FORMATS = ('stablehlo', 'onnx', 'safetensors', 'torch')
 
@@ -42,7 +45,7 @@ _TOLERANCE_BFLOAT16 = 5e-2  # eight bits of mantissa, rounded in another order
 
 
 def export(
-  net: Any,
+  net: Network,
   file: str | os.PathLike[str],
   subset: str = '',
   *,
@@ -55,7 +58,7 @@ def export(
   Both are then compared with the network on random images; a file is written only if they agree.
 
   Args:
-    net: a `flaxnets.Network`.
+    net: the network.
     file: the path to write; an existing file is replaced.
     subset: the channels of the input, in the order in which they will stand in it ('RG', 'B08,B02'); '' for all.
     format: 'stablehlo', 'onnx', 'safetensors' (all weights, of every channel) or 'torch' (a ResNet's state dict in
@@ -80,7 +83,8 @@ def export(
     arrays, description = export_torch.state_dict(net, subset)
     members = net.channels.order(description['channels'])
     return _save_safetensors(arrays, {**description, **origin(net, [members])}, pathlib.Path(file))
-  _check_installed(format)
+  if format == 'onnx':
+    _check_onnx_installed()
   order = net.channels.full if subset in ('', 'full') else net.channels.order(subset)
   default = net.canvas or (net.config.image_size,) * 2
   size = (height or default[0], width or default[1])
@@ -104,12 +108,10 @@ def sidecar(path: pathlib.Path) -> pathlib.Path:
   return path.with_name(f'{path.name}.json')
 
 
-def _check_installed(format: str) -> None:
-  needed = ('flatbuffers',) if format == 'stablehlo' else ('jax2onnx', 'onnx', 'onnxruntime')
-  missing = [name for name in needed if importlib.util.find_spec(name) is None]
+def _check_onnx_installed() -> None:
+  missing = [name for name in ('jax2onnx', 'onnx', 'onnxruntime') if importlib.util.find_spec(name) is None]
   if missing:
-    command = 'pip install flatbuffers' if format == 'stablehlo' else INSTALL_ONNX
-    raise InputError(f'--format={format} needs {", ".join(missing)}; install with: {command}')
+    raise InputError(f"format='onnx' (--format=onnx) needs {', '.join(missing)}; install with: {INSTALL_ONNX}")
 
 
 def _stablehlo(function: Callable[..., Any], shape: tuple[int, ...], dtype: np.dtype) -> bytes:
@@ -152,7 +154,7 @@ def _with_properties(data: bytes, description: Mapping[str, Any]) -> bytes:
 
 
 def _check_equal(
-  net: Any, order: tuple[int, ...], shape: tuple[int, ...], dtype: np.dtype, format: str, data: bytes
+  net: Network, order: tuple[int, ...], shape: tuple[int, ...], dtype: np.dtype, format: str, data: bytes
 ) -> float:
   """The largest difference from the network on random images, as a share of the largest logit; InputError if too large.
 
@@ -182,11 +184,11 @@ def _on_cpu() -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext()
 
 
-def _reference(net: Any, order: tuple[int, ...], images: np.ndarray) -> jax.Array:
+def _reference(net: Network, order: tuple[int, ...], images: np.ndarray) -> jax.Array:
   """The network's logits, by the way that `Network.logits` goes, from the canvas on."""
   subset = tuple(sorted(order))
-  size = np.asarray(images.shape[1:3])
-  return net._compiled(net.variables_of(subset), images[..., np.argsort(order)], size, None, subset)[0]
+  sizes = np.tile(images.shape[1:3], (len(images), 1))
+  return net.compiled(net.variables_of(subset), images[..., np.argsort(order)], sizes, None, subset)[0]
 
 
 def _run_stablehlo(data: bytes, images: np.ndarray) -> np.ndarray:
@@ -202,7 +204,7 @@ def _run_onnx(data: bytes, images: np.ndarray) -> np.ndarray:
   return session.run(['logits'], {'images': images})[0]
 
 
-def _write_safetensors(net: Any, path: pathlib.Path) -> dict[str, Any]:
+def _write_safetensors(net: Network, path: pathlib.Path) -> dict[str, Any]:
   """All variables under dotted names; recalibrated statistics as recalibrated.<subset>.<name>."""
   tree = {**net.variables}
   if net.recalibrated:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import functools
 import glob
 import itertools
 import os
 import pathlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,8 +22,20 @@ from flaxnets.data.geotiff import Rasters
 from flaxnets.data.image_files import SUFFIXES
 from flaxnets.data.source import BadImage
 from flaxnets.errors import InputError
-from flaxnets.inference.predictor import Canvas, Predictor, raster_options, reads_raster, softmax, stacked
+from flaxnets.inference.predictor import (
+  Canvas,
+  Fetch,
+  Predictor,
+  one_behind,
+  raster_options,
+  reads_raster,
+  softmax,
+  stacked,
+)
 from flaxnets.runtime import machine
+
+if TYPE_CHECKING:
+  from flaxnets.inference.network import Network
 
 ARRAYS = ('.npy', '.npz')
 
@@ -64,7 +77,7 @@ class FilePredictions:
   """Predicts files; calling it with paths yields a Row for each image, in order.
 
   Args:
-    net: a `flaxnets.Network`.
+    net: the network.
     channels: names of the planes that files hold, in order; '' for those that an .npz or a raster names, else the
       network's.
     subset: those of them to use; '' or 'full' for all, or all that the network knows of those that a file names.
@@ -82,7 +95,7 @@ class FilePredictions:
 
   def __init__(
     self,
-    net: Any,
+    net: Network,
     channels: str = '',
     subset: str = '',
     *,
@@ -130,16 +143,16 @@ class FilePredictions:
     return used
 
   def _of_images(self, paths: Iterable[str]) -> Iterator[Row]:
+    for rows in one_behind(self._begin_images(paths)):
+      yield from rows
+
+  def _begin_images(self, paths: Iterable[str]) -> Iterator[Callable[[], list[Row]]]:
     for used, batch in _batches(self._decoded(paths), self._batch_size):
       # One photo is not padded to a full batch; the last batch of many is, so that it compiles nothing.
       self._rows = max(self._rows, min(self._batch_size, 1 << (len(batch) - 1).bit_length()))
       canvases, sizes, present = stacked([canvas for _, _, canvas in batch])
-      try:
-        logits = self._predictor(used).run(canvases, sizes, self._rows, present, check=False)[0]
-      except InputError as error:
-        raise InputError(f'{batch[0][0]}{" and so on" if len(batch) > 1 else ""}: {error}') from None
-      for (name, _, _), row in zip(batch, softmax(logits), strict=True):
-        yield name, 0, row
+      fetch = self._predictor(used).begin(canvases, sizes, self._rows, present, check=False)
+      yield functools.partial(_finished, [name for name, _, _ in batch], fetch)
 
   def _predictor(self, used: tuple[str, ...]) -> Predictor:
     with self._opening:
@@ -213,14 +226,21 @@ class FilePredictions:
           f'{present.dtype} {present.shape}'
         )
       planes = [held.index(name) for name in used]
-      for start in range(0, len(images), self._batch_size):
-        part = np.asarray(images[start : start + self._batch_size])
-        part = part if planes == list(held.full) else part[..., planes]
-        mask = None if present is None else present[start : start + self._batch_size, planes]
-        for offset, row in enumerate(softmax(self._net._apply(part, used, mask)[0])):
-          yield path, start + offset, row
+      rows = (row for logits in one_behind(self._begin_array(images, planes, used, present)) for row in softmax(logits))
+      for index, row in enumerate(rows):
+        yield path, index, row
     except (InputError, OSError) as error:
       self._count_bad(f'{path}: {arrays.why_unreadable(error)}')
+
+  def _begin_array(
+    self, images: np.ndarray, planes: list[int], used: list[str], present: np.ndarray | None
+  ) -> Iterator[Fetch]:
+    """Reads some planes of an array, of names `used`, a batch at a time."""
+    for start in range(0, len(images), self._batch_size):
+      part = np.asarray(images[start : start + self._batch_size])
+      part = part if planes == list(range(images.shape[3])) else part[..., planes]
+      mask = None if present is None else present[start : start + self._batch_size, planes]
+      yield from self._net.begin(part, used, mask)
 
   def _count_bad(self, message: str) -> None:
     self.bad += 1
@@ -232,6 +252,15 @@ def _batches(decoded: Iterable[Decoded], size: int) -> Iterator[tuple[tuple[str,
   for (used, _, _), group in itertools.groupby(decoded, lambda item: (item[1], item[2][0].shape, item[2][0].dtype)):
     while batch := list(itertools.islice(group, size)):
       yield used, batch
+
+
+def _finished(names: Sequence[str], fetch: Fetch) -> list[Row]:
+  """The rows of a batch of images, when the device has finished with it."""
+  try:
+    logits = fetch()
+  except InputError as error:
+    raise InputError(f'{names[0]}{" and so on" if len(names) > 1 else ""}: {error}') from None
+  return [(name, 0, row) for name, row in zip(names, softmax(logits), strict=True)]
 
 
 def _open_array(path: str, key: str, data: Any) -> tuple[np.ndarray, ChannelSet | None, np.ndarray | None]:

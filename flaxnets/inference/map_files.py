@@ -16,7 +16,7 @@ import contextlib
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.sax import saxutils
 
 import numpy as np
@@ -24,6 +24,9 @@ import numpy as np
 from flaxnets.data.geotiff import SUFFIXES
 from flaxnets.errors import InputError, one_line
 from flaxnets.runtime import atomic, provenance
+
+if TYPE_CHECKING:
+  from flaxnets.inference.network import Network
 
 PROBABILITIES = ('top', 'all', 'none')
 
@@ -35,7 +38,7 @@ class MapFiles:
   """Context manager around the files, which appear when they are complete.
 
   Args:
-    net: a `flaxnets.Network`.
+    net: the network.
     scene: the rasterio dataset whose grid the files have.
     out: the class map.
     probabilities: one of PROBABILITIES.
@@ -49,7 +52,7 @@ class MapFiles:
     InputError: if `out` has another ending than .tif, a file would take the scene's place, or one cannot be written.
   """
 
-  def __init__(self, net: Any, scene: Any, out: pathlib.Path, probabilities: str, description: Mapping[str, str]):
+  def __init__(self, net: Network, scene: Any, out: pathlib.Path, probabilities: str, description: Mapping[str, str]):
     if out.suffix.lower() not in SUFFIXES:
       raise InputError(f'{out}: a map ends in {" or ".join(SUFFIXES)}')
     self._classes, self._scene = tuple(net.classes), scene

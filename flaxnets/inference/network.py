@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -17,15 +17,14 @@ from flaxnets.augment import pipeline
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data.source import DTYPES
 from flaxnets.errors import InputError
-from flaxnets.inference import predictor, scale
+from flaxnets.inference import scale
 from flaxnets.inference.metadata import Metadata
+from flaxnets.inference.predictor import BATCH, Fetch, Predictor, begin_each, one_behind, softmax
 from flaxnets.models.classifier import Classifier, num_features, outputs
 from flaxnets.nn.stem import pixel_statistics
 
 if TYPE_CHECKING:
   from flaxnets.inference.tiles import MapSummary
-
-BATCH = 256
 
 
 class Network:
@@ -86,11 +85,11 @@ class Network:
         scale than the training data's, pixels that are no real numbers, single pixels that are not finite, an image
         without any channel, or logits that are not finite.
     """
-    return self._apply(images, channels)[0]
+    return self._apply(images, channels)
 
   def features(self, images: Any, channels: str | Sequence[str] | None = None) -> np.ndarray:
     """What the last layer sees, (n, features) float32: the globally pooled map. Arguments as for `logits`."""
-    return self._apply(images, channels)[1]
+    return self._apply(images, channels, output='features')
 
   def kernels(self, channels: str | Sequence[str] | None = None) -> np.ndarray:
     """The first layer's kernel on a subset, (height, width, m, features), the channels in the set's order."""
@@ -106,7 +105,7 @@ class Network:
     """The variables that a subset is judged with: the network's, with recalibrated statistics if it has them."""
     return {**self.variables, 'batch_stats': self.recalibrated.get(subset, self.variables['batch_stats'])}
 
-  def _on_device(self, subset: Subset) -> dict[str, Any]:
+  def on_device(self, subset: Subset) -> dict[str, Any]:
     """`variables_of` a subset on the device. Each collection is sent once, and again only if it was replaced."""
     placed = {}
     for name, values in self.variables_of(subset).items():
@@ -116,15 +115,69 @@ class Network:
       placed[name] = self._sent[key][1]
     return placed
 
-  def _apply(
-    self, images: Any, channels: str | Sequence[str] | None, present: np.ndarray | None = None
-  ) -> tuple[np.ndarray, ...]:
-    """Logits, features and attention masks; of an array, `present` (n, m) tells which planes each image has."""
-    if not hasattr(images, 'ndim'):  # files, Pillow images, arrays of several sizes
-      return predictor.apply_each(self, images, channels)
+  def _apply(self, images: Any, channels: str | Sequence[str] | None, *, output: str = 'logits') -> np.ndarray:
+    """'logits', 'features' or 'attention' of images; arguments as for `logits`."""
+    if hasattr(images, 'ndim'):
+      begun = self.begin(images, channels, output=output)
+    else:  # files, Pillow images, arrays of several sizes
+      begun = begin_each(self, images, channels, output)
+    parts = list(one_behind(begun))
+    return np.concatenate(parts) if parts else self._nothing(output)
+
+  def begin(
+    self,
+    images: np.ndarray,
+    channels: str | Sequence[str] | None,
+    present: np.ndarray | None = None,
+    *,
+    output: str = 'logits',
+  ) -> Iterator[Fetch]:
+    """Checks an array of images and sends it to the device in batches; see `Predictor.begin` and `one_behind`.
+
+    Args:
+      images, channels: an array, as for `logits`.
+      present: (n, m) bool, the planes that each image has; None for all that are not NaN throughout.
+      output: 'logits', 'features' or 'attention'.
+    """
+    predictor = Predictor(self, channels)
+    images = self._numbers(images, predictor.order)
+    images, present = self._present(images, predictor.order, present)
+    self.check_scale(images, predictor.order, present)
+    for start in range(0, len(images), BATCH):
+      chosen = slice(start, start + BATCH)
+      canvases = self._canvases(images[chosen])
+      sizes = np.broadcast_to(images.shape[1:3], (len(canvases), 2))
+      mask = None if present is None else present[chosen]
+      yield predictor.begin(canvases, sizes, present=mask, check=False, output=output)
+
+  def _nothing(self, output: str) -> np.ndarray:
+    """An output of no images."""
+    shrink = 1 if self.config.model.small_images else 4  # of the stem
+    side = -(-self.config.image_size // shrink) if self.shows_attention else 0
+    shapes = {'logits': (len(self.classes),), 'features': (num_features(self.variables),), 'attention': (side, side)}
+    return np.zeros((0, *shapes[output]), np.float32)
+
+  @functools.cached_property
+  def compiled(self) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
+    """The compiled function of variables, canvases (n, H, W, m), sizes (n, 2), present (n, m) or None, and the subset.
+
+    It returns logits (n, K), features (n, features) and attention masks (n, h, w), the latter empty for a network
+    without. It is compiled anew for each subset and shape, so that `Predictor` pads batches.
+    """
+    image_size, resize = self.config.image_size, self.config.augment.evaluation_resize
+
+    def run(variables, images, sizes, present, subset: Subset):
+      fill = pixel_statistics(variables)['mean'][jnp.asarray(subset)]
+      images = pipeline.evaluation_images(images, sizes, image_size=image_size, resize=resize, fill=fill)
+      logits, features, mask = outputs(self.model, variables, images, subset, present)
+      return logits, features, jnp.zeros((len(images), 0, 0)) if mask is None else mask
+
+    return jax.jit(run, static_argnames='subset')
+
+  def _numbers(self, images: Any, order: Sequence[int]) -> np.ndarray:
+    """The images as an array that JAX takes; InputError for another shape, or what are no numbers."""
     images = np.asarray(images)
     images = images.astype(images.dtype.newbyteorder('='), copy=False)  # JAX takes no others
-    order = self.channels.full if channels is None else self.channels.order(channels)
     if images.ndim != 4 or images.shape[-1] != len(order):
       raise InputError(
         f'images are (n, height, width, {len(order)}) for the channels {self.channels.label(order)}, '
@@ -134,48 +187,10 @@ class Network:
       if not jnp.issubdtype(images.dtype, jnp.floating):
         raise InputError(f'images are {images.dtype}; numbers such as uint8, uint16 or float32 were expected')
       images = images.astype(np.float32)  # bfloat16 and its like are no floats to NumPy
-    subset, size = tuple(sorted(order)), images.shape[1:3]
-    if subset != tuple(order):
-      images = images[..., np.argsort(order)]
-      present = None if present is None else present[:, np.argsort(order)]
-    images, present = self._present(images, subset, present)
-    self.check_scale(images, subset, present)
-    variables = self._on_device(subset)
-    # Batches are padded to a power of two: few compilations for each subset and image size.
-    parts = []
-    for start in range(0, len(images), BATCH):
-      part = self._canvases(images[start : start + BATCH])
-      rows = min(BATCH, 1 << max(len(part) - 1, 0).bit_length())
-      padding = (0, rows - len(part))
-      padded = np.pad(part, [padding] + [(0, 0)] * 3)
-      mask = None if present is None else np.pad(present[start : start + BATCH], [padding, (0, 0)])
-      outputs = self._compiled(variables, *jax.device_put((padded, np.asarray(size), mask)), subset)
-      parts.append([output[: len(part)] for output in jax.device_get(outputs)])
-    if not parts:
-      shrink = 1 if self.config.model.small_images else 4  # of the stem
-      side = -(-self.config.image_size // shrink) if self.shows_attention else 0
-      return (
-        np.zeros((0, len(self.classes)), np.float32),
-        np.zeros((0, num_features(self.variables)), np.float32),
-        np.zeros((0, side, side), np.float32),
-      )
-    return predictor.finite(tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-
-  @functools.cached_property
-  def _compiled(self):
-    image_size, resize = self.config.image_size, self.config.augment.evaluation_resize
-
-    def run(variables, images, size, present, subset: Subset):
-      sizes = jnp.broadcast_to(size, (images.shape[0], 2))
-      fill = pixel_statistics(variables)['mean'][jnp.asarray(subset)]
-      images = pipeline.evaluation_images(images, sizes, image_size=image_size, resize=resize, fill=fill)
-      logits, features, mask = outputs(self.model, variables, images, subset, present)
-      return logits, features, jnp.zeros((len(images), 0, 0)) if mask is None else mask
-
-    return jax.jit(run, static_argnames='subset')
+    return images
 
   def _present(
-    self, images: np.ndarray, subset: Subset, present: np.ndarray | None = None
+    self, images: np.ndarray, order: Sequence[int], present: np.ndarray | None = None
   ) -> tuple[np.ndarray, np.ndarray | None]:
     """The images with zeros in place of absent planes, and the (n, m) mask of present planes; None for all.
 
@@ -184,7 +199,7 @@ class Network:
     finite = images.dtype.kind != 'f' or np.isfinite(images).all()
     if finite and (present is None or present.all()):
       return images, None
-    present = np.ones((len(images), len(subset)), bool) if present is None else present
+    present = np.ones((len(images), len(order)), bool) if present is None else present
     if not finite:
       present = present & ~np.isnan(images).all(axis=(1, 2))
     images = np.where(present[:, np.newaxis, np.newaxis], images, images.dtype.type(0))
@@ -192,11 +207,11 @@ class Network:
     if wrong.any():
       image, plane = np.argwhere(wrong)[0]
       raise InputError(
-        f'image {image} has NaN or infinite pixels in channel {self.channels.names[subset[plane]]}; '
+        f'image {image} has NaN or infinite pixels in channel {self.channels.names[order[plane]]}; '
         'an absent channel is NaN throughout, a present one nowhere'
       )
     if not present.any(axis=1).all():
-      raise InputError(f'image {present.any(axis=1).argmin()} has none of the channels {self.channels.label(subset)}')
+      raise InputError(f'image {present.any(axis=1).argmin()} has none of the channels {self.channels.label(order)}')
     return images, present
 
   def _canvases(self, images: np.ndarray) -> np.ndarray:
@@ -228,7 +243,7 @@ class Network:
 
   def probabilities(self, images: Any, channels: str | Sequence[str] | None = None) -> np.ndarray:
     """The softmax of the logits, (n, K) float32. Arguments as for `logits`."""
-    return predictor.softmax(self.logits(images, channels))
+    return softmax(self.logits(images, channels))
 
   def attention(self, images: Any, channels: str | Sequence[str] | None = None) -> np.ndarray:
     """ResAttentionNet's mask, (n, h, w) float32 in 0..1, at the resolution behind the stem; see `logits`.
@@ -241,7 +256,7 @@ class Network:
         f'{self.config.model.name} has no attention over positions; model.name=resattention with '
         'model.mask=spatial or self_attention has'
       )
-    return self._apply(images, channels)[2]
+    return self._apply(images, channels, output='attention')
 
   def predict_map(self, scene: str | os.PathLike[str], out: str | os.PathLike[str], **options) -> MapSummary:
     """Writes a class map of a georeferenced scene; see `flaxnets.inference.tiles.predict_map` for the options."""
@@ -259,7 +274,7 @@ class Network:
       >>> net = flaxnets.load('runs/resnet18')  # doctest: +SKIP
       >>> net.adapt(bands, flaxnets.channel_statistics(images))  # doctest: +SKIP
     """
-    from flaxnets.inference.adapt import adapt  # it imports this module
+    from flaxnets.inference.adapt import adapt  # not for everybody either
 
     known = ChannelSet.of(channels) if isinstance(channels, str) else channels
     return adapt(self, known, statistics, **options)[0]

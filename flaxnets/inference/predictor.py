@@ -7,9 +7,10 @@ import itertools
 import os
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import jax
 import numpy as np
 from absl import logging
 
@@ -22,30 +23,35 @@ from flaxnets.errors import InputError
 if TYPE_CHECKING:
   from PIL import Image
 
+  from flaxnets.inference.network import Network
+
+Result = TypeVar('Result')
+
 BATCH = 256  # images at a time, at most
 
 # An image's canvas (H, W, m), the height and width of its original in pixels, and the channels that it has, (m,) bool,
 # None for all.
 Canvas = tuple[np.ndarray, tuple[int, int], np.ndarray | None]
-Outputs = tuple[np.ndarray, ...]  # logits, features and the attention mask, as `Network._apply` returns them
+Fetch = Callable[[], np.ndarray]  # waits for a batch that the device works on, and returns one of its outputs
+OUTPUTS = ('logits', 'features', 'attention')  # of `Network.compiled`, in its order
 
 
 class Predictor:
   """A network on some of its channels, with its variables on the device: it reads images and runs batches of them.
 
   Args:
-    net: a `flaxnets.Network`. (Its module imports this one, so that no type can be named here.)
+    net: the network.
     channels: as for `Network.logits`.
 
   Attributes:
     order: the network's indices of the channels, in the order in which they stand in the canvases.
   """
 
-  def __init__(self, net: Any, channels: str | Sequence[str] | None = None):
+  def __init__(self, net: Network, channels: str | Sequence[str] | None = None):
     self.net = net
     self.order: tuple[int, ...] = net.channels.full if channels is None else net.channels.order(channels)
     self._subset = tuple(sorted(self.order))
-    self._variables = net._on_device(self._subset)
+    self._variables = net.on_device(self._subset)
 
   def read(self, path: str | os.PathLike[str]) -> Canvas:
     """Reads an image file, a photo or a raster (see `raster_options`); threads may do so side by side.
@@ -94,7 +100,7 @@ class Predictor:
       raise InputError(f'this Pillow image of mode {image.mode!r} cannot be read: {error}') from None
     return self.decode(buffer.getvalue(), f'a Pillow image of mode {image.mode!r}')
 
-  def run(
+  def begin(
     self,
     canvases: np.ndarray,
     sizes: np.ndarray,
@@ -102,8 +108,9 @@ class Predictor:
     present: np.ndarray | None = None,
     *,
     check: bool = True,
-  ) -> Outputs:
-    """Logits, features and attention masks.
+    output: str = 'logits',
+  ) -> Fetch:
+    """Sends a batch to the device, which works on it from then on; see `one_behind`.
 
     Args:
       canvases: (n, H, W, m), the channels in the order of `order`.
@@ -111,6 +118,10 @@ class Predictor:
       rows: what n is padded to, so that a last, smaller batch compiles nothing; a power of two where 0.
       present: (n, m) bool, the channels that each image has, in the order of `order`; None for all.
       check: whether to refuse pixels on another scale, see `Network.check_scale`.
+      output: which of OUTPUTS to fetch.
+
+    Returns:
+      A function that waits for the output, (n, ...) float32, and raises InputError if logits are not finite.
     """
     count = len(canvases)
     if self._subset != self.order:
@@ -123,8 +134,23 @@ class Predictor:
     sizes = np.pad(np.asarray(sizes), [padding, (0, 0)], constant_values=1)
     if present is not None:
       present = np.pad(present, [padding, (0, 0)], constant_values=True)
-    outputs = self.net._compiled(self._variables, canvases, sizes, present, self._subset)
-    return finite(tuple(np.asarray(output)[:count] for output in outputs))
+    outputs = self.net.compiled(self._variables, *jax.device_put((canvases, sizes, present)), self._subset)
+    logits, wanted = outputs[0], outputs[OUTPUTS.index(output)]
+
+    def fetch() -> np.ndarray:
+      # Of logits that are not finite the likeliest class would be the first, whatever the image.
+      if not np.isfinite(jax.device_get(logits)[:count]).all():
+        raise InputError(
+          'the outputs of the network are not finite; its weights or statistics may hold NaN or infinity: choose the '
+          'checkpoint of another step (--step)'
+        )
+      return jax.device_get(wanted)[:count]
+
+    return fetch
+
+  def run(self, canvases: np.ndarray, sizes: np.ndarray, **options: Any) -> np.ndarray:
+    """The output of a batch; see `begin` for the arguments."""
+    return self.begin(canvases, sizes, **options)()
 
   def latency(self, *, repeats: int = 50, warm_up: int = 5) -> float:
     """Median seconds from one decoded image on the host to its logits on the host, compiled and warmed up before.
@@ -142,7 +168,7 @@ class Predictor:
     return statistics.median(seconds[warm_up:])
 
 
-def raster_options(net: Any, channels: Sequence[str], held: str = '') -> DataOptions:
+def raster_options(net: Network, channels: Sequence[str], held: str = '') -> DataOptions:
   """How rasters are read for a network: as its training files were, as far as its config says.
 
   Args:
@@ -161,7 +187,7 @@ def raster_options(net: Any, channels: Sequence[str], held: str = '') -> DataOpt
   )
 
 
-def reads_raster(net: Any, path: str | os.PathLike[str], options: DataOptions) -> bool:
+def reads_raster(net: Network, path: str | os.PathLike[str], options: DataOptions) -> bool:
   """Whether a file is read as a raster: a PNG of 16 bits becomes 8, as in training, if the network knows 8 bits."""
   if net.metadata.dtype == 'uint8' and not str(path).lower().endswith(SUFFIXES):
     return False
@@ -181,19 +207,43 @@ def planes_of(channels: ChannelSet, order: Sequence[int]) -> tuple[int, ...]:
   return tuple(planes[index] for index in order) if planes else ()
 
 
-def apply_each(net: Any, images: Any, channels: str | Sequence[str] | None) -> Outputs:
-  """`Network._apply` for a path, a Pillow image, or a sequence of arrays (h, w, m), paths and Pillow images."""
+def begin_each(
+  net: Network, images: Any, channels: str | Sequence[str] | None, output: str = 'logits'
+) -> Iterator[Fetch]:
+  """`Network.begin` for a path, a Pillow image, or a sequence of arrays (h, w, m), paths and Pillow images."""
   from PIL import Image
 
   items = [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
   predictor = Predictor(net, channels)
-  parts = []
   for is_array, group in _groups(predictor, items):
     pixels, sizes, present = stacked(group)
-    parts.append(net._apply(pixels, channels) if is_array else predictor.run(pixels, sizes, present=present))
-  if not parts:
-    return net._apply(np.zeros((0, 1, 1, len(predictor.order)), np.uint8), channels)
-  return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    if is_array:
+      yield from net.begin(pixels, channels, output=output)
+    else:
+      yield predictor.begin(pixels, sizes, present=present, output=output)
+
+
+def one_behind(begun: Iterable[Callable[[], Result]]) -> Iterator[Result]:
+  """What some functions return, each called when the next one is there: host and device work at the same time.
+
+  Args:
+    begun: its items have begun some work on the device; each returns the result. If it raises an error, what was begun
+      before is finished first.
+  """
+  coming = iter(begun)
+  waiting: Callable[[], Result] | None = None
+  while True:
+    try:
+      following = next(coming, None)
+    except Exception:
+      if waiting is not None:
+        yield waiting()
+      raise
+    if waiting is not None:
+      yield waiting()
+    if following is None:
+      return
+    waiting = following
 
 
 def stacked(canvases: Sequence[Canvas]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -226,20 +276,6 @@ def _groups(predictor: Predictor, items: Sequence[Any]) -> Iterator[tuple[bool, 
   ):
     while part := list(itertools.islice(group, BATCH)):
       yield is_array, [canvas for _, canvas in part]
-
-
-def finite(outputs: Outputs) -> Outputs:
-  """The outputs.
-
-  Raises:
-    InputError: if logits are NaN or infinite: the likeliest class would be the first, whatever the image.
-  """
-  if np.isfinite(outputs[0]).all():
-    return outputs
-  raise InputError(
-    'the outputs of the network are not finite; its weights or statistics may hold NaN or infinity: choose another '
-    'checkpoint with --step'
-  )
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

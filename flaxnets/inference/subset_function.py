@@ -7,7 +7,7 @@ one for columns, stand for the gathers of `flaxnets.augment.warp`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,15 @@ from flaxnets.augment.warp import subsamples_for, taps_along
 from flaxnets.channels import Subset
 from flaxnets.errors import InputError
 
+if TYPE_CHECKING:
+  from flaxnets.inference.network import Network
 
-def subset_function(net: Any, order: tuple[int, ...], size: tuple[int, int]) -> Callable[[jax.Array], jax.Array]:
+
+def subset_function(net: Network, order: tuple[int, ...], size: tuple[int, int]) -> Callable[[jax.Array], jax.Array]:
   """The function of raw images (b, height, width, m) to logits (b, K), with all else as constants.
 
   Args:
-    net: a `flaxnets.Network`.
+    net: the network.
     order: its channels in the order of the input.
     size: height and width, pixels.
   """
@@ -47,7 +50,7 @@ def subset_function(net: Any, order: tuple[int, ...], size: tuple[int, int]) -> 
   return function
 
 
-def completed(net: Any, subset: Subset) -> tuple[nn.Module, dict[str, Any]]:
+def completed(net: Network, subset: Subset) -> tuple[nn.Module, dict[str, Any]]:
   """A network for one subset with that subset's kernel, mixed: no completion is left to compute.
 
   Returns:
@@ -66,7 +69,7 @@ def completed(net: Any, subset: Subset) -> tuple[nn.Module, dict[str, Any]]:
   return net.model.clone(num_channels=len(subset)), traverse_util.unflatten_dict(flat, sep='.')
 
 
-def view_matrices(net: Any, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def view_matrices(net: Network, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
   """The evaluation view of images of one size as matrices: rows (S, height) and columns (S, width) float32.
 
   With the indices and weights of `flaxnets.augment.warp.warp`. No fill is needed: the view lies in the image.

@@ -55,8 +55,8 @@ def test_an_image_that_is_too_large_is_bad_and_the_others_are_predicted(tmp_path
 
 def test_a_photo_alone_is_no_full_batch_and_the_last_batch_of_many_is_one(tmp_path, monkeypatch):
   net, sizes = untrained(small=True), []
-  compiled = net._compiled
-  monkeypatch.setattr(net, '_compiled', lambda *arguments: (sizes.append(len(arguments[1])), compiled(*arguments))[1])
+  compiled = net.compiled
+  monkeypatch.setattr(net, 'compiled', lambda *arguments: (sizes.append(len(arguments[1])), compiled(*arguments))[1])
   for number in range(7):
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / f'{number}.png')
   paths = find([str(tmp_path)])

@@ -13,7 +13,7 @@ from flaxnets.channels import ChannelSet  # noqa: E402
 from flaxnets.cli import predict  # noqa: E402
 from flaxnets.data.decode import squash  # noqa: E402
 from flaxnets.errors import InputError  # noqa: E402
-from flaxnets.inference import restore, tiles  # noqa: E402
+from flaxnets.inference import restore, scene_pass  # noqa: E402
 from flaxnets.inference.metadata import Metadata  # noqa: E402
 from flaxnets.inference.network import Network  # noqa: E402
 from tests.data.made import NAMES, TRANSFORM, write_geotiff  # noqa: E402
@@ -48,7 +48,7 @@ def net(canvas=None, classes=CLASSES):
     logits = (planes @ weights[list(subset)]).astype(np.float32)
     return logits, np.zeros((len(images), 8), np.float32), np.zeros((len(images), 0, 0), np.float32)
 
-  network.__dict__['_compiled'] = run
+  network.__dict__['compiled'] = run
   return network
 
 
@@ -124,10 +124,24 @@ def test_a_network_of_image_files_sees_tiles_on_its_canvas(tmp_path):
   np.testing.assert_allclose(found, expected(image, network=network), atol=1e-4)
 
 
+def test_the_next_tiles_are_on_the_device_when_the_results_of_the_last_are_fetched(tmp_path, monkeypatch):
+  network, events = net(), []
+  begin = scene_pass.Predictor.begin
+
+  def begun(*args, **named):
+    number, fetch = sum(event[0] == 'sent' for event in events), begin(*args, **named)
+    events.append(('sent', number))
+    return lambda: (events.append(('fetched', number)), fetch())[1]
+
+  monkeypatch.setattr(scene_pass.Predictor, 'begin', begun)
+  mapped(scene(tmp_path, pixels(48, 32)), tmp_path, network, tile=16, stride=16)  # three rows of two tiles
+  assert events == [('sent', 0), ('sent', 1), ('fetched', 0), ('sent', 2), ('fetched', 1), ('fetched', 2)]
+
+
 def test_batches_and_column_chunks_and_blocks_change_nothing(tmp_path, monkeypatch):
   path = scene(tmp_path, pixels(300, 280))
   whole = mapped(path, tmp_path, tile=32, stride=16)
-  monkeypatch.setattr(tiles, '_BYTES', 2**12)
+  monkeypatch.setattr(scene_pass, '_BYTES', 2**12)
   parts = mapped(path, tmp_path, tile=32, stride=16, batch_size=3)
   np.testing.assert_allclose(parts[1], whole[1], atol=1e-4)
   assert (parts[0] != whole[0]).mean() < 1e-3
