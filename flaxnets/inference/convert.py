@@ -85,7 +85,8 @@ def read_network(
   images = np.zeros((1, config.image_size, config.image_size, len(metadata.channels)), np.float32)
   shapes = jax.eval_shape(network.init, jax.random.key(config.seed), images)
   if num_classes:
-    dense = new_head(*shapes['params']['head']['dense']['kernel'].shape, config.seed)['dense']
+    features = shapes['params']['head']['dense']['kernel'].shape[0]
+    dense = new_head(features, num_classes, config.seed)['dense']
     tensors.update(zip(torch_names.HEAD, (dense['kernel'].T, dense['bias']), strict=True))
   variables = {**torch_names.from_torch(tensors, shapes, where), 'channel_stats': shapes['channel_stats']}
   variables = jax.device_get(put_statistics(variables, statistics))
