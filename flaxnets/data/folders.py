@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from flaxnets.data.classes import chosen_classes, labels_by_name
 from flaxnets.data.image_files import SUFFIXES, LabelledFiles, PhotoFiles, RasterFiles, open_images
 from flaxnets.data.root import is_inside, root_folder
@@ -53,7 +55,7 @@ def open_folders(
     labels += [by_name[folder]] * len(found)
   if not paths:
     raise InputError(f'{top} has no images in its folders; files end in {", ".join(SUFFIXES)}')
-  files = LabelledFiles(str(top), str(top), paths, labels, names)
+  files = LabelledFiles(str(top), str(top), paths, np.array(labels, np.int32), names)
   return open_images(files, options, some=class_names is not None)
 
 

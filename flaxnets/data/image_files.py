@@ -27,7 +27,7 @@ class LabelledFiles:
     name: the source in messages: the split file or the folder.
     root: folder that the paths are relative to.
     paths: paths of the files, with '/'.
-    labels: one label per path.
+    labels: (N,) int32, one per path.
     classes: class names.
     lines: the line of each path in the split file; None without a split file.
   """
@@ -35,7 +35,7 @@ class LabelledFiles:
   name: str
   root: str
   paths: Sequence[str]
-  labels: Sequence[int]
+  labels: np.ndarray
   classes: Sequence[str]
   lines: Sequence[int] | None = None
 
@@ -87,8 +87,7 @@ class _Files:
     canvas = options.canvas
     if canvas < 1:
       raise InputError(f'canvas is {canvas}; it must be at least 1 pixel (data.canvas, or 1.5 x image_size)')
-    self.name, self.root, self.classes = files.name, files.root, tuple(files.classes)
-    self.labels = np.array(files.labels, np.int32)
+    self.name, self.root, self.classes, self.labels = files.name, files.root, tuple(files.classes), files.labels
     self.ids = _unique(files.paths)
     self.canvas = canvas, canvas
     self._files = files

@@ -5,6 +5,8 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Sequence
 
+import numpy as np
+
 from flaxnets.data.classes import (
   check_labels_mean_the_same,
   chosen_classes,
@@ -50,7 +52,8 @@ def read_list(options: DataOptions, split: str, class_names: Sequence[str] | Non
   text = read_text(home / split, 'the split file')
   lines, paths, labels = parse_list(name, text, len(names) if names else None)
   check_paths(name, root, lines, paths, options.on_bad_image != 'skip')
-  return LabelledFiles(name, root, paths, labels, names or _classes_from_folders(name, paths, labels), lines)
+  classes = names or _classes_from_folders(name, paths, labels)
+  return LabelledFiles(name, root, paths, np.array(labels, np.int32), classes, lines)
 
 
 def _classes_from_folders(name: str, paths: Sequence[str], labels: Sequence[int]) -> tuple[str, ...]:
