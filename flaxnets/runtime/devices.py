@@ -150,9 +150,15 @@ def cpu_devices(batch_sizes: Sequence[int], max_devices: int) -> int:
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """A mesh with the single axis `data` over some devices; None for all devices of all hosts."""
-  devices = jax.devices() if devices is None else devices
-  return jax.make_mesh((len(devices),), ('data',), axis_types=(AxisType.Auto,), devices=devices)
+  """A mesh with the single axis `data` over some devices; None for all devices of all hosts.
+
+  The devices are in the order of their processes, because process h reads the h-th part of every batch, and
+  `to_devices` puts it on the process's own devices: the parts of the mesh have to follow each other in the same way.
+  `jax.make_mesh` keeps no such order on TPUs, and refuses several hosts of CPUs or GPUs, whose devices XLA counts as
+  one slice per host.
+  """
+  ordered = sorted(jax.devices() if devices is None else devices, key=lambda device: (device.process_index, device.id))
+  return Mesh(np.asarray(ordered), ('data',), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jax._src import distributed
+from jax.sharding import AxisType
 
 from flaxnets import config as configs
 from flaxnets.errors import InputError
@@ -156,6 +157,23 @@ def test_devices_divide_the_microbatches_too():
   said = r'64 does not divide into 3 microbatches \(train.accumulate\) over 8 devices; choose a multiple of 24$'
   with pytest.raises(InputError, match=said):
     setup.check(config)
+
+
+class Device:
+  """As much of a `jax.Device` as a mesh asks for."""
+
+  def __init__(self, id, process_index, slice_index, coords):
+    self.id, self.process_index, self.slice_index, self.coords = id, process_index, slice_index, coords
+    self.platform, self.device_kind, self.core_on_chip = 'tpu', 'TPU v4', 0
+
+
+def test_several_hosts_make_a_mesh_in_which_the_devices_of_each_follow_those_of_the_host_before():
+  # XLA gives each host of CPUs or GPUs a slice of its own. On TPU pods the ids of two hosts may alternate.
+  found = [Device(id, (id // 2) % 2, (id // 2) % 2, (id % 2, id // 2, 0)) for id in range(8)]
+  mesh = devices.data_mesh(found)
+  assert [device.process_index for device in mesh.devices.flat] == [0, 0, 0, 0, 1, 1, 1, 1]
+  assert [device.id for device in mesh.devices.flat] == [0, 1, 4, 5, 2, 3, 6, 7]
+  assert mesh.axis_types == (AxisType.Auto,)
 
 
 def test_batches_become_global_arrays_in_order_and_all_of_them(mesh8):
