@@ -171,8 +171,16 @@ def differentiated(
     return batch_stats, gradients, metrics
   # Microbatch j takes every accumulate-th example from j on, so that each device splits its own shard.
   parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, accumulate, *x.shape[1:]), 1, 0), inputs)
-  batch_stats, summed = jax.lax.scan(part, state.batch_stats, parts)
-  return batch_stats, *jax.tree.map(lambda x: x.mean(axis=0), summed)
+
+  def add(carried, inputs):
+    batch_stats, sums = carried
+    batch_stats, values = part(batch_stats, inputs)
+    return (batch_stats, jax.tree.map(jnp.add, sums, values)), None
+
+  # A running sum: to stack the gradients of all microbatches would take memory for each.
+  zeros = jax.tree.map(jnp.zeros_like, state.params), {'loss': jnp.zeros(()), 'accuracy': jnp.zeros(())}
+  (batch_stats, sums), _ = jax.lax.scan(add, (state.batch_stats, zeros), parts)
+  return batch_stats, *jax.tree.map(lambda x: x / accumulate, sums)
 
 
 def make_train_step(

@@ -12,7 +12,7 @@ from flax import serialization
 from flaxnets.augment.pipeline import training_view
 from flaxnets.runtime import devices
 from flaxnets.training import optim
-from flaxnets.training.step import TrainState, initial_state, make_loss, make_train_step
+from flaxnets.training.step import TrainState, differentiated, initial_state, make_loss, make_train_step
 from tests.networks import MEAN, tiny
 
 STATISTICS = {'mean': MEAN, 'std': MEAN / 2}
@@ -229,6 +229,21 @@ def test_microbatches_are_the_same_on_one_and_eight_devices(mesh1, mesh8):
   one, _ = trained(mesh1, steps=1, accumulate=2)
   eight, _ = trained(mesh8, steps=1, accumulate=2)
   assert_close(one.params, eight.params, rtol=1e-3, atol=1e-4)
+
+
+def test_more_microbatches_take_no_more_memory():
+  def loss(params, variables, images, present, labels):
+    return ((images @ params['kernel']) ** 2).mean(), (variables['batch_stats'], jnp.zeros(()))
+
+  inputs = np.ones((32, 256), np.float32), np.ones((32, 1, 3), bool), np.zeros(32, np.int32)
+  variables = {'params': {'kernel': np.ones((256, 1024), np.float32)}, 'channel_stats': {}}  # 1 MiB
+  state = initial_state(variables, optax.sgd(0.1), ema=False)
+
+  def temporary(accumulate):
+    step = jax.jit(lambda state, inputs: differentiated(loss, state, inputs, accumulate))
+    return step.lower(state, inputs).compile().memory_analysis().temp_size_in_bytes
+
+  assert temporary(16) < 2 * temporary(2)
 
 
 def test_a_sandwich_teaches_the_incomplete_views_by_the_full_one_and_by_smoothed_labels(mesh1):
