@@ -148,7 +148,8 @@ def make_loss(
       losses.append(optax.softmax_cross_entropy(logits_of(present[:, number])[0], taught))
     expected = labels if labels.ndim == 1 else jnp.argmax(labels, axis=-1)
     accuracy = (jnp.argmax(logits, axis=-1) == expected).mean()
-    weights = 1.0 if class_weights is None else (classes @ jnp.asarray(class_weights, jnp.float32))[None]
+    # No matrix product, for which TPUs would round the weights to bfloat16.
+    weights = 1.0 if class_weights is None else (classes * jnp.asarray(class_weights, jnp.float32)[None]).sum(-1)[None]
     return (jnp.stack(losses) * weights).mean(), (changed.get('batch_stats', {}), accuracy)
 
   return loss

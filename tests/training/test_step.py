@@ -281,6 +281,18 @@ def test_class_weights_multiply_the_loss_of_each_example():
   assert value == pytest.approx((2.0 * each[0] + 0.5 * each[1] + 0.5 * each[2]) / 4, rel=1e-4)
 
 
+def test_class_weights_take_no_matrix_product_which_tpus_would_round():
+  model, variables = tiny()
+  rest = {name: value for name, value in variables.items() if name != 'params'}
+  batch = np.zeros((4, 12, 12, 3), np.float32), np.ones((4, 1, 3), bool), np.zeros(4, np.int32)
+
+  def products(class_weights):
+    loss = make_loss(model, masked=False, label_smoothing=0.0, class_weights=class_weights)
+    return str(jax.make_jaxpr(loss)(variables['params'], rest, *batch)).count('dot_general')
+
+  assert products(np.ones(6, np.float32)) == products(None) > 0
+
+
 def test_averages_follow_the_weights(mesh1):
   step, state = build(mesh1)
   before = jax.device_get(state.params)
