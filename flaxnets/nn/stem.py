@@ -178,7 +178,7 @@ def put_statistics(variables: Mapping[str, Any], statistics: Mapping[str, Any]) 
       _check_measured(name, np.asarray(replacement))
     return replacement
 
-  stats = jax.tree_util.tree_map_with_path(measured, variables['channel_stats'])
+  stats = jax.tree.map_with_path(measured, variables['channel_stats'])
   return {**variables, 'channel_stats': stats}
 
 

@@ -321,7 +321,7 @@ class Checkpoints:
 
 def digests(tree: Any) -> dict[str, str]:
   """A digest of the dtype, shape and bytes of every array, by its path in the tree."""
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  leaves = jax.tree.leaves_with_path(tree)
   return array_digests(
     {jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf) for path, leaf in leaves}
   )

@@ -58,7 +58,7 @@ class TrainState:
       state = serialization.from_state_dict(shapes, {**saved, 'opt_state': _nested_sgd(saved['opt_state'])})
       wrong = [
         path
-        for path, equal in jax.tree_util.tree_leaves_with_path(
+        for path, equal in jax.tree.leaves_with_path(
           jax.tree.map(lambda ours, theirs: ours.shape == theirs.shape and ours.dtype == theirs.dtype, shapes, state)
         )
         if not equal
