@@ -28,14 +28,18 @@ class StopSignal:
 
   With several processes the handler is not installed, because each process would stop at a different step. The
   service that `jax.distributed.initialize` starts handles the signal there, and makes all processes agree on a step,
-  see `Checkpoints.reached_preemption`. Outside the main thread Python allows no handler, and none is installed.
+  see `Checkpoints.reached_preemption`. It gets an earlier signal as SIGTERM. Outside the main thread Python allows no
+  handler, and none is installed.
   """
 
   asked = False
 
   def __enter__(self) -> StopSignal:
-    self.asked = interrupts.arrived()
-    self._installed = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
+    several = jax.process_count() > 1
+    self.asked = interrupts.arrived() and not several
+    if interrupts.arrived() and several:
+      signal.raise_signal(signal.SIGTERM)  # one that stops alone would leave the others waiting for it
+    self._installed = not several and threading.current_thread() is threading.main_thread()
     if self._installed:
       heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as after `nohup`
       self._before = {number: signal.signal(number, self._note) for number in heeded}
