@@ -1,4 +1,7 @@
-"""Saves the checkpoints of a run. A save that fails delays the next one, and never ends the run before its end."""
+"""Saves the checkpoints of a run. A save that fails does not end a run of one process: the next save tries again.
+
+It ends a run of several processes, because the others wait at a barrier for the one whose save has failed.
+"""
 
 from __future__ import annotations
 
