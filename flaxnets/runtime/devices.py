@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import io
 import os
 import re
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +30,8 @@ HEARTBEAT_TIMEOUT = 40
 
 # Seconds that a process with an error gives the others to end with the same error. Less than HEARTBEAT_TIMEOUT.
 WAIT_FOR_OTHERS = 10
+
+_ERROR = '<error>'  # the name of a message that is sent in place of arrays
 
 
 def start(
@@ -190,6 +193,32 @@ def to_devices(batches: Iterable[Mapping[str, Any]], mesh: Mesh, ahead: int = 2)
     if len(queue) > ahead:
       yield queue.popleft()
   yield from queue
+
+
+def from_process_0(make: Callable[[], Mapping[str, Any]]) -> dict[str, np.ndarray]:
+  """The arrays that a function returns in process 0, in every process; called by all processes, and the others wait.
+
+  Raises:
+    InputError: in every process, where the function raises one.
+  """
+  if jax.process_count() == 1:
+    return {name: np.asarray(value) for name, value in make().items()}
+  from jax.experimental import multihost_utils
+
+  file = io.BytesIO()
+  if jax.process_index() == 0:
+    try:
+      np.savez(file, **make())
+    except InputError as error:
+      np.savez(file, **{_ERROR: np.asarray(str(error))})
+  sent = np.frombuffer(file.getvalue(), np.uint8)
+  size = int(multihost_utils.broadcast_one_to_all(np.asarray(len(sent), np.int32)))
+  received = multihost_utils.broadcast_one_to_all(sent if len(sent) else np.zeros(size, np.uint8))
+  with np.load(io.BytesIO(np.asarray(received).tobytes()), allow_pickle=False) as arrays:
+    values = dict(arrays)
+  if _ERROR in values:
+    raise InputError(str(values[_ERROR]))
+  return values
 
 
 def to_host(tree: Any) -> Any:

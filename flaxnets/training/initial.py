@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +24,6 @@ from flaxnets.inference.metadata import Metadata
 from flaxnets.inference.restore import load
 from flaxnets.nn.stem import put_statistics
 from flaxnets.runtime import devices
-from flaxnets.runtime.checkpoint import digests
 from flaxnets.training.step import TrainState, initial_state
 
 
@@ -52,17 +50,13 @@ class InitialState:
   weights: Mapping[str, Any] | None = None
 
   def begin(self) -> tuple[TrainState, Metadata]:
-    """A new state, with the channel statistics of the training split."""
-    data = self.config.data
+    """A new state, with the channel statistics of the training split; called by all processes.
+
+    Process 0 measures them for all. Decoders of two versions give pixels that differ, and statistics that differ would
+    give the copies of the state on two hosts other values.
+    """
     measured = experiment.statistics_of(
-      statistics.measure(
-        self.source,
-        examples=data.statistics_examples,
-        seed=self.config.seed,
-        threads=data.threads,
-        on_bad_image=data.on_bad_image,
-      ),
-      self.source.channels.order(self.channels.names),
+      devices.from_process_0(self._measure), self.source.channels.order(self.channels.names)
     )
     metadata = Metadata(
       self.channels,
@@ -75,6 +69,16 @@ class InitialState:
     new = functools.partial(self._new, measured)
     state = jax.jit(new, out_shardings=devices.replicated(self.mesh))()
     return (self._with_weights(state) if self.weights else state), metadata
+
+  def _measure(self) -> dict[str, np.ndarray]:
+    data = self.config.data
+    return statistics.measure(
+      self.source,
+      examples=data.statistics_examples,
+      seed=self.config.seed,
+      threads=data.threads,
+      on_bad_image=data.on_bad_image,
+    )
 
   def weights_from(self, folder: str) -> dict[str, Any]:
     """The 'params' and 'batch_stats' of another run's best step, for `train.init_from`.
@@ -120,7 +124,7 @@ class InitialState:
     Args:
       state, meta: as `flaxnets.runtime.checkpoint` restores them.
       workdir: for messages.
-      examples: `example_digests` of the training split as it is now.
+      examples: `flaxnets.training.examples.example_digests` of the training split as it is now.
 
     Raises:
       InputError: if the checkpoint belongs to other data or another network.
@@ -166,19 +170,5 @@ def _by(canvas: tuple[int, int] | None) -> str:
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
   return {
     jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    for path, leaf in jax.tree.leaves_with_path(tree)
   }
-
-
-def example_digests(source: Source) -> dict[str, str]:
-  """What shows that the examples of a source, and so their order in training, are still the same.
-
-  Returns:
-    'examples', a digest of all ids and labels, and 'labels', a digest of the labels, by which checkpoints of version
-    0.1.0 are compared.
-  """
-  labels = digests({'labels': source.labels})['labels']
-  digest = hashlib.blake2b(labels.encode(), digest_size=16)
-  for index in range(len(source)):
-    digest.update(f'{source.ids[index]}\n'.encode(errors='surrogatepass'))
-  return {'examples': digest.hexdigest(), 'labels': labels}

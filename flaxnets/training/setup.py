@@ -28,7 +28,8 @@ from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
 from flaxnets.runtime.workdir import WorkdirLock, claim_workdir, has_checkpoint, update_config
 from flaxnets.training import layers, optim, resolution
-from flaxnets.training.initial import InitialState, example_digests
+from flaxnets.training.examples import check_hosts, example_digests
+from flaxnets.training.initial import InitialState
 from flaxnets.training.step import TrainState, make_train_step
 
 
@@ -63,7 +64,7 @@ class Data:
     channels: the network's channels, all or some of the source's.
     subsets: those to validate on.
     listed: those that training draws from, if presence.mode=listed.
-    digests: identify the training examples, see `flaxnets.training.initial.example_digests`.
+    digests: identify the training examples, see `flaxnets.training.examples.example_digests`.
   """
 
   train: Source
@@ -171,7 +172,9 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
   schedule, optimizer = _optimizer(config, lengths)
   initial = InitialState(config, model, optimizer, data.train, data.channels, mesh)
 
-  if config.train.init_from and not has_checkpoint(workdir):
+  # Of process 0, since those that begin a run take part in other sums than those that resume one.
+  resumed = bool(devices.from_process_0(lambda: {'resumed': has_checkpoint(workdir)})['resumed'])
+  if config.train.init_from and not resumed:
     initial = dataclasses.replace(initial, weights=initial.weights_from(config.train.init_from))
 
   with contextlib.ExitStack() as opened:
@@ -179,7 +182,7 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
     opened.callback(lock.close)
     # Measured before config.json is written. If a corrupt image ends the run here, the folder holds no config yet, and
     # the corrected command is not refused.
-    new = None if has_checkpoint(workdir) else initial.begin()
+    new = None if resumed else initial.begin()
     folder = claim_workdir(workdir, configs.to_json(config), _may_change(config))
     checkpoints = Checkpoints(folder / 'checkpoints')
     opened.callback(checkpoints.close)
@@ -251,6 +254,7 @@ def _may_change(config: ml_collections.ConfigDict) -> set[str]:
 def _open_data(config: ml_collections.ConfigDict) -> Data:
   train = experiment.open_source(config, 'train')
   validation = experiment.open_source(config, 'validation', classes=train.classes)
+  check_hosts({'data.train': train, 'data.validation': validation})
   channels = experiment.channel_set(config, train.channels)
   if lacking := [name for name in channels.names if name not in validation.channels.names]:
     raise InputError(

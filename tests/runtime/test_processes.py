@@ -39,19 +39,27 @@ def training(workdir, **changes):
     'evaluate.subsets': 'RGB',
     **changes,
   }
-  return ['train_main.py', '--config=configs/demo.py', f'--workdir={workdir}', *small.flags(**fields)]
+  return [f'{ROOT}/train_main.py', f'--config={ROOT}/configs/demo.py', f'--workdir={workdir}', *small.flags(**fields)]
 
 
 def with_own_images(workdir, root, bad=(), train='train.txt'):
   """Starts two processes that validate on images in files, of which those of the indices `bad` are cut short."""
   small.write_list(root, 'train', 64)
   small.write_list(root, 'val', 32, bad=bad)
+  return launched([on_own_images(workdir, root, train)] * 2, devices=1)
+
+
+def on_own_images(workdir, root, train='train.txt'):
+  """The words of a small training on the images that `small.write_list` writes."""
   fields = {'data.source': 'lists', 'data.root': root, 'data.train': train, 'data.validation': 'val.txt'}
-  return launched([training(workdir, **fields)] * 2, devices=1)
+  return training(workdir, **fields)
 
 
-def launched(commands, devices):
-  """Starts one process, or several that meet on this machine, each with its own command."""
+def launched(commands, devices, prefixes=((), ()), folders=(ROOT, ROOT)):
+  """Starts one process, or several that meet on this machine, each with its own command.
+
+  `prefixes` are words ahead of each command, and `folders` where each is started.
+  """
   processes = len(commands)
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
@@ -59,8 +67,8 @@ def launched(commands, devices):
   several = [] if processes == 1 else [f'--coordinator=127.0.0.1:{port}', f'--processes={processes}']
   return [
     subprocess.Popen(
-      [sys.executable, *words, *several, *([f'--process={index}'] if several else [])],
-      cwd=ROOT,
+      [*prefixes[index], sys.executable, *words, *several, *([f'--process={index}'] if several else [])],
+      cwd=folders[index],
       env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices)},
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
@@ -118,6 +126,74 @@ def test_processes_that_were_started_with_different_numbers_of_epochs_do_not_tra
   outputs = ended(started(tmp_path, processes=2, devices=1, epochs=[1, 2]), code=1)
   assert 'config.json: the processes were started with different values of train.epochs' in outputs[1]
   assert not journal_of(tmp_path)
+
+
+def test_hosts_whose_copies_of_the_data_differ_do_not_train(tmp_path):
+  folders = [tmp_path / 'first', tmp_path / 'second']
+  for folder, images in zip(folders, (32, 31), strict=True):
+    folder.mkdir()
+    small.write_list(folder / 'images', 'train', 64)
+    small.write_list(folder / 'images', 'val', images)
+  command = on_own_images(tmp_path / 'run', 'images')
+  outputs = ended(launched([command] * 2, devices=1, folders=folders), code=1)
+  said = r"flaxnets train: data\.validation: the hosts' copies of the data differ: .* in process 1 than in process 0;.*"
+  for output in outputs:
+    lines = [line for line in output.splitlines() if line.startswith('flaxnets train: ')]
+    assert len(lines) == 1 and re.fullmatch(said, lines[0]), output
+  assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+# The start of a program whose processes meet as those of flaxnets do.
+MEETS = """
+import json, sys
+from flaxnets.errors import InputError
+from flaxnets.runtime import devices
+flags = dict(word.removeprefix('--').split('=') for word in sys.argv[1:])
+process = int(flags['process'])
+devices.start([8], coordinator=flags['coordinator'], processes=int(flags['processes']), process=process)
+import jax, numpy as np
+"""
+
+
+def printed(running):
+  """What each process of a program printed as a line of JSON."""
+  outputs = ended(running, code=0)
+  return [json.loads(next(line for line in output.splitlines() if line.startswith('{'))) for output in outputs]
+
+
+def on_another_host(folder):
+  """Words ahead of a command that let XLA believe its process to be on another host."""
+  (folder / 'boot_id').write_text('11111111-2222-3333-4444-555555555555\n')
+  mount = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
+  prefix = ['unshare', '--map-root-user', '--mount', 'sh', '-c', mount, folder / 'boot_id']
+  if not shutil.which('unshare') or subprocess.run([*prefix, 'true'], capture_output=True).returncode:
+    pytest.skip('a process of this user may have no boot id of its own')
+  return prefix
+
+
+def test_a_batch_over_two_hosts_has_the_part_of_each_at_its_place(tmp_path):
+  program = f"""{MEETS}
+part = {{'x': np.arange(4, dtype=np.float32) + 4 * process}}
+batch = next(devices.to_devices([part], devices.data_mesh(), ahead=0))
+hosts = {{device.slice_index for device in jax.devices()}}
+print(json.dumps({{'hosts': len(hosts), 'batch': devices.to_host(batch)['x'].tolist()}}))
+"""
+  running = launched([['-c', program]] * 2, devices=2, prefixes=[(), on_another_host(tmp_path)])
+  assert printed(running) == [{'hosts': 2, 'batch': list(range(8))}] * 2
+
+
+def test_what_process_0_measures_all_get_and_its_error_too():
+  program = f"""{MEETS}
+def fails():
+  raise InputError(f'from {{process}}')
+made = devices.from_process_0(lambda: {{'mean': np.full(3, 0.1 + process, np.float32)}})
+try:
+  devices.from_process_0(fails)
+except InputError as error:
+  print(json.dumps({{'mean': made['mean'].tolist(), 'error': str(error)}}))
+"""
+  first, second = printed(launched([['-c', program]] * 2, devices=1))
+  assert first == second == {'mean': np.full(3, 0.1, np.float32).tolist(), 'error': 'from 0'}
 
 
 @pytest.mark.parametrize('image', [1, 17])  # read by process 0 and by process 1

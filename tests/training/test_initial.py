@@ -1,4 +1,4 @@
-"""What a run refuses to be resumed with."""
+"""What a run begins with, and what it refuses to be resumed with."""
 
 import dataclasses
 import pathlib
@@ -10,7 +10,12 @@ from flaxnets.channels import ChannelSet
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 from flaxnets.inference.metadata import Metadata
-from flaxnets.training.initial import InitialState, example_digests
+from flaxnets.nn.stem import pixel_statistics
+from flaxnets.runtime import devices
+from flaxnets.training import optim
+from flaxnets.training.examples import example_digests
+from flaxnets.training.initial import InitialState
+from tests.networks import tiny
 from tests.small import small_config
 
 CHANNELS, CLASSES = ChannelSet.of('RGB'), ('a', 'b')
@@ -34,3 +39,14 @@ def test_data_with_other_pixels_than_the_run_began_with_are_refused(now, said):
   without = dataclasses.replace(BEGAN, dtype=str(np.dtype(dtype)), canvas=None)  # as version 0.1.0 saved it
   with pytest.raises(InputError, match='has other examples now'):  # what is compared next
     initial.resume({}, {'metadata': without.to_json(), 'labels': 'x'}, pathlib.Path('run'), digests)
+
+
+def test_every_process_begins_with_the_statistics_that_process_0_measured(monkeypatch, mesh1):
+  vectors = {'mean': 100, 'std': 10, 'low': 1, 'high': 250}
+  measured = {name: np.full(3, value, np.float32) for name, value in vectors.items()} | {'correlation': np.eye(3)}
+  monkeypatch.setattr(devices, 'from_process_0', lambda make: measured)
+  source = ArraySource('images', np.zeros((4, 24, 24, 3), np.uint8), np.arange(4) % 2, CHANNELS, CLASSES)
+  optimizer = optim.optimizer(optim.schedule('constant', learning_rate=0.1, steps=1))
+  state, metadata = InitialState(small_config(), tiny()[0], optimizer, source, CHANNELS, mesh1).begin()
+  assert (metadata.low, metadata.high) == ((1.0,) * 3, (250.0,) * 3)
+  np.testing.assert_array_equal(pixel_statistics(state.variables())['mean'], measured['mean'])
