@@ -13,7 +13,7 @@ import math
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -35,6 +35,7 @@ from flaxnets.evaluation.incremental import progress
 from flaxnets.inference.network import Network
 from flaxnets.inference.restore import load, restore_recalibrated
 from flaxnets.inference.weights import weights_digest
+from flaxnets.nn.stem import pixel_statistics
 from flaxnets.runtime import devices, locks
 from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
 
@@ -87,12 +88,10 @@ def run(
   done = {row['channels'] for row in meta['subsets']}
   missing = [subset for subset, label in zip(wanted, labels, strict=True) if label not in done]
   with progress(len(missing), 'recalibrating', unit='subset') as bar:
-    for start in range(0, len(missing), CHUNK):
-      chunk = missing[start : start + CHUNK]
-      found, rows = recalibrate(net, source, chunk, settings, mesh)
+    for found, rows in recalibrate(net, source, missing, settings, mesh):
       meta['subsets'] += rows
       statistics, meta = store(folder, net, statistics | found, meta)
-      bar.update(len(chunk))
+      bar.update(len(rows))
   if jax.process_index() == 0:
     print(table(meta, labels))
   return meta
@@ -129,8 +128,8 @@ def plan(examples: int, images: int, batch_size: int, view: str, mesh: Mesh) -> 
 
 def recalibrate(
   net: Network, source: Source, subsets: Sequence[Subset], settings: Mapping[str, Any], mesh: Mesh
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-  """Estimates the statistics of some subsets and evaluates them on other images of the source.
+) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
+  """Estimates the statistics of some subsets and evaluates them on other images of the source, CHUNK at a time.
 
   Args:
     net: the network. Its weights are not changed.
@@ -139,36 +138,34 @@ def recalibrate(
     settings: see `plan`.
     mesh: the devices.
 
-  Returns:
-    The 'batch_stats' of each subset by its label, kept or not, and the rows of `run`.
+  Yields:
+    For each chunk the 'batch_stats' of each subset by its label, kept or not, and the rows of `run`.
   """
-  config, batch_size = net.config, settings['batch_size']
-  chosen = np.random.default_rng(config.seed).choice(
+  batch_size = settings['batch_size']
+  chosen = np.random.default_rng(net.config.seed).choice(
     len(source), settings['images'] + settings['held_out'], replace=False
   )
+  seen, held_out = chosen[: settings['images']], np.sort(chosen[settings['images'] :])
+  view, missing = view_of(net, source, settings['view']), source.has_missing_channels
+  # Compiled once for all chunks: how many functions there are depends on the number of all subsets.
+  estimate = batch_stats.Estimator(net.model, subsets, view, has_missing_channels=missing, mesh=mesh)
+  evaluate = judge.evaluator_of(net, source, subsets, mesh)
 
-  found = batch_stats.estimate(
-    net.model,
-    net.variables,
-    subsets,
-    batch_stats.replace_unreadable(judge.read(net, source, batch_size, chosen[: settings['images']]), source.name),
-    view_of(net, source, settings['view']),
-    has_missing_channels=source.has_missing_channels,
-    mesh=mesh,
-  )
-  evaluator = judge.evaluator_of(net, source, subsets, mesh)
-
-  def hits(statistics: Mapping[Subset, Any]) -> list[np.ndarray]:
-    variables, own = judge.on_devices(net, subsets, statistics, mesh)
-    held_out = judge.read(net, source, batch_size, np.sort(chosen[settings['images'] :]))
-    by_subset, indices = evaluator(variables, held_out, batch_stats=own)
+  def hits(chunk: Sequence[Subset], statistics: Mapping[Subset, Any]) -> list[np.ndarray]:
+    variables, own = judge.on_devices(net, chunk, statistics, mesh)
+    batches = judge.read(net, source, batch_size, held_out)
+    by_subset, indices = evaluate(variables, batches, batch_stats=own, subsets=chunk)
     if not len(indices):
       raise InputError(f'{source.name}: none of {settings["held_out"]} examples held out can be read')
-    return [by_subset[subset].hits for subset in subsets]
+    return [by_subset[subset].hits for subset in chunk]
 
-  labels = [net.channels.label(subset) for subset in subsets]
-  rows = [row_of(*row) for row in zip(labels, hits({}), hits(found), strict=True)]
-  return dict(zip(labels, (found[subset] for subset in subsets), strict=True)), rows
+  for start in range(0, len(subsets), CHUNK):
+    chunk = subsets[start : start + CHUNK]
+    batches = batch_stats.replace_unreadable(judge.read(net, source, batch_size, seen), source.name)
+    found = estimate(net.variables, batches, chunk)
+    labels = [net.channels.label(subset) for subset in chunk]
+    rows = [row_of(*row) for row in zip(labels, hits(chunk, {}), hits(chunk, found), strict=True)]
+    yield {label: found[subset] for label, subset in zip(labels, chunk, strict=True)}, rows
 
 
 def row_of(label: str, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
@@ -196,8 +193,7 @@ def view_of(net: Network, source: Source, view: str) -> View:
   if view == 'training':
     fields = configs.to_json(config)
     fields['presence'] |= {'mode': 'none', 'fill': 'absent'}
-    statistics = net.variables['channel_stats']['stem']['standardize']
-    seen = experiment.training_view_of(configs.from_json(fields), order, source.canvas, statistics)
+    seen = experiment.training_view_of(configs.from_json(fields), order, source.canvas, pixel_statistics(net.variables))
 
     def training(number: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
       images, present = seen(number, batch)

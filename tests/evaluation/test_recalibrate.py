@@ -23,7 +23,7 @@ from flaxnets.cli import evaluate, main
 from flaxnets.data import synthetic
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
-from flaxnets.evaluation import batch_stats, recalibrate
+from flaxnets.evaluation import batch_stats, evaluator, recalibrate
 from flaxnets.nn.dynamic_conv import DynamicConv
 from flaxnets.runtime import locks
 from flaxnets.training import loop, setup
@@ -69,8 +69,8 @@ def images_of(count, channels=3):
   return (rng.integers(0, 100, (count, 12, 12, channels)) + drift).astype(np.uint8)
 
 
-def estimate(images, batch_size, mesh, subsets=SUBSETS, present=None):
-  model, variables = tiny()
+def estimate(images, batch_size, mesh, subsets=SUBSETS, present=None, network=None):
+  model, variables = network or tiny()
   present = np.ones((len(images), 3), bool) if present is None else present
 
   def read():
@@ -78,15 +78,13 @@ def estimate(images, batch_size, mesh, subsets=SUBSETS, present=None):
       rows = slice(start, start + batch_size)
       yield {'image': images[rows], 'present': present[rows], 'size': np.full((batch_size, 2), 12, np.int32)}
 
-  return batch_stats.estimate(
-    model,
-    variables,
-    subsets,
-    read(),
-    lambda _, batch: (batch['image'].astype(jnp.float32), batch['present']),
-    has_missing_channels=not present.all(),
-    mesh=mesh,
-  )
+  estimator = batch_stats.Estimator(model, subsets, as_read, has_missing_channels=not present.all(), mesh=mesh)
+  return estimator(variables, read(), subsets)
+
+
+def as_read(_, batch):
+  """A view of batches that are as the network takes them."""
+  return batch['image'].astype(jnp.float32), batch['present']
 
 
 def first_layer(images, subset):
@@ -130,6 +128,40 @@ def test_an_example_counts_with_what_it_has_of_a_subset(mesh8):
   found = estimate(images, 16, mesh8, [(0, 1)], present)[(0, 1)]
   features = np.concatenate([first_layer(images[::2], (1,)), first_layer(images[1::2], (0, 1))])
   np.testing.assert_allclose(found['stem']['norm']['mean'], features.mean((0, 1, 2)), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize('stem', [('dynamic', 'linear'), ('conv', 'gray')])
+def test_one_function_for_many_subsets_estimates_the_statistics_of_one_for_each(mesh8, monkeypatch, stem):
+  model, variables = tiny()
+  if stem[0] == 'conv':
+    statistics = {'stem': {'standardize': variables['channel_stats']['stem']['standardize']}}
+    variables = {**variables, 'channel_stats': statistics}
+  network = model.clone(stem=stem[0], completion=stem[1]), variables
+  each = estimate(images_of(32), 16, mesh8, network=network)
+  monkeypatch.setattr(evaluator, 'MAX_COMPILED', 2)
+  together = estimate(images_of(32), 16, mesh8, network=network)
+  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), together, each)
+
+
+def test_beyond_32_subsets_one_function_estimates_the_statistics(mesh1):
+  model, subsets = tiny()[0].clone(num_channels=6), ChannelSet(tuple('ABCDEF')).subsets('all')
+
+  def compiled(count, missing):
+    made = batch_stats.Estimator(model, subsets[:count], as_read, has_missing_channels=missing, mesh=mesh1)
+    return made.compilations(subsets[:count])
+
+  assert [compiled(*case) for case in ((32, False), (33, False), (63, False), (32, True))] == [32, 1, 1, 1]
+
+
+def test_only_on_cpus_the_program_of_a_subset_waits_for_that_of_another(mesh1, monkeypatch):
+  waits, wait = [], jax.block_until_ready
+  monkeypatch.setattr(jax, 'block_until_ready', lambda tree: (waits.append(tree), wait(tree))[1])
+  expected = estimate(images_of(32), 16, mesh1)
+  assert batch_stats.sums_share_threads(mesh1) and len(waits) == 2 + 2 * len(SUBSETS)
+  monkeypatch.setattr(batch_stats, 'sums_share_threads', lambda mesh: False)
+  waits.clear()
+  jax.tree.map(np.testing.assert_array_equal, estimate(images_of(32), 16, mesh1), expected)
+  assert len(waits) == 2  # once per batch
 
 
 def test_another_of_the_batch_stands_in_for_an_unreadable_image():
@@ -200,21 +232,27 @@ def test_channels_and_their_presence_are_seen_in_the_networks_order(run, view):
   np.testing.assert_array_equal(turned[1], present)
 
 
+def recalibrated(*arguments):
+  """What `recalibrate.recalibrate` gives for no more subsets than a chunk."""
+  (chunk,) = recalibrate.recalibrate(*arguments)
+  return chunk
+
+
 @pytest.mark.parametrize('view', recalibrate.VIEWS)
 def test_statistics_are_kept_only_where_they_raise_accuracy(run, mesh8, view):
   net = flaxnets.load(run)
   settings, full = recalibrate.plan(96, 64, 32, view, mesh8), net.channels.full
   before = jax.tree.map(np.copy, net.variables)
-  found, (worse,) = recalibrate.recalibrate(net, source_labelled_by(net), [full], settings, mesh8)
+  found, (worse,) = recalibrated(net, source_labelled_by(net), [full], settings, mesh8)
   assert worse['before'] == 1 > worse['after'] and not worse['kept']
   net.recalibrated[full] = found['RGB']
-  again, (better,) = recalibrate.recalibrate(net, source_labelled_by(net), [full], settings, mesh8)
+  again, (better,) = recalibrated(net, source_labelled_by(net), [full], settings, mesh8)
   assert better['before'] < 1 == better['after'] and better['kept']
   # A sign that the images are fixed, and that what was stored before has no part in what is found.
   jax.tree.map(np.testing.assert_array_equal, again, found)
   jax.tree.map(np.testing.assert_array_equal, net.variables, before)
   net.variables['batch_stats'] = found['RGB']
-  _, (tie,) = recalibrate.recalibrate(net, source_labelled_by(net), [full], settings, mesh8)
+  _, (tie,) = recalibrated(net, source_labelled_by(net), [full], settings, mesh8)
   assert tie['before'] == tie['after'] and not tie['kept']
 
 
@@ -327,7 +365,7 @@ def test_subsets_done_before_are_not_done_again_and_others_join_them(copied, mon
   both = recalibrate.run(copied, subsets='R;RGB', view='training', images=64)
   assert both['subsets'][0] == one['subsets'][0]
   assert [row['channels'] for row in both['subsets']] == ['R', 'RGB']
-  monkeypatch.setattr(recalibrate, 'recalibrate', None)
+  monkeypatch.setattr(batch_stats.Estimator, '__call__', None)
   assert recalibrate.run(copied, subsets='RGB', view='training', images=64) == both
   printed = capsys.readouterr().out.splitlines()
   assert printed[0].startswith('recalibrated on 64 training images (training view), accuracy on 32 others; kept where')
@@ -399,7 +437,7 @@ def test_training_may_end_with_recalibration_of_what_is_evaluated(run, mesh8):
   assert net.ema
   statistics, meta = recalibrate.restore_recalibrated(run, net)
   assert set(statistics) == {'RGB', 'R'}
-  expected, _ = recalibrate.recalibrate(net, synthetic.source('train[:96]'), [(0,)], meta['settings'], mesh8)
+  expected, _ = recalibrated(net, synthetic.source('train[:96]'), [(0,)], meta['settings'], mesh8)
   jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), statistics['R'], expected['R'])
 
 
