@@ -38,8 +38,17 @@ def evaluate(
     batch_size: images at a time; the config's where 0.
 
   Returns:
-    A row for each subset, as in eval/<split>.json: channels, accuracy, precision, recall, f1 and their intervals,
-    top5, loss, params, macs, flops, confusion.
+    A row for each subset, as in eval/<split>.json:
+      channels: the subset's label.
+      recalibrated: whether the network has BatchNorm statistics of its own for this subset, which were used.
+      accuracy, precision, recall, f1: fractions in 0..1, the last three means over classes; under the same names with
+        _low and _high the ends of their 95 % intervals.
+      top5: a fraction in 0..1; None for up to five classes.
+      loss: mean cross-entropy, nats.
+      ece: expected calibration error, 0..1; calibration: the 15 bins of confidence that it comes from, each with count,
+        confidence and accuracy (None where count is 0).
+      params: number of trained values; macs, mixing_macs, flops: counts for one image, see `flaxnets.models.cost`.
+      confusion: K lists of K counts, rows the true classes. Only for up to 100 classes.
 
   Raises:
     InputError: for shapes, labels or channels that do not fit, or pixels on another scale.
