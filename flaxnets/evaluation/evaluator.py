@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from flaxnets.analysis import metrics
@@ -21,6 +22,8 @@ from flaxnets.runtime import devices
 # A subset's own function does the least work per image, but takes seconds to compile. Beyond this many subsets, one
 # function that takes the subset as a mask evaluates all of them.
 MAX_COMPILED = 32
+
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # of a batch: index, label, mask, predictions
 
 
 @dataclasses.dataclass
@@ -111,6 +114,7 @@ class Evaluator:
 
     batch_sharding = devices.sharded(mesh)
     self._view = jax.jit(view, in_shardings=batch_sharding, out_shardings=batch_sharding)
+    self._stack = jax.jit(lambda predicted: jnp.stack(predicted, axis=1), out_shardings=batch_sharding)
     self._shared = self._compile(self._masked_logits)
     share = has_missing_channels or len(self.subsets) > MAX_COMPILED
     self._functions = {} if share else {each: self._compile(self._logits_of(each)) for each in self.subsets}
@@ -176,7 +180,8 @@ class Evaluator:
     own = {subset: {**variables, 'batch_stats': stats} for subset, stats in (batch_stats or {}).items()}
     sums = {subset: self._zeros() for subset in subsets}
     inside = {subset: self._inside(subset) for subset in subsets}
-    rows, waiting = [], None
+    own_rows: list[Rows] = []
+    waiting = None
     for batch in devices.to_devices(batches, self._mesh):
       images, present = self._view({key: batch[key] for key in ('image', 'size', 'present')})
       predicted = []
@@ -188,11 +193,11 @@ class Evaluator:
         predicted.append(classes)
       # Results are fetched one batch late, so that the devices always have the next one to work on.
       if waiting is not None:
-        rows.append(devices.to_host(waiting))
-      waiting = (batch['index'], batch['label'], batch['mask'], jnp.stack(predicted, axis=1))
+        own_rows.append(devices.own_share(waiting))
+      waiting = (batch['index'], batch['label'], batch['mask'], self._stack(predicted))
     if waiting is not None:
-      rows.append(devices.to_host(waiting))
-    indices, labels, mask, classes = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+      own_rows.append(devices.own_share(waiting))
+    indices, labels, mask, classes = in_order_of_batches(own_rows)
     indices, labels, classes = indices[mask], labels[mask], np.ascontiguousarray(classes[mask].T)
     results_by_subset = {}
     for subset, predictions in zip(subsets, classes, strict=True):
@@ -207,3 +212,17 @@ class Evaluator:
       lambda value: jax.make_array_from_callback(value.shape, sharding, value.__getitem__),
       logit_metrics.zeros(self._model.num_classes, self._mesh.size),
     )
+
+
+def in_order_of_batches(own_rows: Sequence[Rows]) -> Rows:
+  """The rows of all hosts' batches, in the order of the batches and, in a batch, of the hosts. All hosts meet here.
+
+  Args:
+    own_rows: for each batch this host's index (b,), label (b,), mask (b,) and predictions (b, subsets).
+
+  Returns:
+    The same for all batches, on every host: (batches * hosts * b, ...).
+  """
+  every = multihost_utils.process_allgather([np.stack(parts) for parts in zip(*own_rows, strict=True)])
+  index, label, mask, classes = (np.swapaxes(x, 0, 1).reshape(-1, *x.shape[3:]) for x in every)
+  return index, label, mask, classes

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.experimental import multihost_utils
 from sklearn import metrics as sklearn_metrics
 
 from flaxnets.analysis import metrics
@@ -99,6 +100,39 @@ def test_every_example_counts_once_on_any_number_of_devices(network, mesh1, mesh
       )
       loss = optax.softmax_cross_entropy_with_integer_labels(logits, source.labels).mean()
       np.testing.assert_allclose(result.loss, loss, rtol=1e-4)
+
+
+def test_hosts_meet_as_often_for_many_batches_as_for_one(network, mesh1, monkeypatch):
+  source, _ = source_of(40)
+  alone = judge(network, source, mesh1, batch_size=8)
+  meetings = []
+
+  def gather(tree, tiled=False):
+    meetings.append(tree)
+    return jax.tree.map(lambda x: np.asarray(x) if tiled else np.asarray(x)[np.newaxis], tree)
+
+  monkeypatch.setattr(multihost_utils, 'process_allgather', gather)
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  counts = []
+  for batch_size in (40, 8):
+    by_subset, indices = judge(network, source, mesh1, batch_size=batch_size)
+    counts.append(len(meetings))
+    meetings.clear()
+  assert counts[0] == counts[1] > 0
+  np.testing.assert_array_equal(indices, alone[1])
+  for subset, result in by_subset.items():
+    np.testing.assert_array_equal(result.predictions, alone[0][subset].predictions)
+
+
+def test_the_rows_of_several_hosts_are_put_in_the_order_of_the_batches(monkeypatch):
+  rows = np.arange(30).reshape(3, 2, 5)  # batches, hosts, the rows of a host
+  shares = [[(share, share, share >= 0, share[:, np.newaxis]) for share in rows[:, host]] for host in range(2)]
+  stacked = [[np.stack(parts) for parts in zip(*share, strict=True)] for share in shares]
+  gathered = [np.stack(parts) for parts in zip(*stacked, strict=True)]
+  monkeypatch.setattr(multihost_utils, 'process_allgather', lambda own: gathered)
+  index, label, mask, classes = evaluator_module.in_order_of_batches(shares[0])
+  assert index.tolist() == label.tolist() == classes[:, 0].tolist() == list(range(30))
+  assert mask.shape == (30,) and classes.shape == (30, 1)
 
 
 def test_scores_equal_scikit_learn(network, mesh8):
