@@ -23,7 +23,7 @@ from flaxnets.cli import evaluate, main
 from flaxnets.data import synthetic
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
-from flaxnets.evaluation import batch_stats, evaluator, recalibrate
+from flaxnets.evaluation import batch_stats, evaluator, judge, recalibrate
 from flaxnets.nn.dynamic_conv import DynamicConv
 from flaxnets.runtime import locks
 from flaxnets.training import loop, setup
@@ -372,15 +372,33 @@ def test_subsets_done_before_are_not_done_again_and_others_join_them(copied, mon
   assert {path.name for path in copied.iterdir()} >= {'recalibrated', 'checkpoints'}
 
 
-def test_more_subsets_than_a_chunk_are_stored_chunk_by_chunk(copied, monkeypatch):
+def test_more_subsets_than_a_chunk_are_stored_chunk_by_chunk_and_share_a_program(copied, monkeypatch):
   shutil.rmtree(copied / 'recalibrated')
   stored, store = [], recalibrate.store
+  compiled = []
+  programs, evaluators = batch_stats.Estimator, judge.evaluator_of
+
+  def estimator(model, subsets, *args, **kwargs):
+    made = programs(model, subsets, *args, **kwargs)
+    compiled.append(('estimates', made.compilations(subsets)))
+    return made
+
+  def evaluator_of(net, source, subsets, mesh):
+    made = evaluators(net, source, subsets, mesh)
+    compiled.append(('evaluates', made.compilations(subsets)))
+    return made
+
+  judge._evaluator.cache_clear()  # of another file's test with the same network
+  monkeypatch.setattr(evaluator, 'MAX_COMPILED', 2)
+  monkeypatch.setattr(batch_stats, 'Estimator', estimator)
+  monkeypatch.setattr(judge, 'evaluator_of', evaluator_of)
   monkeypatch.setattr(recalibrate, 'CHUNK', 2)
   monkeypatch.setattr(
     recalibrate, 'store', lambda *a: (stored.append([r['channels'] for r in a[3]['subsets']]), store(*a))[1]
   )
   recalibrate.run(copied, subsets=((0, 1, 2), (0,), (1,)), images=64)
   assert stored == [['RGB', 'R'], ['RGB', 'R', 'G']]
+  assert compiled == [('estimates', 1), ('evaluates', 1)]  # for all chunks together
 
 
 def test_two_processes_that_recalibrate_at_the_same_time_keep_each_others_subsets(copied, monkeypatch):
