@@ -193,7 +193,8 @@ def view_of(net: Network, source: Source, view: str) -> View:
   if view == 'training':
     fields = configs.to_json(config)
     fields['presence'] |= {'mode': 'none', 'fill': 'absent'}
-    seen = experiment.training_view_of(configs.from_json(fields), order, source.canvas, pixel_statistics(net.variables))
+    statistics = jax.device_get(pixel_statistics(net.variables))
+    seen = experiment.training_view_of(configs.from_json(fields), order, source.canvas, statistics)
 
     def training(number: jax.Array, batch: Batch) -> tuple[jax.Array, jax.Array]:
       images, present = seen(number, batch)
