@@ -47,7 +47,7 @@ def macro(confusion: np.ndarray) -> Scores:
   A class that a split lacks has no recall. A prediction of it counts against the class that the example has.
   """
   has_examples = _has_examples(_checked(confusion))
-  return Scores(*(float(np.mean(score[has_examples])) for score in per_class(confusion)))
+  return Scores(*(float(np.mean(np.asarray(score)[has_examples])) for score in per_class(confusion)))
 
 
 def bootstrap_macro(confusion: np.ndarray, *, samples: int = 1000, seed: int = 0) -> tuple[Scores, Scores]:
@@ -79,7 +79,7 @@ def bootstrap_macro(confusion: np.ndarray, *, samples: int = 1000, seed: int = 0
   for start in range(0, samples, at_once):
     cells = random.multinomial(examples, counts / examples, size=min(at_once, samples - start))
     scores = _scores(*_marginals(cells, truth, predicted, len(confusion)))
-    parts.append([np.mean(score[:, has_examples], axis=1) for score in scores])
+    parts.append([np.mean(np.asarray(score)[:, has_examples], axis=1) for score in scores])
   drawn, value = np.concatenate(parts, axis=1), np.array(macro(confusion))
   bias = drawn.mean(axis=1) - value
   low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=1) - bias

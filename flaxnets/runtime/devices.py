@@ -208,7 +208,7 @@ def from_process_0(make: Callable[[], Mapping[str, Any]]) -> dict[str, np.ndarra
   file = io.BytesIO()
   if jax.process_index() == 0:
     try:
-      np.savez(file, **make())
+      np.savez(file, **make())  # type: ignore[arg-type]  # NumPy's stub: any name may be allow_pickle
     except InputError as error:
       np.savez(file, **{_ERROR: np.asarray(str(error))})
   sent = np.frombuffer(file.getvalue(), np.uint8)
