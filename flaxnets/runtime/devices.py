@@ -207,10 +207,12 @@ def from_process_0(make: Callable[[], Mapping[str, Any]]) -> dict[str, np.ndarra
 
   file = io.BytesIO()
   if jax.process_index() == 0:
+    outcome: Mapping[str, Any]
     try:
-      np.savez(file, **make())
+      outcome = make()
     except InputError as error:
-      np.savez(file, **{_ERROR: np.asarray(str(error))})  # type: ignore[arg-type]  # the stub: may be allow_pickle
+      outcome = {_ERROR: str(error)}
+    np.savez(file, **outcome)
   sent = np.frombuffer(file.getvalue(), np.uint8)
   size = int(multihost_utils.broadcast_one_to_all(np.asarray(len(sent), np.int32)))
   received = multihost_utils.broadcast_one_to_all(sent if len(sent) else np.zeros(size, np.uint8))
