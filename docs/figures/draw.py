@@ -16,7 +16,7 @@ HERE = pathlib.Path(__file__).parent
 TABLE = HERE.parent / 'results' / 'rgb' / 'table.json'
 LONGER = {20: TABLE, **{epochs: HERE.parent / 'results' / f'rgb{epochs}' / 'table.json' for epochs in (40, 80)}}
 FAST = HERE.parent / 'results' / 'rgb_fast' / 'table.json'
-CURVES = HERE.parent / 'results' / 'tables' / 'metrics' / 'resnet18_dynamic.jsonl'
+CURVES = HERE.parent / 'results' / 'tables' / 'metrics'
 RED, GREEN, BLUE, INK, FAINT = '#c8524a', '#4f9d5b', '#4a73b8', '#222222', '#bbbbbb'
 # Runs of the study, from naive to best: name in the table, label in the figure, colour.
 RUNS = (
@@ -132,26 +132,35 @@ def recipe(axes: plt.Axes) -> None:
 
 
 def curves(axes: plt.Axes) -> None:
-  """The loss and the accuracy of the paper's network in training and on the validation split."""
+  """Loss and accuracy of the report's ResNet-18, with DynamicConv and without, on the validation split."""
   axes.set_axis_off()
-  lines = [json.loads(line) for line in CURVES.read_text().splitlines()]
-  steps = max(line['step'] for line in lines) / 30  # of an epoch
+  dynamic, plain = (_lines(CURVES / f'{name}.jsonl') for name in ('resnet18_dynamic', 'resnet18'))
+  steps = max(line['step'] for line in dynamic) / 30  # of an epoch
   parts = axes.figure.subplots(1, 2)
   shown = {
-    'loss': (('train', 'loss', FAINT, 'training'), ('validation', 'loss', '#5b4a9d', 'validation')),
-    'accuracy, per cent': (
-      ('train', 'accuracy', FAINT, 'training'),
-      ('validation', 'accuracy/RGB', '#5b4a9d', 'validation: RGB'),
-      ('validation', 'accuracy/R', RED, 'R'),
+    'loss': (
+      (dynamic, 'train', 'loss', FAINT, 'training, DynamicConv'),
+      (plain, 'train', 'loss', '#e3c9a0', 'training, plain'),
+      (dynamic, 'validation', 'loss', '#5b4a9d', 'validation'),
+      (plain, 'validation', 'loss', '#d79a3c', 'validation, plain'),
+    ),
+    'validation accuracy, per cent': (
+      (dynamic, 'validation', 'accuracy/RGB', '#5b4a9d', 'RGB'),
+      (dynamic, 'validation', 'accuracy/R', RED, 'R'),
+      (plain, 'validation', 'accuracy/RGB', '#d79a3c', 'plain, RGB'),
     ),
   }
   for part, (label, drawn) in zip(parts, shown.items(), strict=True):
-    for split, key, colour, name in drawn:
+    for lines, split, key, colour, name in drawn:
       points = [(line['step'] / steps, line[key]) for line in lines if line['split'] == split]
       scale = 1 if label == 'loss' else 100
       part.plot(*zip(*((epoch, scale * value) for epoch, value in points), strict=True), color=colour, label=name)
     part.set(xlabel='epochs', ylabel=label)
-    _finish(part, ncols=3)
+    _finish(part, ncols=2 if label == 'loss' else 3)
+
+
+def _lines(path: pathlib.Path) -> list[dict]:
+  return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _finish(axes: plt.Axes, ncols: int = 2) -> None:
