@@ -95,7 +95,7 @@ def test_regrets_and_differences_in_the_table_are_those_of_the_accuracies(done):
   assert means['whole']['mean_difference'] is None
   text = (wanted.out / 'table.md').read_text()
   assert '| whole | 2 | 1.0 | 32 |' in text and '| broken | model.completion=cubic |' in text
-  assert '(1 of 3 subsets)' in text  # only R has an expert
+  assert '(1 of 7 subsets)' in text  # only R has an expert
   cells = [line.count('|') for line in text.splitlines() if line.startswith('| whole')]
   headers = [line.count('|') for line in text.splitlines() if line.startswith('| run')]
   assert len(headers) == 4 and set(cells) <= set(headers)
