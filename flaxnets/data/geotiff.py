@@ -40,6 +40,7 @@ class Header:
     dtype: number type that the pixels are read as.
     size: height and width, pixels.
     masked: whether the file says which pixels have no data, or its floats may be NaN.
+    alpha: number of bands that are marked as alpha.
     photo: whether it is an 8-bit image of one, three or four colours and without names, as any program writes it.
   """
 
@@ -48,6 +49,7 @@ class Header:
   dtype: np.dtype
   size: tuple[int, int]
   masked: bool
+  alpha: int
   photo: bool
 
 
@@ -74,6 +76,7 @@ def header(dataset: Any, name: str) -> Header:
     stored if stored in DTYPES else np.dtype(np.float32),
     (dataset.height, dataset.width),
     flags != {'all_valid'} or stored.kind == 'f',
+    colours.count('alpha'),
     stored == np.uint8 and not any(described) and 'nodata' not in flags and set(colours) - {'alpha'} in _PHOTOS,
   )
 
@@ -94,7 +97,7 @@ def is_raster(path: str | os.PathLike[str], options: DataOptions) -> bool | None
   """Whether a file has more to it than a photo of 8 bits: other bands, 16 bits or floats, names, or no data.
 
   A TIFF that is no more than a photo is decoded like other photos, unless the options name its bands or its value for
-  no data.
+  no data; a PNG of 8 bits, unless they name its bands.
 
   Returns:
     None if the file cannot be opened; only PNGs and TIFFs are.
@@ -109,7 +112,7 @@ def is_raster(path: str | os.PathLike[str], options: DataOptions) -> bool | None
     if text.endswith('.png'):
       with open(path, 'rb') as file:
         start = file.read(25)
-      return is_deep(start) if start else None
+      return bool(options.bands) or is_deep(start) if start else None
     if not text.endswith(SUFFIXES):
       return False
     if options.bands or options.nodata:
@@ -142,7 +145,8 @@ def band_names(head: Header, options: DataOptions, name: str) -> ChannelSet:
     if options.bands:
       named = ChannelSet.of(options.bands)
       if len(named) != count:
-        raise InputError(f'{len(named)} names ({", ".join(named.names)}) for {count} bands')
+        alpha = f', and {head.alpha} marked as alpha, which is a mask: store it as an ordinary band' * (head.alpha > 0)
+        raise InputError(f'{len(named)} names ({", ".join(named.names)}) for {count} bands{alpha}')
       return named
     wanted = ChannelSet.of(options.channels).names if options.channels else ()
     by_colour = set(head.names) <= set(_COLOURS.values()) and not set(wanted) <= set(head.names)

@@ -39,6 +39,9 @@ INSTALL_ONNX = (
   'pip install --no-deps jax2onnx==0.17.1 onnx-ir==1.1.0 onnx==1.23.2 onnxruntime==1.32.0 sympy==1.14.0 mpmath==1.3.0'
 )
 
+# What a file with one of these suffixes is taken for.
+_SUFFIXES = {'.stablehlo': ('stablehlo',), '.onnx': ('onnx',), '.safetensors': ('safetensors', 'torch')}
+
 # The largest difference from the network that an export may have, as a share of the largest logit.
 _TOLERANCES = {'stablehlo': 1e-5, 'onnx': 1e-4}
 _TOLERANCE_BFLOAT16 = 5e-2  # eight bits of mantissa, rounded in another order
@@ -70,11 +73,17 @@ def export(
     The description, as in FILE.json; for safetensors and torch as in the file's own header.
 
   Raises:
-    InputError: for channels that there are not, an unknown format, a library that is not installed, sizes that do not
-      fit, or a file that cannot be written.
+    InputError: for channels that there are not, an unknown format, a suffix of another one, a library that is not
+      installed, sizes that do not fit, or a file that cannot be written.
   """
   if format not in FORMATS:
     raise InputError(f'no format {format!r}; there are {", ".join(FORMATS)}')
+  meant = _SUFFIXES.get(pathlib.Path(file).suffix.lower(), (format,))
+  if format not in meant:
+    raise InputError(
+      f'{file} has the suffix of {" and ".join(meant)}, but the format is {format!r}; give format={meant[0]!r} '
+      f'(--format={meant[0]}) or another name'
+    )
   if format == 'safetensors':
     if subset not in ('', 'full'):
       raise InputError(f'safetensors holds the weights of every channel; leave out the subset {subset!r}')

@@ -19,7 +19,7 @@ from flaxnets.data.source import DTYPES
 from flaxnets.errors import InputError
 from flaxnets.inference import scale
 from flaxnets.inference.metadata import Metadata
-from flaxnets.inference.predictor import BATCH, Fetch, Predictor, begin_each, one_behind, softmax
+from flaxnets.inference.predictor import BATCH, NOT_FINITE, Fetch, Predictor, begin_each, one_behind, softmax
 from flaxnets.models.classifier import Classifier, num_features, outputs
 from flaxnets.nn.stem import pixel_statistics
 
@@ -111,6 +111,10 @@ class Network:
     for name, values in self.variables_of(subset).items():
       key = (name, subset) if name == 'batch_stats' and subset in self.recalibrated else name
       if key not in self._sent or self._sent[key][0] is not values:
+        # XLA on CPUs may compute relu(NaN) as 0, so that the outputs of a network with NaN can be finite.
+        leaves = jax.tree.leaves(jax.device_get(values))
+        if name != 'channel_stats' and not all(np.isfinite(leaf).all() for leaf in leaves):
+          raise InputError(NOT_FINITE)
         self._sent[key] = values, jax.device_put(values)
       placed[name] = self._sent[key][1]
     return placed

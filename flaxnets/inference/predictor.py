@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 Result = TypeVar('Result')
 
+NOT_FINITE = (
+  'the outputs of the network are not finite; its weights or statistics may hold NaN or infinity: choose the '
+  'checkpoint of another step (--step)'
+)
 BATCH = 256  # images at a time, at most
 
 # An image's canvas (H, W, m), the height and width of its original in pixels, and the channels that it has, (m,) bool,
@@ -140,10 +144,7 @@ class Predictor:
     def fetch() -> np.ndarray:
       # Of logits that are not finite the likeliest class would be the first, whatever the image.
       if not np.isfinite(jax.device_get(logits)[:count]).all():
-        raise InputError(
-          'the outputs of the network are not finite; its weights or statistics may hold NaN or infinity: choose the '
-          'checkpoint of another step (--step)'
-        )
+        raise InputError(NOT_FINITE)
       return jax.device_get(wanted)[:count]
 
     return fetch

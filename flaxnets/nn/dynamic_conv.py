@@ -70,7 +70,7 @@ class DynamicConv(nn.Module):
   (C, C), infinite until measured values are stored with `flaxnets.put_statistics`. Only 'linear' and 'unit' read the
   correlation, and only when called with a mask or on fewer than C channels. Such a call raises ValueError if it
   can see that nothing was measured. Inside `jax.jit`, with the variables as traced arguments, it can't see that, and
-  all outputs are NaN.
+  all outputs of the layer are NaN. Later layers may hide them, as XLA on CPUs may compute relu(NaN) as 0.
   """
 
   features: int
@@ -103,14 +103,16 @@ class DynamicConv(nn.Module):
       (b, height', width', features).
 
     Raises:
-      ValueError: for an unknown completion, a subset that isn't sorted, unique and in range, an x that doesn't fit
-        it, a mask that isn't a bool array of its shape, a subset and a mask at once, or 'linear' or 'unit' without a
-        measured correlation where it is needed.
+      ValueError: for a kernel that isn't 2-D, an unknown completion, a subset that isn't sorted, unique and in range,
+        an x that doesn't fit it, a mask that isn't a bool array of its shape, a subset and a mask at once, or 'linear'
+        or 'unit' without a measured correlation where it is needed.
     """
     if self.completion not in completions.COMPLETIONS:
       raise ValueError(f'no completion {self.completion!r}; there are {", ".join(completions.COMPLETIONS)}')
     subset = check_subset(x, self.num_channels, subset, present)
     kernel_size = (self.kernel_size,) * 2 if isinstance(self.kernel_size, int) else tuple(self.kernel_size)
+    if len(kernel_size) != 2:
+      raise ValueError(f'kernel_size is {kernel_size}; images have two axes, so it must be (height, width)')
     bank = self.param('kernel', self.kernel_init, (*kernel_size, self.num_channels, self.features), self.param_dtype)
     correlation = self._correlation(needed=present is not None or len(subset) < self.num_channels)
 

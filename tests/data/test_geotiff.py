@@ -241,6 +241,15 @@ def test_a_file_without_any_data_is_bad(tmp_path):
     read(open_folder(tmp_path))
 
 
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+@pytest.mark.parametrize('suffix', ['tif', 'png'])
+def test_a_fourth_channel_that_is_stored_as_alpha_is_refused_where_bands_are_named(tmp_path, suffix):
+  (tmp_path / 'train' / 'sea').mkdir(parents=True)
+  Image.fromarray(np.full((20, 20, 4), 9, np.uint8)).save(tmp_path / 'train' / 'sea' / f'0.{suffix}')
+  with pytest.raises(BadImage, match=r'4 names \(R, G, B, T\) for 3 bands, and 1 marked as alpha, which is a mask'):
+    open_folder(tmp_path, bands='R,G,B,T')
+
+
 def test_an_alpha_band_is_a_mask_and_no_channel(tmp_path):
   pixels = noise(count=3)
   alpha = np.full((20, 20, 1), 65535, np.uint16)

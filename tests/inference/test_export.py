@@ -293,6 +293,16 @@ def test_an_impossible_export_is_a_one_line_error(resnet, tmp_path, arguments, s
   assert not list(tmp_path.iterdir())
 
 
+def test_a_file_is_not_written_under_the_suffix_of_another_format(resnet, tmp_path):
+  with pytest.raises(
+    InputError, match=r"net.onnx has the suffix of onnx, but the format is 'stablehlo'; give format='onnx"
+  ):
+    resnet.export(tmp_path / 'net.onnx')
+  with pytest.raises(InputError, match=r'net.safetensors has the suffix of safetensors and torch'):
+    resnet.export(tmp_path / 'net.safetensors', 'RG')
+  assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_folder_is_an_error_that_names_it(resnet, tmp_path):
   with pytest.raises(InputError, match=r'none/net cannot be written: No such file'):
     resnet.export(tmp_path / 'none' / 'net', format='safetensors')

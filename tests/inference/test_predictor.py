@@ -97,6 +97,15 @@ def test_what_the_network_makes_of_padding_need_not_be_finite(monkeypatch):
     net.logits(photos(4))
 
 
+def test_weights_that_are_not_finite_are_refused_although_relu_may_hide_them():
+  net = untrained(small=True)
+  net.variables = jax.tree.map(np.copy, net.variables)
+  net.variables['params']['stem']['conv']['kernel'][:] = np.nan
+  for count in (2, 32):
+    with pytest.raises(InputError, match='the outputs of the network are not finite; its weights'):
+      net.predict(photos(count))
+
+
 def test_photos_are_sent_to_the_device_explicitly():
   net, image = untrained(small=True), Image.fromarray(photos(1)[0])
   expected = net.logits([image])

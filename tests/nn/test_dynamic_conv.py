@@ -74,6 +74,14 @@ def test_with_all_channels_it_is_flax_conv_to_the_bit(dtype, spatial):
   np.testing.assert_array_equal(np.asarray(layer.apply(variables, x, subset=(0, 1, 2, 3))), np.asarray(expected))
 
 
+@pytest.mark.parametrize('kernel_size', [(3,), (3, 3, 3)])
+def test_kernels_of_other_than_two_sides_are_refused(kernel_size):
+  with pytest.raises(
+    ValueError, match=r'kernel_size is \(3.*\); images have two axes, so it must be \(height, width\)'
+  ):
+    DynamicConv(8, kernel_size, 3).init(jax.random.key(0), np.zeros((2, 8, 8, 3)))
+
+
 def test_none_is_zero_filling_of_the_standardised_input():
   layer, variables = layer_and_variables(3, 'none')
   x = jax.random.normal(jax.random.key(1), (2, 9, 9, 3))
