@@ -97,7 +97,9 @@ def _parse(flags: absl.flags.FlagValues, arguments: list[str]) -> list[str]:
   try:
     rest = flags(['', *arguments], known_only=False)[1:]
   except absl.flags.UnrecognizedFlagError as error:
-    close = difflib.get_close_matches(error.flagname, list(flags), 1)
+    fields = configs.flattened(flags['config'].value) if 'config' in flags else {}
+    same = [f'config.{name}' for name in fields if name.rpartition('.')[2] == error.flagname]
+    close = same or difflib.get_close_matches(error.flagname, list(flags), 1)
     meant = f'; did you mean --{close[0]}?' if close else ''
     raise UsageError(f'unknown flag --{error.flagname}{meant}') from None
   except absl.flags.Error as error:

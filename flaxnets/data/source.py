@@ -256,7 +256,9 @@ def checked_labels(name: str, labels: np.ndarray, examples: int, classes: int) -
       f'{name}: labels have shape {labels.shape}, perhaps one-hot; save labels.argmax(1), one class per example'
     )
   if labels.shape != (examples,):
-    raise InputError(f'{name}: {examples} examples have labels of shape ({examples},), not {labels.shape}')
+    raise InputError(
+      f'{name}: the labels have the shape {labels.shape}, but there are {examples} examples; they must be ({examples},)'
+    )
   if not examples:
     raise InputError(f'{name}: it has no examples')
   if labels.dtype.kind not in 'iu':

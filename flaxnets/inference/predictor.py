@@ -192,7 +192,9 @@ def reads_raster(net: Network, path: str | os.PathLike[str], options: DataOption
   """Whether a file is read as a raster: a PNG of 16 bits becomes 8, as in training, if the network knows 8 bits."""
   if net.metadata.dtype == 'uint8' and not str(path).lower().endswith(SUFFIXES):
     return False
-  return bool(is_raster(path, options))
+  raster = is_raster(path, options)
+  unreadable_tiff = raster is None and os.path.isfile(path) and str(path).lower().endswith(SUFFIXES)
+  return bool(raster) or unreadable_tiff  # the reader of rasters says why it cannot be read
 
 
 def planes_of(channels: ChannelSet, order: Sequence[int]) -> tuple[int, ...]:

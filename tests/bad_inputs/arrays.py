@@ -128,7 +128,12 @@ CASES = [
     _npz(X_train=np.full((8, 16, 16, 3), np.inf, np.float32)),
   ),
   Case('no examples', TRAIN, 'no examples', _npz(X_train=np.zeros((0, 16, 16, 3), np.uint8), y_train=np.zeros(0, int))),
-  Case('one label too few', TRAIN, r'8 examples have labels of shape \(8,\), not \(7,\)', _labels([0, 1] * 3 + [0])),
+  Case(
+    'one label too few',
+    TRAIN,
+    r'the labels have the shape \(7,\), but there are 8 examples; they must be \(8,\)',
+    _labels([0, 1] * 3 + [0]),
+  ),
   Case(
     'labels of floats', TRAIN, 'labels must be integers or class names, but they are float64', _labels([0.0, 1.0] * 4)
   ),

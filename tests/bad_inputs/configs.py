@@ -55,6 +55,7 @@ CASES = [
     lambda folder: (folder / 'file').write_text(''),
   ),
   Case('workdir in a bucket', 'train --config=demo --workdir=gs://bucket/run', 'gs://bucket/run.*'),
+  Case('field as a flag', f'{TRAIN} --epochs=3', 'unknown flag --epochs; did you mean --config.train.epochs', code=2),
   Case('unknown flag', f'{TRAIN} --wrkdir=a', 'unknown flag --wrkdir; did you mean --workdir', code=2),
   Case('flag given twice', f'{TRAIN} --workdir=DIR/other', '--workdir is given twice', code=2),
   Case('field given twice', f'{TRAIN} --config.seed=1 --config.seed=2', '--config.seed is given twice', code=2),

@@ -98,6 +98,15 @@ def test_a_photo_in_a_tiff_is_a_photo_when_channels_are_named(tmp_path, channels
   np.testing.assert_array_equal(tiff, png)
 
 
+def test_a_tiff_that_is_cut_is_said_to_be_unreadable_and_not_to_lack_channels(tmp_path):
+  net, said = untrained(small=True), []
+  net.channels = ChannelSet(('R', 'G', 'T'))
+  Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / 'whole.tif')
+  (tmp_path / 'cut.tif').write_bytes((tmp_path / 'whole.tif').read_bytes()[:100])
+  assert not list(FilePredictions(net, on_bad=said.append)([str(tmp_path / 'cut.tif')]))
+  assert len(said) == 1 and 'cut.tif: cannot be read' in said[0]
+
+
 def test_channels_are_named_as_everywhere_else(tmp_path):
   net, images = untrained(small=True), np.random.default_rng(0).integers(0, 256, (2, 20, 20, 2), np.uint8)
   net.channels = ChannelSet(('R', 'G', 'D'))
