@@ -153,7 +153,7 @@ def test_labels_may_be_class_names(tmp_path):
 
 
 def test_labels_in_a_column_are_an_error(tmp_path):
-  with pytest.raises(InputError, match=r'shape \(6,\), not \(6, 1\)'):
+  with pytest.raises(InputError, match=r'the labels have the shape \(6, 1\), .* they must be \(6,\)'):
     from_arrays(arrays(tmp_path, y_train=np.zeros((6, 1), int)))
 
 
