@@ -22,8 +22,8 @@ class Diverged(InputError):
 class Divergence:
   """Watches the loss of every step.
 
-  A step whose loss or gradient is not finite, or whose loss is above `max_loss`, changes nothing in the compiled step
-  (see `flaxnets.training.step`). Many of them in a row will not end by themselves.
+  A step whose loss, gradient or running statistics are not finite, or whose loss is above `max_loss`, changes nothing
+  in the compiled step (see `flaxnets.training.step`). Many of them in a row will not end by themselves.
 
   Attributes:
     streak: the number of unusable steps in a row up to the last step that was watched.
@@ -41,10 +41,6 @@ class Divergence:
     self._limit, self._max_loss, self._last_checkpoint = limit, max_loss, last_checkpoint
     self._first = ''  # of the streak: its step, loss and rate
 
-  def usable(self, row: Mapping[str, Any]) -> bool:
-    """Whether a step has changed the network, by its metrics."""
-    return bool(np.isfinite(row['loss']) and row['loss'] <= self._max_loss and np.isfinite(row['gradient_norm']))
-
   def watch(self, steps: Sequence[tuple[int, Mapping[str, Any]]]) -> None:
     """Takes the numbers and metrics of steps, in their order.
 
@@ -53,11 +49,11 @@ class Divergence:
     """
     unusable = []
     for step, row in steps:
-      if self.usable(row):
+      if row['usable']:
         self.streak = 0
         continue
       self.streak += 1
-      said = f'step {step:,} has a {self._why(row)} at a learning rate of {float(row["learning_rate"]):.3g}'
+      said = f'step {step:,} has {self._why(row)} at a learning rate of {float(row["learning_rate"]):.3g}'
       unusable.append(said)
       if self.streak == 1:
         self._first = said
@@ -84,8 +80,12 @@ class Divergence:
   def _why(self, row: Mapping[str, Any]) -> str:
     loss = float(row['loss'])
     if not np.isfinite(loss):
-      return f'loss of {loss}'
-    return f'loss of {loss:.3g}' if loss > self._max_loss else f'gradient that is not finite (loss {loss:.3g})'
+      return f'a loss of {loss}'
+    if loss > self._max_loss:
+      return f'a loss of {loss:.3g}'
+    if not np.isfinite(row['gradient_norm']):
+      return f'a gradient that is not finite (loss {loss:.3g})'
+    return f'running statistics that are not finite (loss {loss:.3g})'
 
   def _end(self, step: int) -> None:
     raise Diverged(

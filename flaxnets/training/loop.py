@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
@@ -30,7 +29,7 @@ from flaxnets.training.preemption import PREEMPTED, Preempted, StopSignal
 from flaxnets.training.progress import Progress
 from flaxnets.training.saving import Saver
 from flaxnets.training.setup import Setup, prepare
-from flaxnets.training.step import TrainState
+from flaxnets.training.step import TrainState, all_finite
 
 
 def run(config: ml_collections.ConfigDict, workdir: str) -> int:
@@ -247,7 +246,7 @@ def _save(
   with logger.pause():
     if logger.divergence.streak and not needed:
       return
-    if not _all_finite((state.params, state.batch_stats, state.ema)):
+    if not jax.jit(all_finite)((state.params, state.batch_stats, state.ema)):
       saver.settle()
       raise InputError(
         f'the weights are not finite after step {step:,}, and were not saved; last checkpoint: {saver}; {REMEDY}'
@@ -261,8 +260,3 @@ def _save(
       'progress': dataclasses.asdict(current.progress),
     }
     saver.save(step, state, meta, measured)
-
-
-@jax.jit
-def _all_finite(tree: Any) -> jax.Array:
-  return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()

@@ -82,9 +82,9 @@ class MetricLogger:
     now = time.perf_counter()
     rate = len(rows) * self._batch_size / max(now - self._clock_began - self._clock_stood, 1e-9)
     self._clock_began, self._clock_stood = now, 0.0
-    finite = [row for row in rows if self.divergence.usable(row)]
+    usable = [row for row in rows if row['usable']]
     values: dict[str, float | None] = {
-      name: float(np.mean([row[name] for row in finite])) if finite else None
+      name: float(np.mean([row[name] for row in usable])) if usable else None
       for name in ('loss', 'accuracy', 'gradient_norm')
     }
     values |= {

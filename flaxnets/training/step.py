@@ -28,7 +28,8 @@ class TrainState:
 
   Attributes:
     step: () int32, number of steps taken.
-    skipped: () int32, how many of them changed nothing, because their loss or gradients were not finite or too high.
+    skipped: () int32, how many of them changed nothing, because their loss was too high, or their loss, gradients or
+      running statistics were not finite.
     params, batch_stats, channel_stats: the network's variables.
     opt_state: Optax's.
     ema: running averages of 'params' and 'batch_stats', or None.
@@ -214,9 +215,9 @@ def make_train_step(
     max_loss: the highest loss of a step that counts.
 
   Returns:
-    A function of (state, batch) giving the next state and metrics: loss, accuracy, gradient_norm, learning_rate and
-    skipped, scalars. Where the loss or a gradient is not finite, or the loss is above `max_loss`, only `step` and
-    `skipped` of the state change.
+    A function of (state, batch) giving the next state and metrics: loss, accuracy, gradient_norm, learning_rate, usable
+    and skipped, scalars. A step is usable if its loss, gradients and running statistics are finite and its loss is at
+    most `max_loss`. One that is not changes only `step` and `skipped` of the state.
   """
   loss = make_loss(
     model,
@@ -233,6 +234,8 @@ def make_train_step(
     batch_stats, gradients, metrics = differentiated(loss, state, (images, present, labels), accumulate)
     norm = optax.tree.norm(gradients)
     usable = jnp.isfinite(metrics['loss']) & (metrics['loss'] <= max_loss) & jnp.isfinite(norm)
+    # NaN in a layer may leave the loss and the gradients finite: XLA on CPUs may compute relu(NaN) as 0.
+    usable &= all_finite(batch_stats)
     # Optax counts only the steps that it applied, and its count decides the rate.
     metrics |= {'gradient_norm': norm, 'learning_rate': schedule(state.step - state.skipped)}
 
@@ -242,7 +245,7 @@ def make_train_step(
     after = dataclasses.replace(state, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=averages)
     after = jax.tree.map(lambda new, old: jnp.where(usable, new, old), after, state)
     after = dataclasses.replace(after, step=state.step + 1, skipped=state.skipped + ~usable)
-    return after, metrics | {'skipped': after.skipped}
+    return after, metrics | {'usable': usable, 'skipped': after.skipped}
 
   whole = devices.replicated(mesh)
   return jax.jit(
@@ -251,6 +254,11 @@ def make_train_step(
     in_shardings=(whole, devices.sharded(mesh)),
     out_shardings=(whole, whole),
   )
+
+
+def all_finite(tree: Any) -> jax.Array:
+  """Whether all arrays of a tree are free of NaN and infinity, () bool; True for a tree without arrays."""
+  return jnp.asarray([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)], bool).all()
 
 
 def _average(state: TrainState, new: Mapping[str, Any], decay: float) -> Any:

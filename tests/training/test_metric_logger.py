@@ -14,6 +14,7 @@ from flaxnets.training import journal as journal_module
 from flaxnets.training.divergence import Divergence
 from flaxnets.training.metric_logger import MetricLogger
 
+MAX_LOSS = 1e4
 LIMIT = 50  # steps without a usable loss after which a run ends
 
 
@@ -23,12 +24,13 @@ def metrics(loss, accuracy=0.5, skipped=0):
     'accuracy': np.float32(accuracy),
     'gradient_norm': np.float32(loss),
     'learning_rate': np.float32(0.1),
+    'usable': bool(loss <= MAX_LOSS),  # False for NaN
     'skipped': np.int32(skipped),
   }
 
 
 def journal(folder, start=0):
-  divergence = Divergence(LIMIT, 1e4, lambda: 'step 20')
+  divergence = Divergence(LIMIT, MAX_LOSS, lambda: 'step 20')
   return contextlib.closing(MetricLogger(folder, start, 1000, batch_size=8, divergence=divergence))
 
 

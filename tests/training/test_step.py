@@ -207,6 +207,21 @@ def test_a_finite_loss_whose_gradient_is_not_finite_changes_nothing_either(mesh8
   assert_only_counted(jax.device_get(state), before)
 
 
+def test_running_statistics_that_are_not_finite_change_nothing_either(mesh1):
+  model, variables = tiny()
+  variables = jax.tree.map(jnp.copy, variables)
+  variables['params']['stem']['conv']['kernel'] *= 1e25  # the variance is beyond float32
+  optimizer = optim.optimizer(optax.constant_schedule(0.1))
+  # No gradient of what is before the head; and XLA on CPUs computes the relu(NaN) in front of it as 0.
+  step = make_train_step(
+    model, optimizer, optax.constant_schedule(0.1), mesh1, view_of(), masked=True, ema=0.9, frozen='trunk'
+  )
+  state = jax.device_put(initial_state(variables, optimizer, ema=True), devices.replicated(mesh1))
+  before = jax.device_get(state)
+  state, _ = step(state, next(iter(feed(mesh1, host_batch()))))
+  assert_only_counted(jax.device_get(state), before)
+
+
 def test_a_loss_above_the_highest_that_counts_changes_nothing_either(mesh8):
   step, state = build(mesh8)
   loss = float(step(state, next(iter(feed(mesh8, host_batch()))))[1]['loss'])
