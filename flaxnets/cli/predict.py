@@ -10,8 +10,9 @@ are averaged. Pixels without data stay without a class.
 
 Image files are decoded as in evaluation; bands of GeoTIFFs are matched by their names. An array is (n, height, width,
 channels), or (height, width, channels) for one image. In an .npz with several such arrays, --key names the one to use.
-A file that cannot be read is named on stderr, the others are classified, and the exit code is 1. Memory does not grow
-with the number of files; an .npz is read at once.
+A file that cannot be read is named on stderr, the others are classified, and the exit code is 1. A channel that has one
+value throughout an image, such as the zeros of a failed camera, is classified with a warning; --subset=RG leaves B out.
+Memory does not grow with the number of files; an .npz is read at once.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from flaxnets.data.geotiff import Rasters
 from flaxnets.data.image_files import SUFFIXES
 from flaxnets.data.source import BadImage
 from flaxnets.errors import InputError
+from flaxnets.inference.constant_planes import ConstantPlanes
 from flaxnets.inference.predictor import (
   Canvas,
   Fetch,
@@ -76,6 +77,8 @@ def _below(folder: str) -> Iterator[str]:
 class FilePredictions:
   """Predicts files; calling it with paths yields a Row for each image, in order.
 
+  After the last row, a warning names the first image with a plane of one value; see `ConstantPlanes`.
+
   Args:
     net: the network.
     channels: names of the planes that files hold, in order; '' for those that an .npz or a raster names, else the
@@ -113,6 +116,7 @@ class FilePredictions:
     self._predictors: dict[tuple[str, ...], Predictor] = {}
     self._opening = threading.Lock()  # threads that decode share the predictors
     self._rows = 1  # of the largest batch so far, as it was padded
+    self._planes = ConstantPlanes(net.metadata)
     self.bad = 0
 
   def __call__(self, paths: Iterable[str]) -> Iterator[Row]:
@@ -122,6 +126,7 @@ class FilePredictions:
           yield from self._of_array(path)
       else:
         yield from self._of_images(group)
+    self._planes.warn('--subset={others}')
 
   def latency(self) -> float:
     """Median seconds for one decoded image, see `Predictor.latency`."""
@@ -151,8 +156,10 @@ class FilePredictions:
       # One photo is not padded to a full batch; the last batch of many is, so that it compiles nothing.
       self._rows = max(self._rows, min(self._batch_size, 1 << (len(batch) - 1).bit_length()))
       canvases, sizes, present = stacked([canvas for _, _, canvas in batch])
-      fetch = self._predictor(used).begin(canvases, sizes, self._rows, present, check=False)
-      yield functools.partial(_finished, [name for name, _, _ in batch], fetch)
+      predictor, names = self._predictor(used), [name for name, _, _ in batch]
+      self._planes.look(canvases, predictor.order, present, names.__getitem__)
+      fetch = predictor.begin(canvases, sizes, self._rows, present, check=False)
+      yield functools.partial(_finished, names, fetch)
 
   def _predictor(self, used: tuple[str, ...]) -> Predictor:
     with self._opening:
@@ -226,21 +233,26 @@ class FilePredictions:
           f'{present.dtype} {present.shape}'
         )
       planes = [held.index(name) for name in used]
-      rows = (row for logits in one_behind(self._begin_array(images, planes, used, present)) for row in softmax(logits))
+      begun = self._begin_array(path, images, planes, used, present)
+      rows = (row for logits in one_behind(begun) for row in softmax(logits))
       for index, row in enumerate(rows):
         yield path, index, row
     except (InputError, OSError) as error:
       self._count_bad(f'{path}: {arrays.why_unreadable(error)}')
 
   def _begin_array(
-    self, images: np.ndarray, planes: list[int], used: list[str], present: np.ndarray | None
+    self, path: str, images: np.ndarray, planes: list[int], used: list[str], present: np.ndarray | None
   ) -> Iterator[Fetch]:
     """Reads some planes of an array, of names `used`, a batch at a time."""
+
+    def look(part: np.ndarray, order: Sequence[int], mask: np.ndarray | None) -> None:
+      self._planes.look(part, order, mask, lambda index: f'{path}, image {start + index}')
+
     for start in range(0, len(images), self._batch_size):
       part = np.asarray(images[start : start + self._batch_size])
       part = part if planes == list(range(images.shape[3])) else part[..., planes]
       mask = None if present is None else present[start : start + self._batch_size, planes]
-      yield from self._net.begin(part, used, mask)
+      yield from self._net.begin(part, used, mask, look=look)
 
   def _count_bad(self, message: str) -> None:
     self.bad += 1

@@ -11,13 +11,15 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from numpy.typing import ArrayLike
 
 from flaxnets import experiment
 from flaxnets.augment import pipeline
 from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data.source import DTYPES
 from flaxnets.errors import InputError
-from flaxnets.inference import scale
+from flaxnets.inference import pixels, scale
+from flaxnets.inference.constant_planes import ConstantPlanes, Look
 from flaxnets.inference.metadata import Metadata
 from flaxnets.inference.predictor import BATCH, NOT_FINITE, Fetch, Predictor, begin_each, one_behind, softmax
 from flaxnets.models.classifier import Classifier, num_features, outputs
@@ -25,6 +27,10 @@ from flaxnets.nn.stem import pixel_statistics
 
 if TYPE_CHECKING:
   from flaxnets.inference.tiles import MapSummary
+
+# How a failed channel is left out of images in one array, and of those in a list.
+LEAVE_OUT = 'present=, channels= or a plane of NaN'
+LEAVE_OUT_OF_LIST = 'channels=, or planes of NaN in its arrays'
 
 
 class Network:
@@ -65,12 +71,19 @@ class Network:
     self.model: Classifier = experiment.build_network(config, self.channels, len(self.classes))
     self._sent: dict[Any, tuple[Any, Any]] = {}
 
-  def predict(self, images: Any, channels: str | Sequence[str] | None = None) -> np.ndarray:
+  def predict(
+    self, images: Any, channels: str | Sequence[str] | None = None, *, present: ArrayLike | None = None
+  ) -> np.ndarray:
     """The most likely class of each image, (n,) int; see `logits`."""
-    return self.logits(images, channels).argmax(axis=-1)
+    return self.logits(images, channels, present=present).argmax(axis=-1)
 
-  def logits(self, images: Any, channels: str | Sequence[str] | None = None) -> np.ndarray:
+  def logits(
+    self, images: Any, channels: str | Sequence[str] | None = None, *, present: ArrayLike | None = None
+  ) -> np.ndarray:
     """The network's (n, K) float32 logits.
+
+    A warning names the first image with a plane of one value throughout, such as the zeros of a failed camera, that is
+    not said to be absent.
 
     Args:
       images: (n, height, width, m) raw pixels on the scale of the training data; they are resized and cropped as in
@@ -79,17 +92,21 @@ class Network:
         image, or a list of those and of arrays (height, width, m), in which sizes may be mixed.
       channels: names of the m channels in the images' order, 'RG' or ['B02', 'B08']; None for all channels in the
         set's order.
+      present: for images in one array, the channels that each image has, (n, m) bool in the images' order, or (m,) for
+        all images; None for all that are not NaN throughout. What absent planes hold does not matter.
 
     Raises:
       InputError: for names that are unknown or repeated, another number of channels than names, pixels on another
         scale than the training data's, pixels that are no real numbers, single pixels that are not finite, an image
-        without any channel, or logits that are not finite.
+        without any channel, `present` of another shape or type or for a list, or logits that are not finite.
     """
-    return self._apply(images, channels)
+    return self._apply(images, channels, present)
 
-  def features(self, images: Any, channels: str | Sequence[str] | None = None) -> np.ndarray:
+  def features(
+    self, images: Any, channels: str | Sequence[str] | None = None, *, present: ArrayLike | None = None
+  ) -> np.ndarray:
     """What the last layer sees, (n, features) float32: the globally pooled map. Arguments as for `logits`."""
-    return self._apply(images, channels, output='features')
+    return self._apply(images, channels, present, 'features')
 
   def kernels(self, channels: str | Sequence[str] | None = None) -> np.ndarray:
     """The first layer's kernel on a subset, (height, width, m, features), the channels in the set's order."""
@@ -119,40 +136,52 @@ class Network:
       placed[name] = self._sent[key][1]
     return placed
 
-  def _apply(self, images: Any, channels: str | Sequence[str] | None, *, output: str = 'logits') -> np.ndarray:
+  def _apply(
+    self, images: Any, channels: str | Sequence[str] | None, present: ArrayLike | None, output: str = 'logits'
+  ) -> np.ndarray:
     """'logits', 'features' or 'attention' of images; arguments as for `logits`."""
+    planes = ConstantPlanes(self.metadata)
     if hasattr(images, 'ndim'):
-      begun = self.begin(images, channels, output=output)
-    else:  # files, Pillow images, arrays of several sizes
-      begun = begin_each(self, images, channels, output)
+      begun, remedy = self.begin(images, channels, present, output=output, look=planes.look), LEAVE_OUT
+    elif present is None:  # files, Pillow images, arrays of several sizes
+      begun, remedy = begin_each(self, images, channels, output, look=planes.look), LEAVE_OUT_OF_LIST
+    else:
+      raise InputError(f'present= is for images in one array; in a list, leave channels out with {LEAVE_OUT_OF_LIST}')
     parts = list(one_behind(begun))
+    planes.warn(remedy)
     return np.concatenate(parts) if parts else self._nothing(output)
 
   def begin(
     self,
     images: np.ndarray,
     channels: str | Sequence[str] | None,
-    present: np.ndarray | None = None,
+    present: ArrayLike | None = None,
     *,
     output: str = 'logits',
+    look: Look | None = None,
   ) -> Iterator[Fetch]:
     """Checks an array of images and sends it to the device in batches; see `Predictor.begin` and `one_behind`.
 
     Args:
-      images, channels: an array, as for `logits`.
-      present: (n, m) bool, the planes that each image has; None for all that are not NaN throughout.
+      images, channels, present: an array and its channels, as for `logits`.
       output: 'logits', 'features' or 'attention'.
+      look: called with all images, zeros in place of absent planes, with the indices of the channels, and with the
+        mask of present planes (n, m) or None for all.
     """
     predictor = Predictor(self, channels)
-    images = self._numbers(images, predictor.order)
-    images, present = self._present(images, predictor.order, present)
-    self.check_scale(images, predictor.order, present)
+    order = predictor.order
+    images = pixels.numbers(images, self.channels, order)
+    mask = None if present is None else pixels.presence(present, len(images), self.channels, order)
+    images, mask = pixels.without_absent(images, self.channels, order, mask)
+    self.check_scale(images, order, mask)
+    if look is not None:
+      look(images, order, mask)
     for start in range(0, len(images), BATCH):
       chosen = slice(start, start + BATCH)
       canvases = self._canvases(images[chosen])
       sizes = np.broadcast_to(images.shape[1:3], (len(canvases), 2))
-      mask = None if present is None else present[chosen]
-      yield predictor.begin(canvases, sizes, present=mask, check=False, output=output)
+      part = None if mask is None else mask[chosen]
+      yield predictor.begin(canvases, sizes, present=part, check=False, output=output)
 
   def _nothing(self, output: str) -> np.ndarray:
     """An output of no images."""
@@ -177,46 +206,6 @@ class Network:
       return logits, features, jnp.zeros((len(images), 0, 0)) if mask is None else mask
 
     return jax.jit(run, static_argnames='subset')
-
-  def _numbers(self, images: Any, order: Sequence[int]) -> np.ndarray:
-    """The images as an array that JAX takes; InputError for another shape, or what are no numbers."""
-    images = np.asarray(images)
-    images = images.astype(images.dtype.newbyteorder('='), copy=False)  # JAX takes no others
-    if images.ndim != 4 or images.shape[-1] != len(order):
-      raise InputError(
-        f'images are (n, height, width, {len(order)}) for the channels {self.channels.label(order)}, '
-        f'but these are {images.shape}'
-      )
-    if images.dtype.kind not in 'biuf':
-      if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise InputError(f'images are {images.dtype}; numbers such as uint8, uint16 or float32 were expected')
-      images = images.astype(np.float32)  # bfloat16 and its like are no floats to NumPy
-    return images
-
-  def _present(
-    self, images: np.ndarray, order: Sequence[int], present: np.ndarray | None = None
-  ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The images with zeros in place of absent planes, and the (n, m) mask of present planes; None for all.
-
-    Absent are the planes that `present` says are, and those that are NaN throughout.
-    """
-    finite = images.dtype.kind != 'f' or np.isfinite(images).all()
-    if finite and (present is None or present.all()):
-      return images, None
-    present = np.ones((len(images), len(order)), bool) if present is None else present
-    if not finite:
-      present = present & ~np.isnan(images).all(axis=(1, 2))
-    images = np.where(present[:, np.newaxis, np.newaxis], images, images.dtype.type(0))
-    wrong = ~np.isfinite(images).all(axis=(1, 2))
-    if wrong.any():
-      image, plane = np.argwhere(wrong)[0]
-      raise InputError(
-        f'image {image} has NaN or infinite pixels in channel {self.channels.names[order[plane]]}; '
-        'an absent channel is NaN throughout, a present one nowhere'
-      )
-    if not present.any(axis=1).all():
-      raise InputError(f'image {present.any(axis=1).argmin()} has none of the channels {self.channels.label(order)}')
-    return images, present
 
   def _canvases(self, images: np.ndarray) -> np.ndarray:
     """The images as evaluation would receive them: squashed to the training images' canvas, if there is one."""
@@ -245,11 +234,15 @@ class Network:
     """Whether the network has an attention mask over positions."""
     return getattr(self.model, 'mask', None) in ('spatial', 'self_attention')
 
-  def probabilities(self, images: Any, channels: str | Sequence[str] | None = None) -> np.ndarray:
+  def probabilities(
+    self, images: Any, channels: str | Sequence[str] | None = None, *, present: ArrayLike | None = None
+  ) -> np.ndarray:
     """The softmax of the logits, (n, K) float32. Arguments as for `logits`."""
-    return softmax(self.logits(images, channels))
+    return softmax(self.logits(images, channels, present=present))
 
-  def attention(self, images: Any, channels: str | Sequence[str] | None = None) -> np.ndarray:
+  def attention(
+    self, images: Any, channels: str | Sequence[str] | None = None, *, present: ArrayLike | None = None
+  ) -> np.ndarray:
     """ResAttentionNet's mask, (n, h, w) float32 in 0..1, at the resolution behind the stem; see `logits`.
 
     Raises:
@@ -260,7 +253,7 @@ class Network:
         f'{self.config.model.name} has no attention over positions; model.name=resattention with '
         'model.mask=spatial or self_attention has'
       )
-    return self._apply(images, channels, output='attention')
+    return self._apply(images, channels, present, 'attention')
 
   def predict_map(self, scene: str | os.PathLike[str], out: str | os.PathLike[str], **options) -> MapSummary:
     """Writes a class map of a georeferenced scene; see `flaxnets.inference.tiles.predict_map` for the options."""

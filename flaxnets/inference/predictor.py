@@ -19,6 +19,7 @@ from flaxnets.data.decode import decode_planes, image_planes, read_image
 from flaxnets.data.geotiff import SUFFIXES, Rasters, is_raster
 from flaxnets.data.source import DataOptions
 from flaxnets.errors import InputError
+from flaxnets.inference.constant_planes import Look
 
 if TYPE_CHECKING:
   from PIL import Image
@@ -211,7 +212,7 @@ def planes_of(channels: ChannelSet, order: Sequence[int]) -> tuple[int, ...]:
 
 
 def begin_each(
-  net: Network, images: Any, channels: str | Sequence[str] | None, output: str = 'logits'
+  net: Network, images: Any, channels: str | Sequence[str] | None, output: str, *, look: Look
 ) -> Iterator[Fetch]:
   """`Network.begin` for a path, a Pillow image, or a sequence of arrays (h, w, m), paths and Pillow images."""
   from PIL import Image
@@ -221,8 +222,9 @@ def begin_each(
   for is_array, group in _groups(predictor, items):
     pixels, sizes, present = stacked(group)
     if is_array:
-      yield from net.begin(pixels, channels, output=output)
+      yield from net.begin(pixels, channels, output=output, look=look)
     else:
+      look(pixels, predictor.order, present)
       yield predictor.begin(pixels, sizes, present=present, output=output)
 
 
