@@ -255,6 +255,12 @@ class Network:
       )
     return self._apply(images, channels, present, 'attention')
 
+  def warm_up(self, subsets: str = 'full', batch_sizes: int | Sequence[int] = 1, **options) -> None:
+    """Compiles for some subsets ahead of the first `predict`; see `flaxnets.inference.warm_up.warm_up`."""
+    from flaxnets.inference.warm_up import warm_up  # for services only
+
+    warm_up(self, subsets, batch_sizes, **options)
+
   def predict_map(self, scene: str | os.PathLike[str], out: str | os.PathLike[str], **options) -> MapSummary:
     """Writes a class map of a georeferenced scene; see `flaxnets.inference.tiles.predict_map` for the options."""
     from flaxnets.inference.tiles import predict_map  # not for everybody either
