@@ -14,6 +14,7 @@ import numpy as np
 
 from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError, first_line
+from flaxnets.inference import pixels, scale
 from flaxnets.inference.export import FORMATS, sidecar
 from flaxnets.inference.predictor import BATCH, softmax
 from flaxnets.runtime import records, regular
@@ -46,21 +47,22 @@ class ExportedNetwork:
     """The (n, K) float32 logits.
 
     Args:
-      images: (n, height, width, m) raw pixels of the exported height and width, of its dtype or one that fits into it.
+      images: (n, height, width, m) raw pixels of the exported height and width, in any number type. A file for integers
+        takes floats that are whole numbers within its range.
       channels: names of the m channels in the order in which they stand in the images; None for the exported order.
 
     Raises:
-      InputError: for other channels, another shape or dtype, or pixels that are not finite.
+      InputError: for other channels, another shape, pixels on another scale than the training data's, that are not
+        finite, or that the file's number type cannot hold.
     """
-    images = np.asarray(images)
     order = self.channels.full if channels is None else self.channels.order(channels)
     if len(order) != len(self.channels):
       wanted = self.channels.label(self.channels.full)
       raise InputError(f'this file was exported for the channels {wanted}, not {self.channels.label(order)}')
-    self._check(images)
+    images = self._checked(images)
     if order != self.channels.full:
       images = images[..., np.argsort(order)]
-    images = images.astype(self.metadata['input']['dtype'])
+    images = self._cast(images)
     parts = [np.zeros((0, len(self.classes)), np.float32)]
     for start in range(0, len(images), BATCH):
       part = images[start : start + BATCH]
@@ -73,17 +75,35 @@ class ExportedNetwork:
   def _call(self):
     return jax.jit(self._exported.call)
 
-  def _check(self, images: np.ndarray) -> None:
-    expected = self.metadata['input']
-    if images.ndim != 4 or images.shape[1:] != tuple(expected['shape'][1:]):
-      shape = ', '.join(map(str, ('n', *expected['shape'][1:])))
+  def _checked(self, images: Any) -> np.ndarray:
+    """The images as an array of finite numbers; InputError for others, and for another shape."""
+    images = np.asarray(images)
+    expected = self.metadata['input']['shape']
+    if images.ndim != 4 or images.shape[1:] != tuple(expected[1:]):
+      shape = ', '.join(map(str, ('n', *expected[1:])))
       raise InputError(
         f'images are ({shape}) for the channels {self.channels.label(self.channels.full)}, but these are {images.shape}'
       )
-    if not np.can_cast(images.dtype, expected['dtype']):
-      raise InputError(f'images are {expected["dtype"]}, raw pixels as in training, but these are {images.dtype}')
+    images = pixels.numbers(images, self.channels, self.channels.full)
     if images.dtype.kind == 'f' and not np.isfinite(images).all():
       raise InputError('images have NaN or infinite pixels; an absent channel needs an export without it')
+    return images
+
+  def _cast(self, images: np.ndarray) -> np.ndarray:
+    """The images in the file's number type; InputError for another scale, or values that it cannot hold."""
+    known, statistics = self.metadata['input'], self.metadata['preprocessing']
+    low, high, mean, std = map(np.asarray, (known['low'], known['high'], statistics['mean'], statistics['std']))
+    scale.check_range(images, dtype=known['dtype'], low=low, high=high, mean=mean, std=std)
+    wanted = np.dtype(known['dtype'])
+    with np.errstate(invalid='ignore'):  # found below
+      cast = images.astype(wanted)
+    if wanted.kind in 'iu' and not np.can_cast(images.dtype, wanted) and not (cast == images).all():
+      range_of = np.iinfo(wanted)
+      raise InputError(
+        f'this file takes {wanted}, which cannot hold all of these {images.dtype} pixels; give '
+        f"images.round().clip({range_of.min}, {range_of.max}).astype('{wanted}')"
+      )
+    return cast
 
 
 def load_exported(file: str | os.PathLike[str]) -> ExportedNetwork:

@@ -33,14 +33,35 @@ def check(
     subset: indices of the m planes in the network's channels.
     present: (n, m) bool, the planes that are present; None for all.
   """
-  if str(images.dtype) == metadata.dtype and images.dtype.kind in 'iu':
+  statistics = pixel_statistics(variables)
+  chosen = list(subset)
+  check_range(
+    images,
+    present,
+    dtype=metadata.dtype,
+    low=np.asarray(metadata.low)[chosen],
+    high=np.asarray(metadata.high)[chosen],
+    mean=np.asarray(statistics['mean'], np.float64)[chosen],
+    std=np.asarray(statistics['std'], np.float64)[chosen],
+  )
+
+
+def check_range(
+  images: np.ndarray,
+  present: np.ndarray | None = None,
+  *,
+  dtype: str,
+  low: np.ndarray,
+  high: np.ndarray,
+  mean: np.ndarray,
+  std: np.ndarray,
+) -> None:
+  """The same from the type of the training pixels and, for each of the m planes, their range, mean and deviation."""
+  if str(images.dtype) == dtype and images.dtype.kind in 'iu':
     return  # the same integer type: a dark scene rather than 0..1
   highest, typical = magnitude(images, present)
-  low, high = (np.asarray(bounds)[list(subset)] for bounds in (metadata.low, metadata.high))
   seen = float(np.max(np.abs([low, high])))
-  statistics = pixel_statistics(variables)
-  mean, deviation = (np.asarray(statistics[name], np.float64)[list(subset)] for name in ('mean', 'std'))
-  usual = math.sqrt(np.mean(mean**2 + deviation**2))
+  usual = math.sqrt(np.mean(mean**2 + std**2))
   # Training may have seen bright clouds, so that a dark image has a far lower maximum: its typical value decides too.
   if highest > MAX_SCALE * seen or (0 < highest < seen / MAX_SCALE and typical < usual / MAX_SCALE):
     raise InputError(

@@ -1,6 +1,7 @@
 """A network written to a file computes what the network computes, on every subset, and says what it is."""
 
 import copy
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -221,13 +222,46 @@ def test_a_loaded_file_predicts_with_names_and_probabilities(stored, resnet):
     (lambda net, x: net.predict(x[0]), r'images are \(n, 20, 26, 2\)'),
     (lambda net, x: net.predict(x, 'R'), 'exported for the channels RG, not R'),
     (lambda net, x: net.predict(x, 'RB'), "no channel 'B'; the channels are R, G"),
-    (lambda net, x: net.predict(x / 255), 'images are uint8, raw pixels as in training, but these are float64'),
+    (lambda net, x: net.predict(x / 255), 'these images reach 1, but the network was trained on 0 to 255; give raw'),
+    (
+      lambda net, x: net.predict(x + 0.5),
+      'takes uint8, which cannot hold all of these float64 pixels; give images.rou',
+    ),
+    (lambda net, x: net.predict(x.astype(int) + 9), r"these int64 pixels; give .*clip\(0, 255\).astype\('uint8'\)"),
+    (lambda net, x: net.predict(np.where(x, x, np.nan)), 'images have NaN or infinite pixels'),
+    (lambda net, x: net.predict(x.astype('U3')), 'images are <U3; numbers such as uint8'),
   ],
 )
 def test_input_that_does_not_fit_a_loaded_file_is_one_line(stored, call, said):
   with pytest.raises(InputError, match=said) as raised:
     call(flaxnets.load_exported(stored), images_of(5, 20, 26, 2))
   assert '\n' not in str(raised.value)
+
+
+def test_a_loaded_file_takes_its_pixels_in_any_number_type(stored):
+  loaded, images = flaxnets.load_exported(stored), images_of(5, 20, 26, 2)
+  expected = loaded.logits(images)
+  for dtype in ('float64', 'float32', '>f4', 'int64', 'uint16'):
+    np.testing.assert_array_equal(loaded.logits(images.astype(dtype)), expected)
+  assert loaded.logits(images // 30).shape == (5, 6)  # dark, in the training images' integers
+
+
+def test_a_file_for_floats_takes_float64_and_integers_on_the_scale_of_the_training_data(resnet, tmp_path):
+  net = copy.copy(resnet)
+  net.metadata = dataclasses.replace(resnet.metadata, dtype='float32')
+  net.export(tmp_path / 'net', 'RG', height=20, width=26)
+  loaded, images = flaxnets.load_exported(tmp_path / 'net'), images_of(5, 20, 26, 2) * 0.7
+  expected = net.logits(images, 'RG')
+  assert_close(loaded.logits(images), expected, 1e-5)
+  assert_close(loaded.logits(images[..., ::-1], 'GR'), expected, 1e-5)
+  assert_close(loaded.logits(images.astype(int)), net.logits(images.astype(int), 'RG'), 1e-5)
+  for scaled in (images / 255, images * 100):
+    errors = []
+    for predict in (loaded.predict, lambda x: net.predict(x, 'RG')):
+      with pytest.raises(InputError) as raised:
+        predict(scaled)
+      errors.append(str(raised.value))
+    assert errors[0] == errors[1] and 'give raw pixels on that scale' in errors[0]
 
 
 def test_a_corrupt_or_foreign_file_is_refused(stored, tmp_path, resnet):
