@@ -13,6 +13,7 @@ from flaxnets.channels import ChannelSet
 from flaxnets.inference.files import FilePredictions, find
 from flaxnets.inference.predictor import Predictor, raster_options
 from flaxnets.nn.stem import put_statistics
+from tests.data.made import open_folder, read
 from tests.networks import untrained
 
 
@@ -96,6 +97,26 @@ def test_a_photo_in_a_tiff_is_a_photo_when_channels_are_named(tmp_path, channels
   (_, _, png), (_, _, tiff) = FilePredictions(net, channels, on_bad=said.append)(find([str(tmp_path)]))
   assert not said
   np.testing.assert_array_equal(tiff, png)
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')  # rasterio's
+@pytest.mark.parametrize('bands', ['green,nir,red', 'B,G,R'])
+def test_a_png_of_8_bits_whose_bands_the_config_names_is_read_as_in_training(tmp_path, bands):
+  pytest.importorskip('rasterio', reason='rasterio (the extra geo) is not installed')
+  image = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+  path = tmp_path / 'train' / 'a' / '1.png'
+  path.parent.mkdir(parents=True)
+  Image.fromarray(image).save(path)
+  source = open_folder(tmp_path, bands=bands, canvas=24)
+  net = untrained(small=True, **{'data.source': 'folders', 'data.bands': bands})
+  net.channels, net.metadata = source.channels, dataclasses.replace(net.metadata, channels=source.channels)
+  reading, canvas = read(source)
+  found, size, present = Predictor(net).read(path)
+  assert found.dtype == source.dtype == np.uint8 and size == reading.size == (30, 40) and present is None
+  np.testing.assert_array_equal(found, canvas)
+  expected = net.probabilities(image[np.newaxis])  # the planes are the bands, in their order
+  np.testing.assert_allclose(net.probabilities(path), expected, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose([row for _, _, row in FilePredictions(net)([str(path)])], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_tiff_that_is_cut_is_said_to_be_unreadable_and_not_to_lack_channels(tmp_path):
