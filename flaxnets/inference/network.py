@@ -71,6 +71,15 @@ class Network:
     self.model: Classifier = experiment.build_network(config, self.channels, len(self.classes))
     self._sent: dict[Any, tuple[Any, Any]] = {}
 
+  def __repr__(self) -> str:
+    count, names = len(self.channels), self.channels.names
+    channels = self.channels.label(self.channels.full) if count <= 16 else f'{count} from {names[0]} to {names[-1]}'
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(self.variables['params']))
+    return (
+      f'<Network {self.config.model.name}: channels {channels}, {len(self.classes):,} classes, step {self.step:,}, '
+      f'{parameters:,} parameters>'
+    )
+
   def predict(
     self, images: Any, channels: str | Sequence[str] | None = None, *, present: ArrayLike | None = None
   ) -> np.ndarray:

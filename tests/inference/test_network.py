@@ -152,6 +152,14 @@ def test_a_dark_scene_in_the_training_images_integers_is_predicted_and_evaluated
     flaxnets.evaluate(net, images / np.float32(65_535), labels, 'RGB')
 
 
+def test_a_network_is_printed_as_one_line(net):
+  count = sum(leaf.size for leaf in jax.tree.leaves(net.variables['params']))
+  assert repr(net) == f'<Network resattention: channels RGB, 3 classes, step 1, {count:,} parameters>'
+  many = network()
+  many.channels = ChannelSet(tuple(f'b{number}' for number in range(200)))
+  assert 'channels 200 from b0 to b199, 3 classes' in repr(many)
+
+
 def test_metadata_survive_json_with_and_without_a_canvas():
   for canvas in (None, (128, 96)):
     metadata = Metadata(RGB, ('cat',), 'uint8', (0.0,) * 3, (1.0,) * 3, canvas=canvas)
