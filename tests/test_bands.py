@@ -13,7 +13,7 @@ from flaxnets import experiment
 from flaxnets.channels import ChannelSet
 from flaxnets.cli import evaluate
 from flaxnets.errors import InputError
-from flaxnets.evaluation import judge
+from flaxnets.evaluation import judge, splits
 from flaxnets.training import loop, setup
 from tests.small import small_config, train_and_cut
 
@@ -97,7 +97,7 @@ def test_bands_train_with_missing_ones_and_are_judged_by_name(run, net, images, 
 
 def test_without_a_word_all_31_subsets_are_judged(net):
   source = experiment.open_source(net.config, 'test', classes=net.classes)
-  assert len(judge.subsets_in(net, source, '')) == 31
+  assert len(splits.subsets_in(net, source, '')) == 31
 
 
 def test_a_plane_of_nan_is_a_channel_that_an_image_lacks(net, images):

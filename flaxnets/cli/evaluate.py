@@ -67,8 +67,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
     processes=flags.processes,
     process=flags.process,
   )
-  from flaxnets import experiment
-  from flaxnets.evaluation import judge, recalibrate
+  from flaxnets.evaluation import recalibrate, splits
   from flaxnets.inference.restore import load
 
   if flags.recalibrate and flags.completion:
@@ -76,10 +75,10 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   with devices.ending_with_others('flaxnets eval'):
     if flags.recalibrate:
       net = load(flags.workdir, flags.step)
-      judged = experiment.open_source(net.config, flags.split, root=flags.root, classes=net.classes)
+      source = splits.open_split(net, flags.split, flags.root)
       recalibrate.run(
         flags.workdir,
-        subsets=judge.subsets_in(net, judged, flags.subsets),
+        subsets=splits.subsets_in(net, source, flags.subsets),
         step=flags.step,
         view=flags.recalibrate_view,
         images=flags.recalibrate_images,

@@ -12,13 +12,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from flaxnets import experiment
 from flaxnets.analysis import result_names, results
 from flaxnets.analysis.text import columns
-from flaxnets.channels import ChannelSet, Subset
-from flaxnets.data import batches
+from flaxnets.channels import Subset
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
+from flaxnets.evaluation import splits
 from flaxnets.evaluation.evaluator import Evaluator, SubsetResult
 from flaxnets.inference.network import Network
 from flaxnets.inference.weights import weights_digest
@@ -59,11 +58,11 @@ class SplitEvaluation:
     source: Source | None = None,
   ):
     config, self.net = net.config, net
-    self.source = source or experiment.open_source(config, split, root=root, classes=net.classes)
+    self.source = source or splits.open_split(net, split, root)
     if isinstance(subsets, str):
-      self.subsets = subsets_in(net, self.source, subsets)
+      self.subsets = splits.subsets_in(net, self.source, subsets)
     else:
-      self.subsets = check_available(net, self.source, subsets)
+      self.subsets = splits.check_available(net, self.source, subsets)
     self.mesh, self.batch_size = devices.data_mesh(), batch_size or config.evaluate.batch_size
     devices.check_batch(self.batch_size, self.mesh, 'batch_size' if batch_size else 'evaluate.batch_size')
     self.steps = math.ceil(len(self.source) / self.batch_size)
@@ -99,7 +98,7 @@ class SplitEvaluation:
     Raises:
       InputError: for examples that cannot be read, pixels on another scale or outputs that are not finite.
     """
-    stream = check_scale(self.net, self.source, read(self.net, self.source, self.batch_size))
+    stream = splits.check_scale(self.net, self.source, splits.read(self.net, self.source, self.batch_size))
     by_subset, indices = self.evaluator(
       self.variables, _counted(stream, on_batch), batch_stats=self.batch_stats, subsets=subsets
     )
@@ -167,79 +166,10 @@ def evaluate(
   return evaluation.evaluate()
 
 
-def read(
-  net: Network, source: Source, batch_size: int, examples: np.ndarray | None = None
-) -> Iterator[dict[str, np.ndarray]]:
-  """This host's share of a source's examples, or of some of them, each once, as the network's config reads data."""
-  return batches.evaluation_batches(
-    source,
-    batch_size=batch_size,
-    host=jax.process_index(),
-    hosts=jax.process_count(),
-    threads=net.config.data.threads,
-    on_bad_image=net.config.data.on_bad_image,
-    examples=examples,
-  )
-
-
 def _counted(stream: Iterable[Any], on_batch: Callable[[], Any]) -> Iterator[Any]:
   for batch in stream:
     yield batch
     on_batch()
-
-
-def source_index_of(net: Network, source: Source) -> tuple[int, ...]:
-  """The index of each of a network's channels in a source, -1 for those that the source lacks."""
-  names = source.channels.names
-  return tuple(names.index(name) if name in names else -1 for name in net.channels.names)
-
-
-def subsets_in(net: Network, source: Source, text: str) -> list[Subset]:
-  """The subsets that a text asks for, of those of the network's channels that a source has: 'full' is all of these.
-
-  Raises:
-    InputError: if the source has none of the network's channels, or the text asks for others.
-  """
-  available = [channel for channel, index in enumerate(source_index_of(net, source)) if index >= 0]
-  if len(available) == len(net.channels):
-    return experiment.subsets(net.config, net.channels, text)
-  if not available:
-    raise InputError(
-      f"{source.name} has the channels {', '.join(source.channels.names)}, and none of the network's, "
-      f'which are {", ".join(net.channels.names)}'
-    )
-  known = ChannelSet(tuple(net.channels.names[channel] for channel in available))
-  try:
-    subsets = experiment.subsets(net.config, known, text)
-  except InputError as error:
-    raise InputError(f'{source.name}: {error}') from None
-  return [tuple(available[index] for index in subset) for subset in subsets]
-
-
-def check_available(net: Network, source: Source, subsets: Sequence[Subset]) -> list[Subset]:
-  """The subsets as a list; InputError if the source lacks a channel of one."""
-  lacking = [channel for channel, index in enumerate(source_index_of(net, source)) if index < 0]
-  missing = [net.channels.names[channel] for channel in lacking if any(channel in subset for subset in subsets)]
-  if missing:
-    raise InputError(f'{source.name} has no channel {", ".join(missing)}; it has {", ".join(source.channels.names)}')
-  return list(subsets)
-
-
-def check_scale(
-  net: Network, source: Source, batches: Iterable[Mapping[str, np.ndarray]]
-) -> Iterator[Mapping[str, np.ndarray]]:
-  """The batches; InputError if the first one's pixels are on another scale than the network's training data."""
-  index_of = source_index_of(net, source)
-  available = [channel for channel, index in enumerate(index_of) if index >= 0]
-  planes = [index_of[channel] for channel in available]
-  for number, batch in enumerate(batches):
-    if number == 0:
-      present = batch['present'][:, planes] & batch['mask'][:, np.newaxis]
-      try:
-        net.check_scale(batch['image'][..., planes], available, present)
-      except InputError as error:
-        raise InputError(f'{source.name}: {error}') from None
-    yield batch
 
 
 def evaluator_of(net: Network, source: Source, subsets: Sequence[Subset], mesh: Mesh) -> Evaluator:
@@ -247,7 +177,7 @@ def evaluator_of(net: Network, source: Source, subsets: Sequence[Subset], mesh: 
   return _evaluator(
     net.model,
     tuple(subsets),
-    source_index_of(net, source),
+    splits.source_index_of(net, source),
     net.config.image_size,
     net.config.augment.evaluation_resize,
     tuple(net.fill.tolist()),

@@ -30,7 +30,7 @@ from flaxnets.augment.pipeline import Batch, View
 from flaxnets.channels import Subset
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
-from flaxnets.evaluation import batch_stats, judge
+from flaxnets.evaluation import batch_stats, judge, splits
 from flaxnets.evaluation.incremental import progress
 from flaxnets.inference.network import Network
 from flaxnets.inference.restore import load, restore_recalibrated
@@ -77,7 +77,7 @@ def run(
   """
   net = load(workdir, step)
   check_norm(net.config.model.norm)
-  source, mesh = experiment.open_source(net.config, 'train', classes=net.classes), devices.data_mesh()
+  source, mesh = splits.open_split(net, 'train'), devices.data_mesh()
   settings = plan(len(source), images, batch_size or net.config.evaluate.batch_size, view, mesh)
   folder = pathlib.Path(workdir)
   statistics, meta = restore_recalibrated(folder, net) or ({}, {})
@@ -153,7 +153,7 @@ def recalibrate(
 
   def hits(chunk: Sequence[Subset], statistics: Mapping[Subset, Any]) -> list[np.ndarray]:
     variables, own = judge.on_devices(net, chunk, statistics, mesh)
-    batches = judge.read(net, source, batch_size, held_out)
+    batches = splits.read(net, source, batch_size, held_out)
     by_subset, indices = evaluate(variables, batches, batch_stats=own, subsets=chunk)
     if not len(indices):
       raise InputError(f'{source.name}: none of {settings["held_out"]} examples held out can be read')
@@ -161,7 +161,7 @@ def recalibrate(
 
   for start in range(0, len(subsets), CHUNK):
     chunk = subsets[start : start + CHUNK]
-    batches = batch_stats.replace_unreadable(judge.read(net, source, batch_size, seen), source.name)
+    batches = batch_stats.replace_unreadable(splits.read(net, source, batch_size, seen), source.name)
     found = estimate(net.variables, batches, chunk)
     labels = [net.channels.label(subset) for subset in chunk]
     rows = [row_of(*row) for row in zip(labels, hits(chunk, {}), hits(chunk, found), strict=True)]

@@ -124,7 +124,7 @@ class InitialState:
     Args:
       state, meta: as `flaxnets.runtime.checkpoint` restores them.
       workdir: for messages.
-      examples: `flaxnets.training.examples.example_digests` of the training split as it is now.
+      examples: `flaxnets.data.examples.example_digests` of the training split as it is now.
 
     Raises:
       InputError: if the checkpoint belongs to other data or another network.

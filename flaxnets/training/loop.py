@@ -18,7 +18,7 @@ from flaxnets import config as configs
 from flaxnets.analysis.text import counted
 from flaxnets.data import batches
 from flaxnets.errors import InputError
-from flaxnets.evaluation import judge, recalibrate
+from flaxnets.evaluation import recalibrate, splits
 from flaxnets.inference.network import Network
 from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import METRIC
@@ -202,7 +202,7 @@ def _validate(setup: Setup, state: TrainState, step: int, logger: MetricLogger, 
   if first:  # images on another scale would choose the wrong best step
     variables = state.variables()
     network = Network(config, setup.metadata, variables, step, ema=state.ema is not None)
-    stream = judge.check_scale(network, source, stream)
+    stream = splits.check_scale(network, source, stream)
   with logger.pause(), logger.status(action) as show:
     judged, indices = setup.evaluator(state.variables(), _shown(stream, total, show))
   if not len(indices):

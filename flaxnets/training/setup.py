@@ -18,6 +18,7 @@ from flaxnets import config as configs
 from flaxnets import experiment
 from flaxnets.augment import presence
 from flaxnets.channels import ChannelSet, Subset
+from flaxnets.data.examples import check_hosts, example_digests
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
 from flaxnets.evaluation import recalibrate
@@ -28,7 +29,6 @@ from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
 from flaxnets.runtime.workdir import WorkdirLock, claim_workdir, has_checkpoint, update_config
 from flaxnets.training import layers, optim, resolution
-from flaxnets.training.examples import check_hosts, example_digests
 from flaxnets.training.initial import InitialState
 from flaxnets.training.step import TrainState, make_train_step
 
@@ -64,7 +64,7 @@ class Data:
     channels: the network's channels, all or some of the source's.
     subsets: those to validate on.
     listed: those that training draws from, if presence.mode=listed.
-    digests: identify the training examples, see `flaxnets.training.examples.example_digests`.
+    digests: identify the training examples, see `flaxnets.data.examples.example_digests`.
   """
 
   train: Source

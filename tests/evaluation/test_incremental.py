@@ -162,7 +162,7 @@ def test_a_source_without_a_channel_that_is_needed_is_refused(run):
   net.channels = net.metadata.channels
   source = SplitEvaluation(net, subsets='R').source
   source.channels = flaxnets.ChannelSet(('R', 'G'))
-  from flaxnets.evaluation import judge
+  from flaxnets.evaluation import splits
 
   with pytest.raises(InputError, match='has no channel B; it has R, G'):
-    judge.check_available(net, source, [(0, 1), (1, 2)])
+    splits.check_available(net, source, [(0, 1), (1, 2)])

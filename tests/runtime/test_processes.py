@@ -143,6 +143,22 @@ def test_hosts_whose_copies_of_the_data_differ_do_not_train(tmp_path):
   assert not (tmp_path / 'run' / 'config.json').exists()
 
 
+def test_hosts_whose_copies_of_the_data_differ_do_not_evaluate(tmp_path):
+  folders = [tmp_path / 'first', tmp_path / 'second']
+  for folder, images in zip(folders, (32, 31), strict=True):
+    folder.mkdir()
+    small.write_list(folder / 'images', 'train', 64)
+    small.write_list(folder / 'images', 'val', images)
+  ended(launched([on_own_images(tmp_path / 'run', 'images')], devices=1, folders=folders[:1]), code=0)
+  command = [f'{ROOT}/eval_main.py', f'--workdir={tmp_path / "run"}', '--split=validation', '--subsets=R']
+  outputs = ended(launched([command] * 2, devices=1, folders=folders), code=1)
+  said = r"flaxnets eval: data\.validation: the hosts' copies of the data differ: .* in process 1 than in process 0;.*"
+  for output in outputs:
+    lines = [line for line in output.splitlines() if line.startswith('flaxnets eval: ')]
+    assert len(lines) == 1 and re.fullmatch(said, lines[0]), output
+  assert not (tmp_path / 'run' / 'eval').exists()
+
+
 # The start of a program whose processes meet as those of flaxnets do.
 MEETS = """
 import json, sys

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from flaxnets.channels import ChannelSet
+from flaxnets.data.examples import example_digests
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 from flaxnets.inference.metadata import Metadata
 from flaxnets.nn.stem import pixel_statistics
 from flaxnets.runtime import devices
 from flaxnets.training import optim
-from flaxnets.training.examples import example_digests
 from flaxnets.training.initial import InitialState
 from tests.networks import tiny
 from tests.small import small_config

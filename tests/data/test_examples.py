@@ -6,9 +6,9 @@ import pytest
 from jax.experimental import multihost_utils
 
 from flaxnets.channels import ChannelSet
+from flaxnets.data.examples import check_hosts
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
-from flaxnets.training.examples import check_hosts
 
 
 def source(name, *, labels=(0, 1, 0, 1), ids='abcd', classes=('x', 'y'), channels='RGB', side=8, dtype=np.uint8):

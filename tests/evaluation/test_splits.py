@@ -1,0 +1,39 @@
+"""A split as a trained network reads it: hosts compare their copies."""
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental import multihost_utils
+
+from flaxnets.errors import InputError
+from flaxnets.evaluation import recalibrate
+from flaxnets.evaluation.judge import SplitEvaluation
+from tests.networks import untrained
+
+
+@pytest.fixture
+def two_hosts(monkeypatch):
+  """Lets this process be one of two, of which the other has other digests."""
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(multihost_utils, 'process_allgather', lambda row: np.stack([row, row ^ 1]))
+
+
+SAID = (
+  "the hosts' copies of the data differ: .* has other examples, classes, channels or image sizes in process 1 than in "
+  'process 0; give every host the same files$'
+)
+
+
+@pytest.mark.parametrize(
+  ('split', 'named'),
+  [('test', 'data.test'), ('validation', 'data.validation'), ('test[:20]', r"split 'test\[:20\]'")],
+)
+def test_a_split_that_differs_between_hosts_is_not_evaluated(two_hosts, split, named):
+  with pytest.raises(InputError, match=f'^{named}: {SAID}'):
+    SplitEvaluation(untrained(small=True), split=split)
+
+
+def test_hosts_with_different_training_images_do_not_recalibrate(two_hosts, monkeypatch, tmp_path):
+  monkeypatch.setattr(recalibrate, 'load', lambda *arguments: untrained(small=True))
+  with pytest.raises(InputError, match=f'^data.train: {SAID}'):
+    recalibrate.run(tmp_path)
