@@ -237,6 +237,15 @@ class ArraySource:
     out[:, :, ~present] = 0
     return Reading(self.canvas, None if present.all() else present)
 
+  def presence(self) -> np.ndarray:
+    """(N, C) bool, the channels that each example has. Looks at one pixel of each plane at most."""
+    taken = slice(None) if self._take is None else self._take
+    shape = len(self), len(self.channels)
+    present = np.ones(shape, bool) if self._present is None else np.asarray(self._present)[:, taken]
+    if self._images.dtype.kind == 'f':  # an absent plane is NaN throughout
+      present = present & ~np.isnan(self._images[:, 0, 0][:, taken])
+    return present
+
   def _present_in(self, index: int) -> np.ndarray:
     if self._present is None:
       return np.ones(len(self.channels), bool)

@@ -7,6 +7,7 @@ from absl import logging
 
 from flaxnets.analysis.covariance import ChannelSums
 from flaxnets.data.batches import evaluation_batches
+from flaxnets.data.constant_planes import ConstantPlanes
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
 
@@ -16,7 +17,7 @@ def measure(
 ) -> dict[str, np.ndarray]:
   """What `flaxnets.channel_statistics` measures, over all pixels of randomly chosen examples of a source.
 
-  A channel that is constant, or that no example has, is logged as a warning.
+  A channel that is constant, or that no example has, is logged as a warning, and so are `ConstantPlanes`.
 
   Args:
     source: the training examples.
@@ -36,10 +37,11 @@ def measure(
     raise InputError(f'channel statistics need at least 1 example, not {examples}')
   count = min(examples, len(source))
   chosen = np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False))
-  sums = ChannelSums(len(source.channels))
-  for batch in evaluation_batches(
+  sums, planes = ChannelSums(len(source.channels)), ConstantPlanes(source)
+  read = evaluation_batches(
     source, batch_size=min(count, 32), threads=threads, examples=chosen, on_bad_image=on_bad_image
-  ):
+  )
+  for batch in planes.counted(read):
     for row in np.flatnonzero(batch['mask']):
       sums.add(batch['image'][row], batch['present'][row])
   if not sums.seen.any():
@@ -48,4 +50,5 @@ def measure(
     if not seen or constant:
       fact = 'is constant over' if seen else 'is absent from'
       logging.warning('%s: channel %s %s the %s examples measured', source.name, name, fact, count)
+  planes.warn()
   return sums.statistics()

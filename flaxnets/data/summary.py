@@ -9,22 +9,42 @@ import numpy as np
 
 from flaxnets.data.source import Source
 
+MAX_LISTED = 5  # channels that examples lack, in one line
 IMBALANCE = 10  # warn if the largest class has more than this many times the examples of the smallest
 
 
 def describe(source: Source) -> str:
-  """One line: the split, its examples, its classes, and its smallest and largest class."""
+  """One line: the split, its examples, its classes, its smallest and largest class, and which channels are absent."""
   counts = _counts(source)
   smallest, largest = int(counts.argmin()), int(counts.argmax())
   text = f'{source.name}: {_number(len(source), "example")}, {_number(len(counts), "class")}'
   if len(counts) == 1:
-    return f'{text} ({_name(source, 0)})'
-  if counts[smallest] == counts[largest]:
-    return f'{text} of {counts[0]:,} each'
-  return (
-    f'{text}; smallest {_name(source, smallest)} with {counts[smallest]:,}, '
-    f'largest {_name(source, largest)} with {counts[largest]:,}'
-  )
+    text += f' ({_name(source, 0)})'
+  elif counts[smallest] == counts[largest]:
+    text += f' of {counts[0]:,} each'
+  else:
+    text += (
+      f'; smallest {_name(source, smallest)} with {counts[smallest]:,}, '
+      f'largest {_name(source, largest)} with {counts[largest]:,}'
+    )
+  lacking = lacking_channels(source)
+  return f'{text}; {lacking}' if lacking else text
+
+
+def lacking_channels(source: Source) -> str:
+  """How many examples lack a channel, as in '120 lack a channel (B: 100, G: 20)'.
+
+  '' where all have all of them, and for sources that know it only when they read, such as GeoTIFFs.
+  """
+  presence = getattr(source, 'presence', None)
+  absent = ~presence() if presence and source.has_missing_channels else np.zeros((0, len(source.channels)), bool)
+  if not (examples := int(absent.any(axis=1).sum())):
+    return ''
+  counts = absent.sum(axis=0)
+  order = [channel for channel in np.argsort(-counts, kind='stable').tolist() if counts[channel]]
+  listed = ', '.join(f'{source.channels.names[channel]}: {counts[channel]:,}' for channel in order[:MAX_LISTED])
+  more = ', ...' * (len(order) > MAX_LISTED)
+  return f'{examples:,} {"lacks" if examples == 1 else "lack"} a channel ({listed}{more})'
 
 
 def warnings_for(train: Source, validation: Source) -> list[str]:

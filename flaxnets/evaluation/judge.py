@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from flaxnets.analysis import result_names, results
 from flaxnets.analysis.text import columns
 from flaxnets.channels import Subset
+from flaxnets.data.constant_planes import ConstantPlanes
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
 from flaxnets.evaluation import splits
@@ -99,10 +100,12 @@ class SplitEvaluation:
       InputError: for examples that cannot be read, pixels on another scale or outputs that are not finite.
     """
     stream = splits.check_scale(self.net, self.source, splits.read(self.net, self.source, self.batch_size))
+    planes = ConstantPlanes(self.source, self.net.channels.names)
     by_subset, indices = self.evaluator(
-      self.variables, _counted(stream, on_batch), batch_stats=self.batch_stats, subsets=subsets
+      self.variables, _counted(planes.counted(stream), on_batch), batch_stats=self.batch_stats, subsets=subsets
     )
     self._check(by_subset, indices)
+    planes.warn()
     net = self.net
     arrays = {'id': np.asarray([self.source.ids[i] for i in indices]), 'label': self.source.labels[indices]}
     for subset, result in by_subset.items():

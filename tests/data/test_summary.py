@@ -133,3 +133,40 @@ def test_every_warning_is_one_line():
   train = source_of([0] * 99 + [1], ids=[f'{index}.jpg' for index in range(100)])
   lines = summary.warnings_for(train, train)
   assert len(lines) == 4 and not any('\n' in line for line in lines)
+
+
+def lacking(present, channels='RGB'):
+  images = np.zeros((len(present), 1, 1, len(channels)), np.uint8)
+  labels, names = np.arange(len(present)) % 2, ChannelSet(tuple(channels))
+  return ArraySource('X', images, labels, names, ('sea', 'wood'), np.asarray(present, bool))
+
+
+def test_the_line_of_a_split_says_how_many_examples_lack_a_channel():
+  present = np.ones((8, 3), bool)
+  present[:3, 2] = present[2:4, 1] = False
+  assert summary.describe(lacking(present)) == (
+    'X: 8 examples, 2 classes of 4 each; 4 lack a channel (B: 3, G: 2)'
+  )  # the third lacks both
+  present[:3] = True
+  assert summary.lacking_channels(lacking(present)) == '1 lacks a channel (G: 1)'
+  assert summary.describe(lacking(np.ones((8, 3)))) == 'X: 8 examples, 2 classes of 4 each'
+
+
+def test_of_many_absent_channels_those_that_are_absent_most_often_are_listed():
+  present = np.arange(8) >= np.arange(8)[:, np.newaxis]
+  assert summary.lacking_channels(lacking(present, tuple('ABCDEFGH'))) == (
+    '7 lack a channel (A: 7, B: 6, C: 5, D: 4, E: 3, ...)'
+  )
+
+
+def test_planes_of_nan_and_channels_that_are_not_read_count_as_they_are_read():
+  images = np.ones((4, 2, 2, 3), np.float32)
+  images[0, ..., 0] = images[1:3, ..., 2] = np.nan
+  present = np.ones((4, 3), bool)
+  present[3, 1] = False
+  names = ChannelSet(('B', 'R'))
+  source = ArraySource('X', images, np.zeros(4, int), names, ('sea',), present, take=(2, 0))
+  assert summary.describe(source) == "X: 4 examples, 1 class ('sea'); 3 lack a channel (B: 2, R: 1)"
+  for index, here in enumerate(source.presence()):
+    read = source.read(index, np.empty((2, 2, 2), np.float32)).present
+    np.testing.assert_array_equal(here, True if read is None else read)
