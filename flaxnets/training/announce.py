@@ -16,6 +16,7 @@ from flaxnets.training.progress import Progress
 from flaxnets.training.setup import Setup
 
 MAX_PRINTED_SUBSETS = 8  # of more subsets, a validation prints only the lowest and the highest accuracy
+MAX_PRINTED_OTHERS = 4  # of the subsets that are not trained
 MAX_PRINTED_LINES = 12  # lines of the parameter overview that are printed; parameters.txt has all
 
 
@@ -37,7 +38,7 @@ def beginning(setup: Setup) -> str:
     f'channels:   {", ".join(data.channels.names)}; validation on {counted(len(data.subsets), "subset")}',
     f'training:   {summary.describe(data.train)}',
     f'validation: {summary.describe(data.validation)}',
-    *(f'warning: {line}' for line in summary.warnings_for(data.train, data.validation)),
+    *(f'warning: {line}' for line in [*summary.warnings_for(data.train, data.validation), *_never_drawn(setup)]),
     f'devices:    {jax.device_count()} x {jax.devices()[0].device_kind}',
     f'steps:      {lengths.steps:,} of {config.train.batch_size} examples '
     f'({epochs:g} epoch{"s" * (epochs != 1)}); validation every {counted(lengths.evaluate_every, "step")}',
@@ -50,6 +51,21 @@ def beginning(setup: Setup) -> str:
   elif config.train.init_from:
     lines.append(f'starting from the weights of {config.train.init_from}')
   return '\n'.join(lines)
+
+
+def _never_drawn(setup: Setup) -> list[str]:
+  """The warning about subsets that a run validates on and does not train, as presence.subsets does not list them."""
+  data = setup.data
+  if setup.config.presence.mode != 'listed':
+    return []
+  others = [data.channels.label(subset) for subset in data.subsets if subset not in data.listed]
+  if not others:
+    return []
+  shown = ', '.join(others[:MAX_PRINTED_OTHERS]) + ', ...' * (len(others) > MAX_PRINTED_OTHERS)
+  return [
+    f'training never draws {len(others):,} of the {counted(len(data.subsets), "subset")} of evaluate.subsets, which '
+    f'presence.subsets does not list, but they count in the choice of the best checkpoint: {shown}'
+  ]
 
 
 def validated(step: int, accuracies: Mapping[str, float]) -> str:

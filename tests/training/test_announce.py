@@ -1,0 +1,23 @@
+"""What a run says of its data and its subsets at its start."""
+
+import contextlib
+import dataclasses
+
+from flaxnets.training import announce, setup
+from tests.small import small_config
+
+
+def warnings_in(text):
+  return [line.removeprefix('warning: ') for line in text.splitlines() if line.startswith('warning: ')]
+
+
+def test_a_run_says_at_its_start_that_it_validates_on_subsets_that_it_never_trains(tmp_path):
+  fields = {'presence.mode': 'listed', 'presence.subsets': 'full;R;GB', 'evaluate.subsets': 'all'}
+  with contextlib.closing(setup.prepare(small_config(**fields), tmp_path)) as ready:
+    (line,) = warnings_in(announce.beginning(ready))
+    assert line == (
+      'training never draws 4 of the 7 subsets of evaluate.subsets, which presence.subsets does not list, but they '
+      'count in the choice of the best checkpoint: RG, RB, G, B'
+    )
+    trained = dataclasses.replace(ready.data, subsets=[(0, 1, 2), (0,)])
+    assert warnings_in(announce.beginning(dataclasses.replace(ready, data=trained))) == []
