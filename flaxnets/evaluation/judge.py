@@ -240,15 +240,14 @@ COLUMNS: tuple[tuple[str, Callable[[Mapping[str, Any]], str]], ...] = (
   ('ECE', _percent('ece')),
   ('MACs', _count('macs')),
   ('FLOPs (XLA)', _count('flops')),
+  ('latency, ms', lambda row: f'{1e3 * row["latency"]:.2f}' if 'latency' in row else ''),
 )
-LATENCY = ('latency, ms', lambda row: f'{1e3 * row["latency"]:.2f}' if 'latency' in row else '')
 
 
 def table(scores: Mapping[str, Any]) -> str:
   """The scores of every subset in COLUMNS, in per cent, accuracy with its 95 % interval; * is recalibrated.
 
-  Latencies follow where any was measured.
+  A column without a value in any row is left out: top-5 for up to five classes, and latencies that were not measured.
   """
-  shown = [*COLUMNS, LATENCY] if any('latency' in row for row in scores['subsets']) else COLUMNS
-  header = [name for name, _ in shown]
-  return columns([header, *([text(row) for _, text in shown] for row in scores['subsets'])])
+  by_column = [[name, *map(text, scores['subsets'])] for name, text in COLUMNS]
+  return columns(list(zip(*(cells for cells in by_column if any(cells[1:])), strict=True)))
