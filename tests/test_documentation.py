@@ -7,10 +7,10 @@ import re
 import shlex
 import subprocess
 
-import absl.flags
 import pytest
 
 from flaxnets import config as configs
+from flaxnets.cli.flags import defined
 from flaxnets.cli.main import COMMANDS
 from tests.markdown import ROOT, blocks, command_folder
 
@@ -96,8 +96,7 @@ def test_every_command_and_flag_that_a_page_names_exists(path):
   fields = configs.flattened(configs.default())
   for command, *words in commands_in(path.read_text()):
     assert command in COMMANDS, f'{page_name(path)}: no command {command!r}'
-    flags = absl.flags.FlagValues()
-    importlib.import_module(f'flaxnets.cli.{COMMANDS[command][0]}').define(flags)
+    flags = defined(importlib.import_module(f'flaxnets.cli.{COMMANDS[command][0]}'))
     for name in (word.removeprefix('--').partition('=')[0] for word in words if word.startswith('--')):
       if name.startswith('config.'):
         assert name.removeprefix('config.') in fields, f'{page_name(path)}: no field {name}'

@@ -1,6 +1,7 @@
 """Evaluates a trained network on subsets of its channels, prints a table and writes DIR/eval/SPLIT.json.
 
-flaxnets eval --workdir=runs/demo [--subsets='RGB;singles'] [--split=test] [--latency]
+flaxnets eval --workdir=runs/demo                  or: flaxnets eval runs/demo
+flaxnets eval --workdir=runs/demo --subsets='RGB;singles' --split=validation --latency
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ from flaxnets.errors import InputError
 if TYPE_CHECKING:
   from flaxnets.inference.network import Network
 
-ARGUMENTS = ''
+ARGUMENTS = 'DIR'
 
 
 def define(flags: absl_flags.FlagValues) -> None:
   add = cli_flags.definers(flags)
-  add.string('workdir', None, 'the folder of a training run')
   add.string(
     'subsets',
     '',
@@ -58,11 +58,11 @@ def define(flags: absl_flags.FlagValues) -> None:
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
-  del arguments
+  (folder,) = arguments
   from flaxnets.runtime import devices, workdir  # JAX takes seconds to import
 
   devices.start(
-    [flags.batch_size or workdir.stored_batch_size(flags.workdir)],
+    [flags.batch_size or workdir.stored_batch_size(folder)],
     coordinator=flags.coordinator,
     processes=flags.processes,
     process=flags.process,
@@ -74,10 +74,10 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
     raise InputError("--recalibrate is for the run's own completion; leave out --completion")
   with devices.ending_with_others('flaxnets eval'):
     if flags.recalibrate:
-      net = load(flags.workdir, flags.step)
+      net = load(folder, flags.step)
       source = splits.open_split(net, flags.split, flags.root)
       recalibrate.run(
-        flags.workdir,
+        folder,
         subsets=splits.subsets_in(net, source, flags.subsets),
         step=flags.step,
         view=flags.recalibrate_view,
@@ -85,7 +85,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
         batch_size=flags.batch_size,
       )
     return run(
-      flags.workdir,
+      folder,
       subsets=flags.subsets,
       split=flags.split,
       root=flags.root,

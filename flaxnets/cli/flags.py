@@ -50,10 +50,11 @@ def run(program: str, command: types.ModuleType, arguments: Sequence[str]) -> in
   if {'--help', '-help', '-h'} & set(arguments):
     print(help_text(program, command))
     return 0
-  flags = absl.flags.FlagValues()
+  flags = defined(command)
   try:
-    command.define(flags)
     rest = _parse(flags, list(arguments))
+    if takes_folder(command):
+      rest = _with_folder(flags, rest)
     _check_arguments(command.ARGUMENTS, rest)
     return command.main(flags, rest) or 0
   except UsageError as error:
@@ -62,6 +63,30 @@ def run(program: str, command: types.ModuleType, arguments: Sequence[str]) -> in
   except InputError as error:
     print(f'{program}: {error}', file=sys.stderr)
     return 1
+
+
+def defined(command: types.ModuleType) -> absl.flags.FlagValues:
+  """The flags of a command, with --workdir if it takes the folder of a run."""
+  flags = absl.flags.FlagValues()
+  command.define(flags)
+  if takes_folder(command):
+    definers(flags).string('workdir', '', 'the folder DIR of a run; an argument or this flag')
+  return flags
+
+
+def takes_folder(command: types.ModuleType) -> bool:
+  """Whether the first argument of a command is the folder of a run. All of these take it as --workdir too."""
+  return command.ARGUMENTS.split()[:1] == ['DIR']
+
+
+def _with_folder(flags: absl.flags.FlagValues, rest: Sequence[str]) -> list[str]:
+  """The arguments, the first of which --workdir may give."""
+  if flags['workdir'].present and not flags.workdir:
+    raise UsageError('--workdir is empty; it needs a value')
+  given = [flags.workdir] if flags.workdir else []
+  if not (given or rest):
+    raise UsageError('DIR is missing; give the folder as an argument or as --workdir')
+  return [*given, *rest]
 
 
 def definers(flags: absl.flags.FlagValues) -> types.SimpleNamespace:
@@ -228,8 +253,7 @@ def _check_arguments(form: str, rest: Sequence[str]) -> None:
 
 def help_text(program: str, command: types.ModuleType) -> str:
   """The text of --help: the usage line, the docstring of the command's module and all flags."""
-  flags = absl.flags.FlagValues()
-  command.define(flags)
+  flags = defined(command)
   lines = [f'usage: {program} [--flag=value ...] {command.ARGUMENTS}'.rstrip(), '', (command.__doc__ or '').strip(), '']
   for name in sorted(flags, key=lambda name: flags[name].default is not None):
     flag = flags[name]

@@ -1,7 +1,9 @@
 """Trains a network. Rerunning the command resumes an interrupted run.
 
-    flaxnets train --config=demo --workdir=runs/demo
+    flaxnets train --config=demo --workdir=runs/demo        or: flaxnets train --config=demo runs/demo
     flaxnets train --workdir=runs/mine --config.data.source=folders --config.data.root=/data/mine
+
+DIR is the folder of the run. An existing run with the same config is resumed.
 
 Exit codes: 0 finished; 1 invalid input, or a run that diverged or whose last save failed; 75 stopped by a signal after
 saving.
@@ -16,18 +18,15 @@ from absl import flags as absl_flags
 from flaxnets import config as configs
 from flaxnets.cli import flags as cli_flags
 
-ARGUMENTS = ''
+ARGUMENTS = 'DIR'
 
 
 def define(flags: absl_flags.FlagValues) -> None:
-  add = cli_flags.definers(flags)
   cli_flags.define_config(flags, 'default')
-  add.string('workdir', None, 'folder of the run; an existing run with the same config is resumed')
   cli_flags.define_process_flags(flags)
 
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
-  del arguments
   config = flags.config
   from flaxnets.runtime import devices  # JAX is slow to import
 
@@ -41,4 +40,4 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   from flaxnets.training import loop
 
   with devices.ending_with_others('flaxnets train', resumes=True):
-    return loop.run(config, flags.workdir)
+    return loop.run(config, arguments[0])

@@ -21,7 +21,7 @@ from flaxnets.channels import Subset
 from flaxnets.cli import flags as cli_flags
 from flaxnets.errors import InputError
 
-ARGUMENTS = 'RUN_OR_RESULT'
+ARGUMENTS = 'DIR'  # or a result file
 
 
 def define(flags: absl_flags.FlagValues) -> None:

@@ -46,7 +46,7 @@ CASES = [
     r"own.py, line 2: \[Errno 2\] No such file or directory: '/data/none.txt'",
     _file("def get_config():\n  return open('/data/none.txt')\n"),
   ),
-  Case('no workdir', 'train --config=demo', '--workdir is required', code=2),
+  Case('no workdir', 'train --config=demo', 'DIR is missing; give the folder as an argument or as --workdir$', code=2),
   Case('empty workdir', 'train --config=demo --workdir=', '--workdir is empty; it needs a value', code=2),
   Case(
     'workdir that is a file',

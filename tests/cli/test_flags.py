@@ -1,0 +1,63 @@
+"""The folder of a run on the command line: the first argument, or --workdir."""
+
+import importlib
+import types
+
+import pytest
+
+from flaxnets.cli import flags
+from flaxnets.cli.main import COMMANDS
+
+
+@pytest.fixture
+def calls():
+  return []
+
+
+@pytest.fixture
+def run(calls):
+  """Runs a command that takes a folder and a file."""
+  command = types.ModuleType('command', 'A command.')
+  command.ARGUMENTS = 'DIR FILE'
+  command.define = lambda values: flags.definers(values).string('split', 'test', 'a split')
+  command.main = lambda values, arguments: calls.append((values.split, list(arguments)))
+  return lambda *arguments: flags.run('flaxnets command', command, arguments)
+
+
+@pytest.mark.parametrize(
+  'arguments',
+  [
+    ('runs/x', 'a.jpg', '--split=val'),
+    ('--workdir=runs/x', '--split=val', 'a.jpg'),
+    ('a.jpg', '--split=val', '--workdir', 'runs/x'),
+  ],
+)
+def test_the_folder_of_a_run_is_an_argument_or_a_flag(run, calls, arguments):
+  assert run(*arguments) == 0
+  assert calls == [('val', ['runs/x', 'a.jpg'])]
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'said'),
+  [
+    ((), 'DIR is missing; give the folder as an argument or as --workdir'),
+    (('--workdir=', 'a.jpg'), '--workdir is empty; it needs a value'),
+    (('--workdir=runs/x',), 'FILE is missing; --help shows the usage'),
+    (('--workdir=runs/x', 'runs/y', 'a.jpg'), "unexpected argument 'a.jpg'; flags start with --, then DIR FILE"),
+  ],
+)
+def test_a_folder_that_is_missing_or_one_too_many_is_refused(run, calls, capsys, arguments, said):
+  assert run(*arguments) == 2
+  assert capsys.readouterr().err == f'flaxnets command: {said}\n'
+  assert not calls
+
+
+def test_every_command_about_a_run_takes_its_folder_in_both_ways():
+  taking = set()
+  for name, (module, _) in COMMANDS.items():
+    command = importlib.import_module(f'flaxnets.cli.{module}')
+    if 'workdir' in flags.defined(command):
+      taking.add(name)
+      assert command.ARGUMENTS.startswith('DIR')
+      assert '--workdir\n' in flags.help_text(f'flaxnets {name}', command)
+  assert taking == {'train', 'eval', 'predict', 'adapt', 'export', 'worth', 'report'}
