@@ -67,6 +67,7 @@ class SplitEvaluation:
     self.mesh, self.batch_size = devices.data_mesh(), batch_size or config.evaluate.batch_size
     devices.check_batch(self.batch_size, self.mesh, 'batch_size' if batch_size else 'evaluate.batch_size')
     self.steps = math.ceil(len(self.source) / self.batch_size)
+    self._planes = ConstantPlanes(self.source, net.channels.names)
     self.evaluator = evaluator_of(net, self.source, self.subsets, self.mesh)
     self.variables, self.batch_stats = on_devices(net, self.subsets, net.recalibrated, self.mesh)
     self.identity: dict[str, Any] = {
@@ -100,12 +101,11 @@ class SplitEvaluation:
       InputError: for examples that cannot be read, pixels on another scale or outputs that are not finite.
     """
     stream = splits.check_scale(self.net, self.source, splits.read(self.net, self.source, self.batch_size))
-    planes = ConstantPlanes(self.source, self.net.channels.names)
     by_subset, indices = self.evaluator(
-      self.variables, _counted(planes.counted(stream), on_batch), batch_stats=self.batch_stats, subsets=subsets
+      self.variables, _counted(self._planes.counted(stream), on_batch), batch_stats=self.batch_stats, subsets=subsets
     )
     self._check(by_subset, indices)
-    planes.warn()
+    self._planes.warn()
     net = self.net
     arrays = {'id': np.asarray([self.source.ids[i] for i in indices]), 'label': self.source.labels[indices]}
     for subset, result in by_subset.items():

@@ -22,7 +22,7 @@ from flaxnets.data.geotiff import Rasters
 from flaxnets.data.image_files import SUFFIXES
 from flaxnets.data.source import BadImage
 from flaxnets.errors import InputError
-from flaxnets.inference.constant_planes import ConstantPlanes
+from flaxnets.inference.failed_channels import FailedChannels
 from flaxnets.inference.predictor import (
   Canvas,
   Fetch,
@@ -77,7 +77,7 @@ def _below(folder: str) -> Iterator[str]:
 class FilePredictions:
   """Predicts files; calling it with paths yields a Row for each image, in order.
 
-  After the last row, a warning names the first image with a plane of one value; see `ConstantPlanes`.
+  After the last row, a warning names the first image with a plane of one value; see `FailedChannels`.
 
   Args:
     net: the network.
@@ -116,7 +116,7 @@ class FilePredictions:
     self._predictors: dict[tuple[str, ...], Predictor] = {}
     self._opening = threading.Lock()  # threads that decode share the predictors
     self._rows = 1  # of the largest batch so far, as it was padded
-    self._planes = ConstantPlanes(net.metadata)
+    self._failed = FailedChannels(net.metadata)
     self.bad = 0
 
   def __call__(self, paths: Iterable[str]) -> Iterator[Row]:
@@ -126,7 +126,7 @@ class FilePredictions:
           yield from self._of_array(path)
       else:
         yield from self._of_images(group)
-    self._planes.warn('--subset={others}')
+    self._failed.warn('--subset={others}')
 
   def latency(self) -> float:
     """Median seconds for one decoded image, see `Predictor.latency`."""
@@ -157,7 +157,7 @@ class FilePredictions:
       self._rows = max(self._rows, min(self._batch_size, 1 << (len(batch) - 1).bit_length()))
       canvases, sizes, present = stacked([canvas for _, _, canvas in batch])
       predictor, names = self._predictor(used), [name for name, _, _ in batch]
-      self._planes.look(canvases, predictor.order, present, names.__getitem__)
+      self._failed.look(canvases, predictor.order, present, names.__getitem__)
       fetch = predictor.begin(canvases, sizes, self._rows, present, check=False)
       yield functools.partial(_finished, names, fetch)
 
@@ -246,7 +246,7 @@ class FilePredictions:
     """Reads some planes of an array, of names `used`, a batch at a time."""
 
     def look(part: np.ndarray, order: Sequence[int], mask: np.ndarray | None) -> None:
-      self._planes.look(part, order, mask, lambda index: f'{path}, image {start + index}')
+      self._failed.look(part, order, mask, lambda index: f'{path}, image {start + index}')
 
     for start in range(0, len(images), self._batch_size):
       part = np.asarray(images[start : start + self._batch_size])

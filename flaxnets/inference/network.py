@@ -19,7 +19,7 @@ from flaxnets.channels import ChannelSet, Subset
 from flaxnets.data.source import DTYPES
 from flaxnets.errors import InputError
 from flaxnets.inference import pixels, scale
-from flaxnets.inference.constant_planes import ConstantPlanes, Look
+from flaxnets.inference.failed_channels import FailedChannels, Look
 from flaxnets.inference.metadata import Metadata
 from flaxnets.inference.predictor import BATCH, NOT_FINITE, Fetch, Predictor, begin_each, one_behind, softmax
 from flaxnets.models.classifier import Classifier, num_features, outputs
@@ -149,15 +149,15 @@ class Network:
     self, images: Any, channels: str | Sequence[str] | None, present: ArrayLike | None, output: str = 'logits'
   ) -> np.ndarray:
     """'logits', 'features' or 'attention' of images; arguments as for `logits`."""
-    planes = ConstantPlanes(self.metadata)
+    failed = FailedChannels(self.metadata)
     if hasattr(images, 'ndim'):
-      begun, remedy = self.begin(images, channels, present, output=output, look=planes.look), LEAVE_OUT
+      begun, remedy = self.begin(images, channels, present, output=output, look=failed.look), LEAVE_OUT
     elif present is None:  # files, Pillow images, arrays of several sizes
-      begun, remedy = begin_each(self, images, channels, output, look=planes.look), LEAVE_OUT_OF_LIST
+      begun, remedy = begin_each(self, images, channels, output, look=failed.look), LEAVE_OUT_OF_LIST
     else:
       raise InputError(f'present= is for images in one array; in a list, leave channels out with {LEAVE_OUT_OF_LIST}')
     parts = list(one_behind(begun))
-    planes.warn(remedy)
+    failed.warn(remedy)
     return np.concatenate(parts) if parts else self._nothing(output)
 
   def begin(

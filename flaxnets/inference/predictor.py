@@ -19,7 +19,7 @@ from flaxnets.data.decode import decode_planes, image_planes, read_image
 from flaxnets.data.geotiff import SUFFIXES, Rasters, is_raster
 from flaxnets.data.source import DataOptions
 from flaxnets.errors import InputError
-from flaxnets.inference.constant_planes import Look
+from flaxnets.inference.failed_channels import Look
 
 if TYPE_CHECKING:
   from PIL import Image

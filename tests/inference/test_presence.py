@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flaxnets.data.constant_planes import constant_planes
 from flaxnets.errors import InputError
-from flaxnets.inference import constant_planes
 from flaxnets.inference.files import FilePredictions
 from tests.networks import untrained
 
@@ -141,7 +141,7 @@ def test_complete_planes_are_read_only_where_a_sample_is_constant():
       compared.append(self.size)
       return super().__eq__(other)
 
-  found = constant_planes._constant(images.view(Counted))
+  found = constant_planes(images.view(Counted), np.ones((50, 3), bool))
   np.testing.assert_array_equal(np.argwhere(found), [[3, 1]])
   assert sum(compared) <= images.size / 100 + 144 * 144
 

@@ -1,4 +1,4 @@
-"""Planes of one value that are said to be present: what a failed channel leaves, such as a dead camera's zeros."""
+"""Warns of channels that may have failed: planes of one value that are said to be present, such as a dead camera's."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from absl import logging
 
+from flaxnets.data.constant_planes import constant_planes
 from flaxnets.inference.metadata import Metadata
 
 # What looks at images (n, height, width, m), the indices of their channels, and the mask of present planes or None.
 Look = Callable[[np.ndarray, Sequence[int], np.ndarray | None], None]
 
-_SAMPLED = 8  # rows and columns of pixels that are looked at first
 
-
-class ConstantPlanes:
+class FailedChannels:
   """Counts images with a constant plane, and warns of them in one line.
 
   Images of a single pixel are not looked at, nor channels that had one value throughout training.
@@ -46,8 +45,8 @@ class ConstantPlanes:
       name: what an image of these is in the warning; None for its number among the images looked at.
     """
     if images.shape[1] * images.shape[2] > 1:
-      constant = _constant(images) & self._varied[list(order)]
-      constant = constant if present is None else constant & present
+      varied = np.broadcast_to(self._varied[list(order)], (len(images), len(order)))
+      constant = constant_planes(images, varied if present is None else varied & present)
       found = np.flatnonzero(constant.any(axis=1))
       if len(found) and not self._found:
         first = int(found[0])
@@ -78,14 +77,3 @@ class ConstantPlanes:
     planes = [f'channel {self._channels.names[index]} is {value:g} throughout' for index, value in values.items()]
     guess = 'each of its channels has one value throughout, so that its class is a guess'
     self._example = f'{name}: {", ".join(planes) if rest else guess}'
-
-
-def _constant(images: np.ndarray) -> np.ndarray:
-  """Which planes have one value throughout, (n, m) bool. All pixels are read only where a sample has one value."""
-  rows, columns = (-(-side // _SAMPLED) for side in images.shape[1:3])
-  sample = images[:, ::rows, ::columns]
-  constant = (sample == sample[:, :1, :1]).all(axis=(1, 2))
-  for image, plane in np.argwhere(constant):
-    pixels = images[image, :, :, plane]
-    constant[image, plane] = (pixels == pixels[0, 0]).all()
-  return constant
