@@ -14,7 +14,7 @@ import numpy as np
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data.classes import check_labels_mean_the_same, chosen_classes, labels_by_name, numbered_classes
-from flaxnets.data.source import ArraySource, DataOptions, wanted_channels
+from flaxnets.data.source import ArraySource, BadImage, DataOptions, wanted_channels
 from flaxnets.errors import InputError, one_line
 from flaxnets.runtime import regular
 
@@ -37,6 +37,7 @@ def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | N
 
   Raises:
     InputError: for a file that cannot be read, lacks an array, or holds arrays that do not fit together.
+    BadImage: for an example of an .npz that `ArraySource.read` refuses, unless `options.on_bad_image` is 'skip'.
   """
   root, channels = options.root, options.channels
   place = Path(root, split) if split.endswith('.npz') and Path(root).is_dir() else Path(root)
@@ -44,6 +45,8 @@ def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | N
     key_of(key, split.removesuffix('.npz')) for key in (options.image_key, options.label_key, options.present_key)
   )
   keys, get = _open(place)
+  if image_key not in keys:
+    _refuse_split(place, split, keys, options)
   images = get(image_key)
   labels = get(label_key) if options.label_key else np.zeros(len(images), np.int32)
   name = f'{image_key} in {place}'
@@ -60,16 +63,53 @@ def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | N
     check_labels_mean_the_same(own, class_names, f'{options.classes_key} in {place}')
   names = names or own if options.label_key else tuple(class_names or ('unlabelled',))
   labels, names = _labels(labels, names, f'{label_key} in {place}')
-  return ArraySource(
+  images = _channels_last(images, len(bands), name)
+  source = ArraySource(
     name,
-    _channels_last(images, len(bands), name),
+    images,
     labels,
     ChannelSet(tuple(bands.names[index] for index in taken), options.wavelengths),
     names,
     present,
     take=taken,
-    reopen=functools.partial(open_arrays, dataclasses.replace(options, classes=''), split, names),
+    reopen=functools.partial(open_arrays, dataclasses.replace(options, classes='', on_bad_image='skip'), split, names),
   )
+  if options.on_bad_image != 'skip' and not isinstance(images, np.memmap):
+    _check_pixels(source, images)
+  return source
+
+
+def _refuse_split(place: Path, split: str, keys: Sequence[str], options: DataOptions) -> None:
+  """Raises InputError for a split without images, if other splits have some."""
+  if held := [other for key in keys if (other := split_of(key, options.image_key))]:
+    wanted = [repr(key_of(key, split)) for key in (options.image_key, options.label_key) if key]
+    raise InputError(
+      f'{place} has no split {split!r}, only {", ".join(held)}; hold some examples out as {" and ".join(wanted)}, or '
+      'name other splits in data.train, data.validation and data.test'
+    )
+
+
+def _check_pixels(source: ArraySource, images: np.ndarray) -> None:
+  """Raises BadImage for the first example whose floats cannot be read, so that training does not end at it later.
+
+  Args:
+    source: the source of the images.
+    images: (N, H, W, C) in memory, of which one pass finds the examples that are worth reading.
+  """
+  if images.dtype.kind != 'f':
+    return
+  largest = np.finfo(np.float32).max
+  low, high = images.min(axis=(1, 2, 3)), images.max(axis=(1, 2, 3))  # NaN where a pixel is NaN
+  out, bad = np.empty((*source.canvas, len(source.channels)), source.dtype), []
+  for index in np.flatnonzero(~((low >= -largest) & (high <= largest))).tolist():
+    try:
+      source.read(index, out)
+    except BadImage as error:
+      bad.append(str(error))
+  if bad:
+    raise BadImage(
+      f'{bad[0]} ({len(bad):,} of {len(source):,} examples cannot be read; data.on_bad_image=skip leaves them out)'
+    )
 
 
 def split_of(name: str, pattern: str) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flaxnets.data.batches import evaluation_batches
 from flaxnets.data.open import open_source
 from flaxnets.data.source import BadImage, DataOptions
 from flaxnets.errors import InputError
@@ -132,7 +133,7 @@ def test_presence_and_nan_planes_together_say_what_is_there(tmp_path):
 def test_planes_that_are_partly_nan_or_infinite_and_examples_without_channels_are_bad(tmp_path):
   images = np.ones((6, 4, 5, 7))
   images[3, 1, 0, 0], images[4, 2, 1, 1], images[5], images[2, 0, 0, 0] = np.nan, np.inf, np.nan, 1e300
-  source = from_arrays(arrays(tmp_path, X_train=images))
+  source = from_arrays(arrays(tmp_path, X_train=images), on_bad_image='skip')
   for index, reason in (
     (3, 'example 3 .* channel B03'),
     (4, 'channel B04'),
@@ -159,8 +160,8 @@ def test_labels_in_a_column_are_an_error(tmp_path):
 
 def test_missing_arrays_and_broken_files_are_errors_that_say_what_is_there(tmp_path):
   path = arrays(tmp_path)
-  with pytest.raises(InputError, match='X_val.*it holds X_train, y_train, bands, classes'):
-    from_arrays(path, 'val')
+  with pytest.raises(InputError, match='no array .y_train. in .*it holds X_train, bands, classes'):
+    from_arrays(arrays(tmp_path, y_train=None))
   with pytest.raises(InputError, match="'X_{set}'"):
     from_arrays(path, image_key='X_{set}')
   with pytest.raises(InputError, match='pickled'):
@@ -180,6 +181,32 @@ def test_keys_are_configurable_and_each_split_may_have_its_own_file(tmp_path):
     np.savez(tmp_path / 'own.npz', images=held['X_train'], cls=held['y_train'], names=held['bands'])
   source = from_arrays(tmp_path / 'own.npz', image_key='images', label_key='cls', channels_key='names')
   assert source.channels.names[0] == 'B02'
+
+
+def test_examples_that_cannot_be_read_are_counted_when_an_npz_is_opened(tmp_path):
+  images = np.ones((6, 4, 5, 7), np.float32)
+  images[1, 3] = np.nan  # an absent channel
+  images[2, 1, 0, 3], images[4, 2, 1, 1] = np.nan, np.inf
+  said = (
+    r'example 2 has NaN or infinite pixels in channel B03; .* \(2 of 6 examples cannot be read; data.on_bad_image=s'
+  )
+  with pytest.raises(BadImage, match=said):
+    from_arrays(arrays(tmp_path, X_train=images))
+  assert len(from_arrays(arrays(tmp_path, X_train=images), channels='B02,B08')) == 6  # the bad planes are not taken
+  source = from_arrays(arrays(tmp_path, X_train=images), on_bad_image='skip')
+  again = pickle.loads(pickle.dumps(source))  # as in a process that decodes
+  batch = next(evaluation_batches(again, batch_size=6, on_bad_image='skip'))
+  assert batch['mask'].tolist() == [True, True, False, True, False, True]
+
+
+def test_a_split_that_is_missing_is_said_to_be_with_those_that_are_there(tmp_path):
+  said = (
+    r"data.npz has no split 'val', only train; hold some examples out as 'X_val' and 'y_val', or name other splits i"
+  )
+  with pytest.raises(InputError, match=said):
+    from_arrays(arrays(tmp_path), 'val.txt')
+  with pytest.raises(InputError, match="no array 'X_val' in .*data.npz; it holds y_train, bands, classes"):
+    from_arrays(arrays(tmp_path, X_train=None), 'val.txt')
 
 
 def test_npy_files_stay_on_the_disk_and_are_not_pickled(tmp_path):
