@@ -54,9 +54,9 @@ def default() -> config_dict.ConfigDict:
   data.validation = 'val.txt'  # split to validate on during training
   data.test = 'test.txt'  # split that `flaxnets eval` uses by default
   data.channels = ''  # channels to use, such as 'B02,B03,B08'; '' for all that the files name, and RGB of photos
-  data.bands = ''  # GeoTIFFs, tfds tensors: names of all bands in their order; '' for those of the file or data set
-  data.nodata = ''  # GeoTIFFs: the value that means no data, such as '0'; '' for what the files declare
-  data.missing_pixels = 'error'  # GeoTIFFs: action on single pixels without data: error | mean (of the image's band)
+  data.bands = ''  # image files, tfds tensors: names of all bands in order; '' for those of the file or data set
+  data.nodata = ''  # TIFFs, .npy: the value that means no data, such as '0'; '' for what the files declare
+  data.missing_pixels = 'error'  # TIFFs, .npy: action on single pixels without data: error | mean (of the image's band)
   data.wavelengths = ()  # centre wavelengths in nanometres, one per channel, stored with the weights; () if unknown
   data.classes = ''  # file of class names, one per line, in the order of labels; '' for the names that the source has
   data.image_key = 'X_{split}'  # arrays: name of the images in the .npz file

@@ -25,6 +25,7 @@ MAX_PIXELS = 178_956_970  # per image: twice Pillow's MAX_IMAGE_PIXELS, above wh
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
 _PHOTO_MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # of Pillow, 8 bits a channel
 _ORIENTATION = 0x0112  # TIFF tags
+_SAMPLES_PER_PIXEL = 0x0115
 _SUBFILE_TYPE = 0x00FE
 _REDUCED_OR_MASK = 0b101
 _UPRIGHT = {  # by EXIF orientation: turns the stored pixels upright
@@ -54,8 +55,8 @@ def image_planes(channels: ChannelSet) -> tuple[int, ...]:
   misspelt = len(names) == 1 and len(names[0]) > 1 and set(names[0].upper()) <= set('RGBALN')
   if set(names) & set('RGB') or len(names) not in (1, 3) or misspelt:
     raise InputError(
-      f"image files hold R, G and B (or one gray channel, 'L'), not {', '.join(names)}; "
-      'other channels come from GeoTIFFs or data.source=arrays'
+      f"image files hold R, G and B (or one gray channel, 'L'), not {', '.join(names)}; other channels come from files "
+      'whose planes data.bands names all, alpha included, from GeoTIFFs, or from data.source=arrays'
     )
   return (0, 1, 2) if len(names) == 3 else ()
 
@@ -112,7 +113,7 @@ def decode(data: bytes, out: np.ndarray, *, name: str) -> tuple[int, int]:
   else:
     canvas = np.empty((out.shape[1], out.shape[0], out.shape[2]) if turned else out.shape, np.uint8)
     squash(pixels, canvas)
-    out[...] = _UPRIGHT[orientation](canvas)
+    out[...] = upright(canvas, orientation)
   return (size[1], size[0]) if turned else size
 
 
@@ -159,6 +160,7 @@ def _other(data: bytes, gray: bool, name: str) -> tuple[np.ndarray, tuple[int, i
           f'{name}: a TIFF of {pages} pages among photos; rasterio reads pages as channels if all files have them'
         )
       image.load()
+      _warn_of_alpha(image, name)
       pixels = np.asarray(_eight_bits(image).convert('L' if gray else 'RGB'))
       exif = image.info.get('exif', b'')  # none for a TIFF, which Pillow turned upright
   except (BadImage, MemoryError):
@@ -191,8 +193,11 @@ def is_photo(path: str | os.PathLike[str]) -> bool:
   """Whether a file is an image that `decode` reads without loss of bits, bands or pages, by its header."""
   try:
     with Image.open(path, formats=_FORMATS) as image:
-      pages = _pages(image) if isinstance(image, TiffImagePlugin.TiffImageFile) else 1
-      return image.mode in _PHOTO_MODES and pages == 1
+      if isinstance(image, TiffImagePlugin.TiffImageFile) and (
+        _pages(image) > 1 or image.tag_v2.get(_SAMPLES_PER_PIXEL, 1) > len(image.getbands())
+      ):
+        return False
+      return image.mode in _PHOTO_MODES
   except Exception:  # Pillow has no common exception for corrupt files
     return False
 
@@ -200,6 +205,20 @@ def is_photo(path: str | os.PathLike[str]) -> bool:
 def is_deep(start: bytes) -> bool:
   """Whether a file is a PNG of 16 bits a channel, by its first 25 bytes."""
   return start[:8] == b'\x89PNG\r\n\x1a\n' and start[24:25] == b'\x10'
+
+
+def _warn_of_alpha(image: Image.Image, name: str) -> None:
+  """Once per process: what is stored as alpha may be a channel, such as near infrared, and not transparency."""
+  planes = image.getbands()
+  if planes[-1] == 'A' and image.getchannel('A').getextrema() != (255, 255):
+    logging.log_first_n(
+      logging.WARNING,
+      '%s: its alpha plane is taken as transparency and blended with white; if it holds data, name all planes, as in '
+      'data.bands=%s',
+      1,
+      name,
+      ','.join(planes),
+    )
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
@@ -254,6 +273,11 @@ def _resize(pixels: np.ndarray, size: tuple[int, int], how: int, out: np.ndarray
     cv2.resize(pixels, size[::-1], dst=out, interpolation=how)
     return out
   return cv2.resize(pixels, size[::-1], interpolation=how).reshape(*size, -1)
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+  """A view of pixels (h, w, ...) that an EXIF orientation, 1 to 8, turns; those of any other number as they are."""
+  return _UPRIGHT.get(orientation, lambda a: a)(pixels)
 
 
 def _jpeg_orientation(data: bytes) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flaxnets.data.folders import images_below, subfolders
+from flaxnets.data.folders import images_below, subfolders, what_images_are
 from flaxnets.data.root import root_folder
 from flaxnets.errors import InputError
 from flaxnets.runtime import atomic
@@ -55,10 +55,11 @@ def write_lists(
 
 def _images(home: Path) -> tuple[list[str], list[str], list[int]]:
   """The names of the classes, and the path and the label of each image."""
-  found = {name: images_below(str(home), name) for name in subfolders(home)}
-  found = {name: files for name, files in found.items() if files}
+  found = {name: files for name, files in images_below(str(home), subfolders(home)).items() if files}
   if not found:
-    raise InputError(f'{home} has no folders with images; it must hold one folder of images per class')
+    raise InputError(
+      f'{home} has no folders with images; it must hold one folder of images per class, and {what_images_are(home)}'
+    )
   paths = [path for files in found.values() for path in files]
   if broken := [path for path in paths if '\n' in path]:
     raise InputError(f'{home}: the name {broken[0]!r} has a line break, which a list cannot hold; rename the file')

@@ -22,7 +22,7 @@ def open_folders(
 
   Without `class_names` or `options.classes` the classes are the folders, sorted by name. With them, each folder must be
   named after a class, by its full name or its first word; classes without a folder are allowed. Hidden files, and files
-  without the suffix of an image format, are ignored.
+  without the suffix of an image format, are ignored; so are .npy files beside images of other formats.
 
   Args:
     options, split, class_names: see `flaxnets.data.open.open_source`.
@@ -41,20 +41,19 @@ def open_folders(
     raise InputError(f'{top} has no folders; it must hold one folder of images per class')
   names = chosen_classes(home, options.classes, class_names) or tuple(folders)
   by_name = labels_by_name(names)
-  paths, labels = [], []
   for folder in folders:
     if folder not in by_name:
       raise InputError(f'{top / folder} is not one of the {len(names)} classes, {names[0]!r} to {names[-1]!r}')
     if os.path.islink(top / folder) and not is_inside(options.root, f'{split}/{folder}'):
       raise InputError(f'{top / folder} is a link that leaves the root {options.root}; copy the folder there')
-    found = images_below(str(top), folder)
-    for path in found:
-      if os.path.islink(top / path) and not is_inside(options.root, f'{split}/{path}'):
-        raise InputError(f'{top / path} is a link that leaves the root {options.root}; copy the file there')
-    paths += found
-    labels += [by_name[folder]] * len(found)
+  found = images_below(str(top), folders)
+  paths = [path for folder in folders for path in found[folder]]
+  labels = [by_name[folder] for folder in folders for _ in found[folder]]
+  for path in paths:
+    if os.path.islink(top / path) and not is_inside(options.root, f'{split}/{path}'):
+      raise InputError(f'{top / path} is a link that leaves the root {options.root}; copy the file there')
   if not paths:
-    raise InputError(f'{top} has no images in its folders; files end in {", ".join(SUFFIXES)}')
+    raise InputError(f'{top} has no images in its folders; {what_images_are(top)}')
   files = LabelledFiles(str(top), str(top), paths, np.array(labels, np.int32), names)
   return open_images(files, options, some=class_names is not None)
 
@@ -64,13 +63,31 @@ def subfolders(top: Path) -> list[str]:
   return sorted(path.name for path in top.iterdir() if path.is_dir() and not _is_hidden(path.name))
 
 
-def images_below(top: str, folder: str) -> list[str]:
-  """The image files in or below top/folder, as sorted paths relative to `top`.
+def images_below(top: str, folders: Sequence[str]) -> dict[str, list[str]]:
+  """The image files in or below each of some folders in `top`, as sorted paths relative to `top`.
+
+  Beside images of other formats, .npy files are none: they may hold features, for example.
 
   Raises:
     InputError: for a link to a folder.
   """
-  found = []
+  found = {folder: _files_below(top, folder) for folder in folders}
+  without_arrays = {
+    folder: [path for path in paths if not path.lower().endswith('.npy')] for folder, paths in found.items()
+  }
+  return without_arrays if any(without_arrays.values()) else found
+
+
+def what_images_are(top: Path) -> str:
+  """For the message that a folder holds no images."""
+  said = f'files end in {", ".join(SUFFIXES)}'
+  if next(top.rglob('*.npz'), None):
+    said += '; save the image of each .npz as .npy (height, width, channels), or all in one for data.source=arrays'
+  return said
+
+
+def _files_below(top: str, folder: str) -> list[str]:
+  found: list[str] = []
   for place, inner, files in os.walk(os.path.join(top, folder)):
     inner[:] = [name for name in inner if not _is_hidden(name)]
     for name in inner:

@@ -1,4 +1,4 @@
-"""Rasters with any bands, such as TIFFs: bands by name, their wavelengths, pixels without data. Read by rasterio.
+"""Rasters with any bands, such as TIFFs and .npy files: bands by name, their wavelengths, pixels without data.
 
 The values are those of the file: the scale and offset that a file may declare are not applied, because a network takes
 raw pixels and measures its own statistics.
@@ -15,10 +15,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from flaxnets.channels import ChannelSet
-from flaxnets.data.decode import is_deep, is_photo, squash
-from flaxnets.data.raster_pixels import fill_missing_pixels, opened, read_window
+from flaxnets.data import npy
+from flaxnets.data.decode import is_deep, is_photo, squash, upright
+from flaxnets.data.raster_pixels import fill_missing_pixels, opened, read_window, says_missing
 from flaxnets.data.source import DTYPES, BadImage, DataOptions, Reading, wanted_channels
 from flaxnets.data.tiff_pages import BadPages
 from flaxnets.errors import InputError
@@ -35,12 +37,14 @@ class Header:
   """What a raster says before its pixels are read.
 
   Attributes:
-    indexes: numbers of the bands that hold data, from 1; an alpha band is a mask and not among them.
+    indexes: numbers of the bands that hold data, from 1. An alpha band is a mask and not among them, unless the user
+      names as many bands as there are with it.
     names: their names: the descriptions, or else R, G, B or L by colour; empty if the file names none.
     dtype: number type that the pixels are read as.
-    size: height and width, pixels.
+    size: height and width, pixels, after the rotation.
+    orientation: how the pixels are turned, as EXIF says it; 1 for not at all.
     masked: whether the file says which pixels have no data, or its floats may be NaN.
-    alpha: number of bands that are marked as alpha.
+    note: what to know of its bands if the user names other ones; '' for nothing.
     photo: whether it is an 8-bit image of one, three or four colours and without names, as any program writes it.
   """
 
@@ -48,19 +52,28 @@ class Header:
   names: tuple[str, ...]
   dtype: np.dtype
   size: tuple[int, int]
+  orientation: int
   masked: bool
-  alpha: int
+  note: str
   photo: bool
 
 
-def header(dataset: Any, name: str) -> Header:
-  """The header of a rasterio dataset; `name` is the file in messages.
+def header(dataset: Any, name: str, named: int = 0) -> Header:
+  """The header of a dataset from `raster_pixels.opened`.
+
+  Args:
+    dataset: the open file.
+    name: the file in messages.
+    named: how many bands the user names; 0 for none.
 
   Raises:
     BadImage: for complex numbers, or bands of different number types.
   """
   colours = [colour.name for colour in dataset.colorinterp]
-  indexes = [index for index, colour in zip(dataset.indexes, colours, strict=True) if colour != 'alpha']
+  alpha_is_data = named == len(colours)
+  indexes = [
+    index for index, colour in zip(dataset.indexes, colours, strict=True) if alpha_is_data or colour != 'alpha'
+  ]
   kinds = {dataset.dtypes[index - 1] for index in indexes}
   if len(kinds) != 1 or np.dtype(next(iter(kinds))).kind not in 'iuf':
     raise BadImage(f'{name}: its bands are {", ".join(sorted(kinds)) or "none"}; all must be one integer or float type')
@@ -69,16 +82,28 @@ def header(dataset: Any, name: str) -> Header:
   coloured = [_COLOURS.get(colours[index - 1]) for index in indexes]
   names = described if all(described) else coloured
   masks = dataset.mask_flag_enums
-  flags = {flag.name for index in indexes for flag in masks[index - 1]}
+  has_value = any(flag.name == 'nodata' for index in indexes for flag in masks[index - 1])
+  turn = dataset.tags().get('EXIF_Orientation', '')  # GDAL reads it in JPEGs only
+  orientation = int(turn) if turn.isdecimal() else 1
+  turned = orientation in (5, 6, 7, 8)
   return Header(
     tuple(indexes),
     tuple(re.sub(r'[\s,;]+', '_', (name or '').strip()) for name in names) if all(names) else (),
     stored if stored in DTYPES else np.dtype(np.float32),
-    (dataset.height, dataset.width),
-    flags != {'all_valid'} or stored.kind == 'f',
-    colours.count('alpha'),
-    stored == np.uint8 and not any(described) and 'nodata' not in flags and set(colours) - {'alpha'} in _PHOTOS,
+    (dataset.width, dataset.height) if turned else (dataset.height, dataset.width),
+    orientation,
+    says_missing(dataset, indexes, alpha_is_data) or stored.kind == 'f',
+    _note(dataset, colours),
+    stored == np.uint8 and not any(described) and not has_value and set(colours) - {'alpha'} in _PHOTOS,
   )
+
+
+def _note(dataset: Any, colours: Sequence[str]) -> str:
+  if dataset.driver == npy.DRIVER:
+    return f'an .npy is (height, width, channels), and this one {dataset.height, dataset.width, dataset.count}'
+  if 'alpha' not in colours:
+    return ''
+  return f'band {colours.index("alpha") + 1} is marked as alpha, and a mask unless data.bands names all {len(colours)}'
 
 
 def _wavelength(dataset: Any, index: int) -> float | None:
@@ -93,14 +118,19 @@ def _wavelength(dataset: Any, index: int) -> float | None:
     return None
 
 
-def is_raster(path: str | os.PathLike[str], options: DataOptions) -> bool | None:
+def is_raster(path: str | os.PathLike[str], options: DataOptions, eight_bits: bool = False) -> bool | None:
   """Whether a file has more to it than a photo of 8 bits: other bands, 16 bits or floats, names, or no data.
 
-  A TIFF that is no more than a photo is decoded like other photos, unless the options name its bands or its value for
-  no data; a PNG of 8 bits, unless they name its bands.
+  Every image file is a raster where the options name its bands, a TIFF also where they have a value for no data. An
+  .npy always is.
+
+  Args:
+    path: the file.
+    options: how it is read.
+    eight_bits: whether the file stands among photos, where a PNG of 16 bits becomes 8.
 
   Returns:
-    None if the file cannot be opened; only PNGs and TIFFs are.
+    None if the file cannot be opened; only PNGs, TIFFs and .npy files are.
 
   Raises:
     InputError: for a raster, if rasterio is not installed.
@@ -108,14 +138,17 @@ def is_raster(path: str | os.PathLike[str], options: DataOptions) -> bool | None
   text = str(path).lower()
   if not os.path.isfile(path):
     return None
+  # What `Rasters` does not read, such as an .npz, is one too, so that it says why.
+  if options.bands or text.endswith(npy.SUFFIXES):
+    return os.path.getsize(path) > 0 or None
   try:
     if text.endswith('.png'):
       with open(path, 'rb') as file:
         start = file.read(25)
-      return bool(options.bands) or is_deep(start) if start else None
+      return is_deep(start) and not eight_bits if start else None
     if not text.endswith(SUFFIXES):
       return False
-    if options.bands or options.nodata:
+    if options.nodata:
       return True
     if importlib.util.find_spec('rasterio') is None and is_photo(path):
       return False
@@ -145,8 +178,7 @@ def band_names(head: Header, options: DataOptions, name: str) -> ChannelSet:
     if options.bands:
       named = ChannelSet.of(options.bands)
       if len(named) != count:
-        alpha = f', and {head.alpha} marked as alpha, which is a mask: store it as an ordinary band' * (head.alpha > 0)
-        raise InputError(f'{len(named)} names ({", ".join(named.names)}) for {count} bands{alpha}')
+        raise InputError(f'{len(named)} names ({", ".join(named.names)}) for {count} bands')
       return named
     wanted = ChannelSet.of(options.channels).names if options.channels else ()
     by_colour = set(head.names) <= set(_COLOURS.values()) and not set(wanted) <= set(head.names)
@@ -159,7 +191,11 @@ def band_names(head: Header, options: DataOptions, name: str) -> ChannelSet:
       )
     return ChannelSet(head.names)
   except InputError as error:
-    raise BadImage(f'{name}: {error}') from None
+    raise BadImage(f'{_noted(name, head)}: {error}') from None
+
+
+def _noted(name: str, head: Header) -> str:
+  return f'{name} ({head.note})' if head.note else name
 
 
 class Rasters:
@@ -180,12 +216,15 @@ class Rasters:
     if options.missing_pixels not in MISSING:
       raise InputError(f'data.missing_pixels is {options.missing_pixels!r}; choose one of {", ".join(MISSING)}')
     self.nodata = _number(options.nodata)
+    self._named = len(ChannelSet.of(options.bands)) if options.bands else 0
     name = name or str(path)
     with opened(path, name) as dataset:
-      head = header(dataset, name)
+      head = header(dataset, name, self._named)
       lengths = tuple(_wavelength(dataset, index) for index in head.indexes)
+      if len(head.indexes) < dataset.count and not options.bands:
+        logging.log_first_n(logging.WARNING, '%s: %s; a pixel has no data where it is 0', 1, name, head.note)
     held = band_names(head, options, name)
-    places = wanted_channels(held, options.channels, name, some)
+    places = wanted_channels(held, options.channels, _noted(name, head), some)
     own = tuple(lengths[place] for place in places) if any(lengths) else ()
     self.channels = ChannelSet(tuple(held.names[place] for place in places), options.wavelengths or own)
     self.dtype, self.canvas, self.size = head.dtype, (options.canvas, options.canvas), head.size
@@ -202,9 +241,10 @@ class Rasters:
     """Reads a file into `out`, (H, W, C) of `dtype`, resized; see `flaxnets.data.source.Source.read`."""
     name = name or str(path)
     with opened(path, name) as dataset:
-      indexes = self.indexes(dataset, name)
-      pixels, valid = read_window(dataset, indexes, nodata=self.nodata, name=name)
-    size = pixels.shape[0], pixels.shape[1]
+      head = header(dataset, name, self._named)
+      pixels, valid = self.read_window(dataset, self._indexes(head, name), name=name)
+    pixels = np.ascontiguousarray(upright(pixels, head.orientation))
+    valid = None if valid is None else upright(valid, head.orientation)
     present, filled = fill_missing_pixels(pixels, valid, self.channels.names, self.options.missing_pixels, name)
     if not present.any():
       raise BadImage(f'{name}: none of its pixels has data in {", ".join(self.channels.names)}')
@@ -214,7 +254,7 @@ class Rasters:
         'declares no value for that; give the value, as in data.nodata=0'
       )
     squash(pixels, out)
-    return Reading(size, None if present.all() else present, filled)
+    return Reading(head.size, None if present.all() else present, filled)
 
   def indexes(self, dataset: Any, name: str) -> list[int]:
     """The numbers of the channels' bands in an open file; `name` is the file in messages.
@@ -222,7 +262,16 @@ class Rasters:
     Raises:
       BadImage: if it has other bands or another number type.
     """
-    head = header(dataset, name)
+    return self._indexes(header(dataset, name, self._named), name)
+
+  def read_window(
+    self, dataset: Any, indexes: Sequence[int], window: Any = None, *, name: str
+  ) -> tuple[np.ndarray, np.ndarray | None]:
+    """See `raster_pixels.read_window`, with what the options say of pixels without data and of alpha."""
+    alpha_is_data = self._named == dataset.count
+    return read_window(dataset, indexes, window, nodata=self.nodata, alpha_is_data=alpha_is_data, name=name)
+
+  def _indexes(self, head: Header, name: str) -> list[int]:
     if head.dtype != self.dtype:
       raise BadImage(f'{name}: its pixels are {head.dtype}, but those of the first file are {self.dtype}')
     held = band_names(head, self.options, name)

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from flaxnets.channels import ChannelSet
+from flaxnets.data import raster_pixels
 from flaxnets.data.decode import decode_planes, image_planes, read_image
 from flaxnets.data.geotiff import Rasters, is_raster
-from flaxnets.data.raster_pixels import DRIVERS, check_format
 from flaxnets.data.source import BadImage, DataOptions, Reading
 from flaxnets.errors import InputError
 
-SUFFIXES = tuple(DRIVERS)  # of the files in a folder that are images
+SUFFIXES = raster_pixels.SUFFIXES  # of the files in a folder that are images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +66,7 @@ def open_images(files: LabelledFiles, options: DataOptions, some: bool = False) 
       return PhotoFiles(files, options)
     if raster:
       try:
+        raster_pixels.check_format(files.path(index), files.where(index))
         return RasterFiles(files, options, Rasters(files.path(index), options, some, files.where(index)))
       except BadImage as error:
         if options.on_bad_image != 'skip':
@@ -137,7 +138,7 @@ class RasterFiles(_Files):
 
   def read(self, index: int, out: np.ndarray) -> Reading:
     path, where = self._files.path(index), self.where(index)
-    check_format(path, where)
+    raster_pixels.check_format(path, where)
     return self._rasters.read(path, out, where)
 
 

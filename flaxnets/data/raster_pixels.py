@@ -1,4 +1,4 @@
-"""Pixels of rasters and windows of them, read by rasterio, and what becomes of pixels without data."""
+"""Pixels of rasters and windows of them, read by rasterio or NumPy, and what becomes of pixels without data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flaxnets.data import tiff_pages
+from flaxnets.data import npy, tiff_pages
 from flaxnets.data.decode import MAX_PIXELS
 from flaxnets.data.source import DTYPES, BadImage
 from flaxnets.errors import InputError
@@ -23,15 +23,16 @@ DRIVERS = {
   **dict.fromkeys(('.ppm', '.pgm'), 'PNM'),
   **{'.png': 'PNG', '.webp': 'WEBP', '.bmp': 'BMP', '.gif': 'GIF', '.jp2': 'JP2OpenJPEG', '.avif': 'AVIF'},
 }
+SUFFIXES = (*DRIVERS, '.npy')  # of rasters in data sets
 
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
-  """A rasterio dataset.
+  """A rasterio dataset, or the same of an .npy file.
 
   Args:
-    path: whatever GDAL reads: a GeoTIFF, a VRT, a JPEG 2000. An image's suffix must be right. The pages of a
-      multi-page TIFF become bands.
+    path: whatever GDAL reads: a GeoTIFF, a VRT, a JPEG 2000; or an .npy. An image's suffix must be right. The pages of
+      a multi-page TIFF become bands.
     name: the file in messages; '' for its path.
 
   Raises:
@@ -39,17 +40,20 @@ def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
     BadImage: if the file cannot be opened, if its pages differ, or while it is read.
   """
   name = name or str(path)
+  suffix = os.path.splitext(path)[1].lower()
+  if suffix in npy.SUFFIXES:
+    yield npy.NpyImage(path, name)
+    return
   try:
     import rasterio
   except ImportError:
     raise InputError(f'{name}: rasterio reads such files; pip install rasterio') from None
-  driver = DRIVERS.get(os.path.splitext(path)[1].lower())
   try:
     regular.check(path)
   except OSError as error:
     raise BadImage(f'{name}: cannot be read ({error.strerror})') from None
   try:
-    with rasterio.open(path, driver=driver) as dataset:
+    with rasterio.open(path, driver=DRIVERS.get(suffix)) as dataset:
       if dataset.driver == 'GTiff' and len(dataset.subdatasets) > 1:
         with rasterio.open(tiff_pages.stacked(dataset, name), driver='VRT') as pages:
           yield pages
@@ -61,10 +65,10 @@ def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
 
 
 def check_format(path: str | os.PathLike[str], name: str) -> None:
-  """Raises BadImage for a file of a data set whose suffix is none of DRIVERS, so that GDAL would choose its format."""
+  """Raises BadImage for a file of a data set whose suffix is none of SUFFIXES, so that GDAL would choose its format."""
   suffix = os.path.splitext(path)[1].lower()
-  if suffix not in DRIVERS:
-    raise BadImage(f'{name}: rasters of data sets end in {", ".join(DRIVERS)}, but this one in {suffix or "none"!r}')
+  if suffix not in (*SUFFIXES, *npy.SUFFIXES):
+    raise BadImage(f'{name}: rasters of data sets end in {", ".join(SUFFIXES)}, but this one in {suffix or "none"!r}')
 
 
 @contextlib.contextmanager
@@ -81,8 +85,20 @@ def cache_for(dataset: Any) -> Iterator[None]:
     yield
 
 
+def says_missing(dataset: Any, indexes: Sequence[int], alpha_is_data: bool = False) -> bool:
+  """Whether a file says which pixels of some bands have no data; an alpha band says so, unless it holds data itself."""
+  flags = {flag.name for index in indexes for flag in dataset.mask_flag_enums[index - 1]}
+  return flags != {'all_valid'} and not (alpha_is_data and 'alpha' in flags)
+
+
 def read_window(
-  dataset: Any, indexes: Sequence[int], window: Any = None, *, nodata: float | None = None, name: str
+  dataset: Any,
+  indexes: Sequence[int],
+  window: Any = None,
+  *,
+  nodata: float | None = None,
+  alpha_is_data: bool = False,
+  name: str,
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """Some bands of a raster, or of a window of it.
 
@@ -91,6 +107,7 @@ def read_window(
     indexes: numbers of the bands, from 1.
     window: a rasterio window; None for the whole raster.
     nodata: a value that means no data, in place of the file's masks; None for those.
+    alpha_is_data: whether an alpha band is no mask.
     name: the file in messages.
 
   Returns:
@@ -107,7 +124,7 @@ def read_window(
   valid = None
   if nodata is not None:
     valid = ~np.isnan(stored) if np.isnan(nodata) else stored != nodata
-  elif any(flag.name != 'all_valid' for flags in dataset.mask_flag_enums for flag in flags):
+  elif says_missing(dataset, indexes, alpha_is_data):
     valid = dataset.read_masks(list(indexes), window=window) > 0
   with np.errstate(over='ignore'):  # float64 too large for float32: infinite, which counts as no data
     pixels = stored if stored.dtype in DTYPES else stored.astype(np.float32)

@@ -22,13 +22,13 @@ class DataOptions:
     kind: one of `flaxnets.data.open.OPENERS`.
     root: folder that all paths are relative to; arrays: an .npz, or a folder of .npy or .npz files; tfds: data_dir.
     name: tfds: name[/config][:version].
-    channels: 'RGB' or 'B02,B03', see `ChannelSet.of`. Arrays, GeoTIFFs and tensors of tfds: the channels to read, in
+    channels: 'RGB' or 'B02,B03', see `ChannelSet.of`. Arrays, rasters and tensors of tfds: the channels to read, in
       order; '' for all. Other image files: see `decode.image_planes`.
-    bands: names of all bands of a GeoTIFF or planes of a tfds tensor, in their order; '' for the names that the file or
-      the data set gives.
+    bands: names of all bands of a raster or planes of a tfds tensor, in their order; '' for the names that the file or
+      the data set gives. With names, every image file is read as a raster, and alpha is data if it has a name.
     features: tfds: names of the features that hold the pixels, with commas; '' for the only ones.
-    nodata: GeoTIFFs: a value that means no data, such as '0', in place of what the files declare; '' for theirs.
-    missing_pixels: GeoTIFFs: 'error', or 'mean': single pixels without data get the mean of their band in the image.
+    nodata: rasters: a value that means no data, such as '0', in place of what the files declare; '' for theirs.
+    missing_pixels: rasters: 'error', or 'mean': single pixels without data get the mean of their band in the image.
     wavelengths: centre wavelengths in nanometres, one per channel, or empty.
     classes: a file of class names relative to `root` (see `classes.class_file`); '' for the class names of the source.
     image_key, label_key, channels_key, classes_key, present_key: names of the arrays in the file; {split} stands for

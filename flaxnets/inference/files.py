@@ -17,7 +17,7 @@ import numpy as np
 
 from flaxnets.augment.warp import subsamples_for
 from flaxnets.channels import ChannelSet
-from flaxnets.data import arrays
+from flaxnets.data import arrays, npy
 from flaxnets.data.geotiff import Rasters
 from flaxnets.data.image_files import SUFFIXES
 from flaxnets.data.source import BadImage
@@ -61,7 +61,7 @@ def find(names: Sequence[str]) -> list[str]:
     else:
       inside = [name]
     if not inside:
-      raise InputError(f'{name} holds no images or arrays; files end in {", ".join((*SUFFIXES, *ARRAYS))}')
+      raise InputError(f'{name} holds no images or arrays; files end in {", ".join((*SUFFIXES, ARRAYS[1]))}')
     found += inside
   return found
 
@@ -120,13 +120,17 @@ class FilePredictions:
     self.bad = 0
 
   def __call__(self, paths: Iterable[str]) -> Iterator[Row]:
-    for is_array, group in itertools.groupby(paths, lambda path: path.lower().endswith(ARRAYS)):
+    for is_array, group in itertools.groupby(paths, self._is_array):
       if is_array:
         for path in group:
           yield from self._of_array(path)
       else:
         yield from self._of_images(group)
     self._failed.warn('--subset={others}')
+
+  def _is_array(self, path: str) -> bool:
+    """Whether a file is no image file, as an .npy of one image is for a network that was trained on image files."""
+    return path.lower().endswith(ARRAYS) and not (self._net.canvas and npy.holds_image(path))
 
   def latency(self) -> float:
     """Median seconds for one decoded image, see `Predictor.latency`."""

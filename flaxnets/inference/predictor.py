@@ -190,16 +190,12 @@ def raster_options(net: Network, channels: Sequence[str], held: str = '') -> Dat
 
 
 def reads_raster(net: Network, path: str | os.PathLike[str], options: DataOptions) -> bool:
-  """Whether a file is read as a raster, by `is_raster`, as the first training file was.
+  """Whether a file is read as a raster, by the rule of training.
 
-  A PNG of 16 bits among photos of 8 bits became one of 8 in training, and so it does for a network that knows 8 bits,
-  unless the bands are named.
+  A PNG of 16 bits among photos of 8 bits became one of 8 there, and so it does for a network that knows 8 bits.
   """
-  is_tiff = str(path).lower().endswith(SUFFIXES)
-  if net.metadata.dtype == 'uint8' and not is_tiff and not options.bands:
-    return False
-  raster = is_raster(path, options)
-  unreadable_tiff = raster is None and os.path.isfile(path) and is_tiff
+  raster = is_raster(path, options, eight_bits=net.metadata.dtype == 'uint8')
+  unreadable_tiff = raster is None and os.path.isfile(path) and str(path).lower().endswith(SUFFIXES)
   return bool(raster) or unreadable_tiff  # the reader of rasters says why it cannot be read
 
 

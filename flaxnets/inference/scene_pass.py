@@ -139,7 +139,7 @@ class ScenePass:
         yield strip
 
   def _read(self, window: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    return raster_pixels.read_window(self.dataset, self.indexes, window, nodata=self.rasters.nodata, name=self.scene)
+    return self.rasters.read_window(self.dataset, self.indexes, window, name=self.scene)
 
   def _begin_rows(self) -> Iterator[Callable[[], _TileRow | None]]:
     """Sends batches of tiles to the device; see `one_behind`. A row of tiles is returned with its last batch."""

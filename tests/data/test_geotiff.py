@@ -241,13 +241,84 @@ def test_a_file_without_any_data_is_bad(tmp_path):
     read(open_folder(tmp_path))
 
 
+def save(path, pixels, **options):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(pixels).save(path, **options)
+
+
+@pytest.fixture
+def said(monkeypatch):
+  """Warnings that are logged once."""
+  lines = []
+  monkeypatch.setattr(logging, 'log_first_n', lambda level, text, n, *values: lines.append(text % values))
+  return lines
+
+
 @pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
 @pytest.mark.parametrize('suffix', ['tif', 'png'])
-def test_a_fourth_channel_that_is_stored_as_alpha_is_refused_where_bands_are_named(tmp_path, suffix):
-  (tmp_path / 'train' / 'sea').mkdir(parents=True)
-  Image.fromarray(np.full((20, 20, 4), 9, np.uint8)).save(tmp_path / 'train' / 'sea' / f'0.{suffix}')
-  with pytest.raises(BadImage, match=r'4 names \(R, G, B, T\) for 3 bands, and 1 marked as alpha, which is a mask'):
-    open_folder(tmp_path, bands='R,G,B,T')
+def test_a_fourth_channel_that_is_stored_as_alpha_is_data_where_bands_name_it(tmp_path, suffix, said):
+  pixels = noise(count=4, dtype=np.uint8)
+  pixels[:9, :, 3] = 0
+  save(tmp_path / f'train/sea/0.{suffix}', pixels)
+  source = open_folder(tmp_path, bands='R,G,B,T')
+  reading, out = read(source)
+  assert source.channels.names == tuple('RGBT') and source.dtype == np.uint8 and reading.present is None
+  np.testing.assert_array_equal(out, pixels)
+  np.testing.assert_array_equal(read(open_folder(tmp_path, bands='R,G,B,T', channels='TG'))[1], pixels[..., [3, 1]])
+  reading, _ = read(open_folder(tmp_path, bands='R,G,B', missing_pixels='mean'))  # three names: a mask
+  assert reading.filled == 3 * 9 * 20
+  assert not said
+  with pytest.raises(
+    BadImage, match=r'0.* \(band 4 is marked as alpha, and a mask unless data.bands names all 4\): 2 na'
+  ):
+    open_folder(tmp_path, bands='R,G')
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+def test_a_photo_with_an_alpha_plane_says_how_its_planes_are_read_as_data(tmp_path, said):
+  pixels = noise(count=4, dtype=np.uint8)
+  save(tmp_path / 'train/sea/0.png', pixels)
+  assert read(open_folder(tmp_path))[1].shape[2] == 3
+  assert len(said) == 1 and said[0].endswith('if it holds data, name all planes, as in data.bands=R,G,B,A')
+  with pytest.raises(
+    InputError, match='not R, G, B, T; other channels come from files whose planes data.bands names al'
+  ):
+    open_folder(tmp_path, channels='R,G,B,T')
+  pixels[..., 3] = 255
+  save(tmp_path / 'train/sea/0.png', pixels)
+  read(open_folder(tmp_path))
+  assert len(said) == 1  # opaque
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+def test_alpha_in_sixteen_bits_is_a_mask_with_a_warning_and_no_channel_of_another_name(tmp_path, said):
+  options = {'names': None, 'photometric': 'RGB', 'alpha': 'YES'}
+  write_geotiff(tmp_path / 'train/sea/0.tif', noise(count=4), **options)
+  assert open_folder(tmp_path).channels.names == tuple('RGB')
+  assert len(said) == 1 and 'band 4 is marked as alpha, and a mask unless data.bands names all 4; a pixel' in said[0]
+  with pytest.raises(InputError, match=r"no channel 'T' in .*0.tif \(band 4 is marked as alpha.*\); it has R, G, B"):
+    open_folder(tmp_path, channels='R,G,B,T')
+  np.testing.assert_array_equal(read(open_folder(tmp_path, bands='R,G,B,T'))[1], noise(count=4))
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+def test_bands_name_the_planes_of_jpegs_as_of_other_image_files(tmp_path):
+  exif = Image.Exif()
+  exif[0x0112] = 6  # the camera was turned
+  pixels = np.zeros((20, 30, 3), np.uint8)
+  pixels[:, :, 0], pixels[:, 15:, 2] = 150, 200
+  save(tmp_path / 'train/sea/0.jpg', pixels, exif=exif, quality=95)
+  photo, planes = read(open_folder(tmp_path, channels='RGB'))
+  source = open_folder(tmp_path, bands='N,R,G', channels='G,N')
+  reading, out = read(source)
+  assert source.channels.names == ('G', 'N') and reading.size == photo.size == (30, 20)
+  np.testing.assert_allclose(out.astype(int), planes[..., [2, 0]], atol=12)
+  with pytest.raises(BadImage, match=r'0.jpg: 4 names \(a, b, c, d\) for 3 bands'):
+    open_folder(tmp_path, bands='a,b,c,d')
+  save(tmp_path / 'train/sea/0.jpg', noise(count=1, dtype=np.uint8)[..., 0])
+  assert open_folder(tmp_path, bands='Pan').channels.names == ('Pan',)
+  with pytest.raises(BadImage, match=r'0.jpg: 3 names \(R, G, B\) for 1 bands'):
+    open_folder(tmp_path, bands='R,G,B')
 
 
 def test_an_alpha_band_is_a_mask_and_no_channel(tmp_path):
@@ -311,9 +382,7 @@ def test_a_png_of_sixteen_bits_keeps_them(tmp_path):
     open_folder(tmp_path, channels='RGB')
 
 
-def test_sixteen_bits_among_photos_become_eight_with_a_warning(tmp_path, monkeypatch):
-  said = []
-  monkeypatch.setattr(logging, 'log_first_n', lambda level, text, n, *values: said.append(text % values))
+def test_sixteen_bits_among_photos_become_eight_with_a_warning(tmp_path, said):
   path = tmp_path / 'deep.png'
   Image.fromarray(np.full((4, 4), 65535, np.uint16)).save(path)
   out = np.zeros((4, 4, 3), np.uint8)
