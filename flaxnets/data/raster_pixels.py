@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flaxnets.data import npy, tiff_pages
+from flaxnets.data import gdal_warnings, npy, tiff_pages
 from flaxnets.data.decode import MAX_PIXELS
 from flaxnets.data.source import DTYPES, BadImage
 from flaxnets.errors import InputError
@@ -52,6 +52,7 @@ def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
     regular.check(path)
   except OSError as error:
     raise BadImage(f'{name}: cannot be read ({error.strerror})') from None
+  gdal_warnings.say_once()
   try:
     with rasterio.open(path, driver=DRIVERS.get(suffix)) as dataset:
       if dataset.driver == 'GTiff' and len(dataset.subdatasets) > 1:

@@ -8,7 +8,7 @@ from PIL import Image
 rasterio = pytest.importorskip('rasterio', reason='rasterio (the extra geo) is not installed')
 
 from flaxnets.channels import ChannelSet  # noqa: E402
-from flaxnets.data import geotiff, raster_pixels  # noqa: E402
+from flaxnets.data import gdal_warnings, geotiff, raster_pixels  # noqa: E402
 from flaxnets.data.batches import evaluation_batches, train_batches  # noqa: E402
 from flaxnets.data.decode import decode, squash  # noqa: E402
 from flaxnets.data.open import open_source  # noqa: E402
@@ -98,6 +98,24 @@ def test_number_types_are_kept_or_become_float32(tmp_path, stored, expected):
   source = open_folder(tmp_path)
   assert source.dtype == expected
   np.testing.assert_array_equal(read(source)[1], pixels)
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+def test_what_gdal_warns_of_in_every_file_is_logged_once(tmp_path, caplog, monkeypatch):
+  monkeypatch.setattr(gdal_warnings.once, 'said', set())
+  save(tmp_path / 'train/sea/0.tif', noise(count=3, dtype=np.uint8))
+  data = bytearray((tmp_path / 'train/sea/0.tif').read_bytes())
+  start = int.from_bytes(data[4:8], 'little') + 2
+  data[start : start + 24] = data[start + 12 : start + 24] + data[start : start + 12]  # tags are not in order
+  for number in range(2):
+    (tmp_path / f'train/sea/{number}.tif').write_bytes(data)
+  source = open_folder(tmp_path, bands='R,G,B')
+  read(source, 0), read(source, 1)
+  lines = [record.getMessage() for record in caplog.records]
+  assert len(lines) == 1 and 'tags are not sorted in ascending order' in lines[0]
+  (tmp_path / 'train/sea/1.tif').write_bytes(data[:200])
+  with pytest.raises(BadImage, match='1.tif: cannot be read'):
+    read(source, 1)
 
 
 def test_complex_numbers_are_refused(tmp_path):
