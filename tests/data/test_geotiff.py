@@ -400,6 +400,24 @@ def test_a_png_of_sixteen_bits_keeps_them(tmp_path):
     open_folder(tmp_path, channels='RGB')
 
 
+def test_among_photos_a_deep_png_is_a_photo_unless_its_bands_are_named(tmp_path):
+  save(tmp_path / 'deep.png', np.full((4, 4), 65535, np.uint16))
+  save(tmp_path / 'plain.png', np.full((4, 4), 255, np.uint8))
+  found = {
+    (name, bands, eight_bits): geotiff.is_raster(
+      tmp_path / f'{name}.png', DataOptions('folders', bands=bands), eight_bits
+    )
+    for name in ('deep', 'plain')
+    for bands in ('', 'L')
+    for eight_bits in (False, True)
+  }
+  assert {key for key, raster in found.items() if not raster} == {
+    ('deep', '', True),
+    ('plain', '', False),
+    ('plain', '', True),
+  }
+
+
 def test_sixteen_bits_among_photos_become_eight_with_a_warning(tmp_path, said):
   path = tmp_path / 'deep.png'
   Image.fromarray(np.full((4, 4), 65535, np.uint16)).save(path)
