@@ -36,7 +36,8 @@ def main() -> None:
     ('subsets', subsets, (7.2, 3.6)),
     ('epochs', epochs, (7.2, 3.0)),
     ('recipe', recipe, (7.2, 3.2)),
-    ('tables', curves, (7.2, 3.2)),
+    ('tables', stems, (7.2, 3.2)),
+    ('table3', blocks, (7.2, 3.2)),
   ):
     figure, axes = plt.subplots(figsize=size, layout='constrained')
     draw(axes)
@@ -131,32 +132,55 @@ def recipe(axes: plt.Axes) -> None:
   _finish(axes)
 
 
-def curves(axes: plt.Axes) -> None:
+def stems(axes: plt.Axes) -> None:
   """Loss and accuracy of the report's ResNet-18, with DynamicConv and without, on the validation split."""
-  axes.set_axis_off()
   dynamic, plain = (_lines(CURVES / f'{name}.jsonl') for name in ('resnet18_dynamic', 'resnet18'))
-  steps = max(line['step'] for line in dynamic) / 30  # of an epoch
+  losses = (
+    (dynamic, 'train', 'loss', FAINT, 'training, DynamicConv'),
+    (plain, 'train', 'loss', '#e3c9a0', 'training, plain'),
+    (dynamic, 'validation', 'loss', '#5b4a9d', 'validation'),
+    (plain, 'validation', 'loss', '#d79a3c', 'validation, plain'),
+  )
+  accuracies = (
+    (dynamic, 'validation', 'accuracy/RGB', '#5b4a9d', 'RGB'),
+    (dynamic, 'validation', 'accuracy/R', RED, 'R'),
+    (plain, 'validation', 'accuracy/RGB', '#d79a3c', 'plain, RGB'),
+  )
+  _curves(axes, losses, accuracies)
+
+
+def blocks(axes: plt.Axes) -> None:
+  """Loss and accuracy of the report's ResAttentionNet, beside those of its plain ResNet-18."""
+  attention, plain = (_lines(CURVES / f'{name}.jsonl') for name in ('resattention', 'resnet18'))
+  losses = (
+    (attention, 'train', 'loss', '#a9c9af', 'training, ResAttentionNet'),
+    (plain, 'train', 'loss', '#e3c9a0', 'training, ResNet-18'),
+    (attention, 'validation', 'loss', GREEN, 'validation'),
+    (plain, 'validation', 'loss', '#d79a3c', 'validation, ResNet-18'),
+  )
+  accuracies = (
+    (attention, 'validation', 'accuracy/RGB', GREEN, 'ResAttentionNet'),
+    (plain, 'validation', 'accuracy/RGB', '#d79a3c', 'ResNet-18'),
+  )
+  _curves(axes, losses, accuracies)
+
+
+def _curves(axes: plt.Axes, losses: tuple, accuracies: tuple) -> None:
+  """Losses on the left and accuracies on the right, over the 30 epochs of a run.
+
+  Each curve is the lines of its metrics, their split, their field, a colour and a label.
+  """
+  axes.set_axis_off()
+  steps = max(line['step'] for line in losses[0][0]) / 30  # of an epoch
   parts = axes.figure.subplots(1, 2)
-  shown = {
-    'loss': (
-      (dynamic, 'train', 'loss', FAINT, 'training, DynamicConv'),
-      (plain, 'train', 'loss', '#e3c9a0', 'training, plain'),
-      (dynamic, 'validation', 'loss', '#5b4a9d', 'validation'),
-      (plain, 'validation', 'loss', '#d79a3c', 'validation, plain'),
-    ),
-    'validation accuracy, per cent': (
-      (dynamic, 'validation', 'accuracy/RGB', '#5b4a9d', 'RGB'),
-      (dynamic, 'validation', 'accuracy/R', RED, 'R'),
-      (plain, 'validation', 'accuracy/RGB', '#d79a3c', 'plain, RGB'),
-    ),
-  }
+  shown = {'loss': losses, 'validation accuracy, per cent': accuracies}
   for part, (label, drawn) in zip(parts, shown.items(), strict=True):
     for lines, split, key, colour, name in drawn:
       points = [(line['step'] / steps, line[key]) for line in lines if line['split'] == split]
       scale = 1 if label == 'loss' else 100
       part.plot(*zip(*((epoch, scale * value) for epoch, value in points), strict=True), color=colour, label=name)
     part.set(xlabel='epochs', ylabel=label)
-    _finish(part, ncols=2 if label == 'loss' else 3)
+    _finish(part, ncols=2 if label == 'loss' else len(drawn))
 
 
 def _lines(path: pathlib.Path) -> list[dict]:

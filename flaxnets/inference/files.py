@@ -61,7 +61,9 @@ def find(names: Sequence[str]) -> list[str]:
     else:
       inside = [name]
     if not inside:
-      raise InputError(f'{name} holds no images or arrays; files end in {", ".join((*SUFFIXES, ARRAYS[1]))}')
+      raise InputError(
+        f'{name} holds no images or arrays; files end in {", ".join(dict.fromkeys((*SUFFIXES, *ARRAYS)))}'
+      )
     found += inside
   return found
 
