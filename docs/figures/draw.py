@@ -180,7 +180,7 @@ def _curves(axes: plt.Axes, losses: tuple, accuracies: tuple) -> None:
       scale = 1 if label == 'loss' else 100
       part.plot(*zip(*((epoch, scale * value) for epoch, value in points), strict=True), color=colour, label=name)
     part.set(xlabel='epochs', ylabel=label)
-    _finish(part, ncols=2 if label == 'loss' else len(drawn))
+    _finish(part, ncols=(len(drawn) + 1) // 2)
 
 
 def _lines(path: pathlib.Path) -> list[dict]:
