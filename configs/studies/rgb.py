@@ -1,11 +1,11 @@
-"""Protocol S: one network for the seven subsets of RGB beside seven experts, and beside the naive ways. Fits a CPU.
+"""Protocol S: one network for the seven subsets of RGB, seven experts, and naive ways to fill in channels. For CPUs.
 
     flaxnets study --config=studies/rgb --config.data.root=/data/miniimagenet50_84px \
         --root=/data/miniimagenet50_84px_test5k --split=test5k.txt --out=runs/rgb
 
-Twenty epochs of ResNet-18, width 32, at 56 pixels. Choose settings on 2,000 images held out of `train`, 40 per
-class, and evaluate on the test split only what was chosen. The first command below writes train_tune.txt and tune.txt,
-and the second tunes with them:
+Each run is twenty epochs of ResNet-18, width 32, at 56 pixels, unless it says otherwise. Choose settings on 2,000
+images held out of `train`, 40 per class, and evaluate on the test split only what was chosen. The first command below
+writes train_tune.txt and tune.txt, and the second tunes with them:
 
     flaxnets split /data/miniimagenet50_84px runs/splits
     flaxnets study --config=studies/rgb --config.data.root=/data/miniimagenet50_84px \
