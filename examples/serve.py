@@ -2,8 +2,8 @@
 
 python examples/serve.py [--workdir=runs/serve]
 
-The images are drawn by flaxnets; red and green tell the shape, and the hue in two thirds of them. All of it takes about
-a minute on two CPU cores. If the run exists, it is not trained again.
+The images are drawn by flaxnets. Red and green show the shape in every image, and the hue in two thirds of them. The
+script takes about a minute on two CPU cores. If the run exists, it is not trained again.
 ONNX is exported and served if jax2onnx, onnx and onnxruntime are installed; see `flaxnets export --help`.
 """
 
