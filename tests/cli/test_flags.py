@@ -1,6 +1,8 @@
-"""The folder of a run on the command line: the first argument, or --workdir."""
+"""The folder of a run on the command line, the first argument or --workdir; and flags that are read."""
 
 import importlib
+import inspect
+import re
 import types
 
 import pytest
@@ -61,3 +63,12 @@ def test_every_command_about_a_run_takes_its_folder_in_both_ways():
       assert command.ARGUMENTS.startswith('DIR')
       assert '--workdir\n' in flags.help_text(f'flaxnets {name}', command)
   assert taking == {'train', 'eval', 'predict', 'adapt', 'export', 'worth', 'report'}
+
+
+@pytest.mark.parametrize('name', COMMANDS)
+def test_a_command_reads_every_flag_that_it_defines(name):
+  command = importlib.import_module(f'flaxnets.cli.{COMMANDS[name][0]}')
+  read = set(re.findall(r'\bflags\.(\w+)', inspect.getsource(command)))
+  # --workdir becomes the first argument, and --config with all --config.FIELD becomes flags.config.
+  defined = {{'config_file': 'config'}.get(flag, flag) for flag in flags.defined(command)} - {'workdir'}
+  assert defined <= read
