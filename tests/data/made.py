@@ -60,3 +60,9 @@ def write_pages(path: Path, pixels, description: bytes = b'') -> Path:
   pages = [Image.fromarray(page) for page in np.moveaxis(pixels, 2, 0)]
   pages[0].save(path, save_all=True, append_images=pages[1:], tiffinfo={270: description} if description else {})
   return path
+
+
+def write_photo(path: Path, pixels, **options) -> None:
+  """An image file of pixels (h, w) or (h, w, m) that Pillow writes, in the format that its suffix names."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(pixels).save(path, **options)
