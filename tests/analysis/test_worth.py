@@ -1,9 +1,7 @@
-"""Shapley values: exact, sampled, and the command that prints them."""
+"""Shapley values, exact and sampled, the best subsets, and the result files that both are read from."""
 
 import itertools
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flaxnets.analysis import results, worth
-from flaxnets.cli.main import run
 from flaxnets.errors import InputError
 
 
@@ -96,62 +93,6 @@ def write_scores(path, accuracies, channels=tuple('RGB')):
     )
   )
   return path
-
-
-SEVEN = {'RGB': 0.9, 'RG': 0.8, 'RB': 0.8, 'GB': 0.7, 'R': 0.7, 'G': 0.65, 'B': 0.6}
-
-
-def command(*arguments):
-  program = [sys.executable, '-m', 'flaxnets', 'worth', *map(str, arguments)]
-  return subprocess.run(program, capture_output=True, text=True)
-
-
-def test_the_command_prints_points_and_best_subsets(tmp_path, capsys):
-  run('worth', [str(write_scores(tmp_path / 'test.json', SEVEN)), '--json'])
-  result = json.loads(capsys.readouterr().out)
-  assert (result['none'], result['full'], result['exact']) == (0.6, 0.9, True)
-  assert [row['channel'] for row in result['channels']] == ['R', 'G', 'B']
-  # R comes first, second after G, second after B, or last.
-  gains = [0.1, 0.1, 0.15, 0.2, 0.2, 0.2]
-  assert result['channels'][0]['worth'] == pytest.approx(np.mean(gains))
-  assert [row['channels'] for row in result['best']] == ['R', 'RG', 'RGB']
-  run('worth', [str(tmp_path / 'test.json')])
-  assert '  R  15.83\n' in capsys.readouterr().out
-
-
-def test_the_command_names_the_subsets_that_are_missing(tmp_path):
-  path = write_scores(tmp_path / 'test.json', {key: SEVEN[key] for key in ('RGB', 'RB', 'R', 'G')})
-  done = command(path)
-  assert done.returncode == 1 and done.stderr.count('\n') == 1
-  assert "3 of the 8 subsets needed are missing: RG GB B; flaxnets worth with the run's folder" in done.stderr
-  assert command(path, '--list').stdout == 'all\n'
-
-
-def test_twelve_bands_are_judged_on_the_subsets_that_the_command_lists(tmp_path, capsys):
-  names = [f'B{number:02}' for number in range(1, 13)]
-  path = write_scores(tmp_path / 'test.json', {','.join(names): 0.9}, names)
-  assert run('worth', [str(path), '--orders=3']) == 1
-  assert 'subsets needed are missing' in capsys.readouterr().err
-  run('worth', [str(path), '--orders=3', '--list'])
-  labels = capsys.readouterr().out.strip().split(';')
-  assert labels[0] == ','.join(names) and 12 < len(labels) <= 34
-  write_scores(path, {label: 0.6 + 0.02 * len(label.split(',')) for label in labels}, names)
-  run('worth', [str(path), '--orders=3'])
-  printed = capsys.readouterr().out
-  assert printed.count('  2.00 +- 0.00\n') == 12 and '(3 sampled orders)' in printed
-  assert f'of the {len(labels)} that were evaluated' in printed
-
-
-def test_the_greedy_subsets_are_printed_as_such_where_all_candidates_are_known(tmp_path, capsys, monkeypatch):
-  monkeypatch.setattr(worth, 'MAX_EXACT', 2)
-  path = write_scores(tmp_path / 'test.json', {**SEVEN, 'GB': 0.85})
-  assert run('worth', [str(path), '--greedy', '--orders=2']) == 0
-  printed = capsys.readouterr().out
-  best, greedy = printed.split('greedy subset of each size')
-  assert '2   85.00%  GB' in best and '2   80.00%  RG' in greedy and 'not always the best' in greedy
-  write_scores(path, {'RGB': 0.9, 'RG': 0.8, 'R': 0.7, 'RB': 0.8, 'B': 0.6, 'GB': 0.85})
-  assert run('worth', [str(path), '--greedy', '--orders=2']) == 1
-  assert 'are missing: ' in capsys.readouterr().err
 
 
 def test_subsets_of_one_channel_are_read_by_the_names_that_the_network_knows(tmp_path):
