@@ -9,6 +9,7 @@ import tempfile
 from tests.bad_inputs.case import Case
 from tests.bad_inputs.images import png
 from tests.bad_inputs.lists import image
+from tests.damage import cut, flip, largest_arrays
 
 EVAL = 'eval --workdir=DIR/run --batch_size=40'
 PREDICT = 'predict DIR/run'
@@ -39,24 +40,8 @@ def _with(change):
   return make
 
 
-def _arrays(run, step):
-  """The file that holds most of a checkpoint's arrays."""
-  return max((run / 'checkpoints' / str(step) / 'state').rglob('d/*'), key=lambda path: path.stat().st_size)
-
-
-def _cut(path):
-  data = path.read_bytes()
-  path.write_bytes(data[: len(data) // 2])
-
-
-def _flip(path):
-  data = bytearray(path.read_bytes())
-  data[len(data) // 2] ^= 1
-  path.write_bytes(data)
-
-
-def _each(*steps, change=_cut):
-  return lambda run: [change(_arrays(run, step)) for step in steps]
+def _each(*steps, change=cut):
+  return lambda run: [change(largest_arrays(run / 'checkpoints' / str(step))) for step in steps]
 
 
 def _field(name, value):
@@ -101,7 +86,7 @@ def _predict(name, says, make, flags=''):
 
 CASES = [
   Case('checkpoints that are cut', EVAL, r'checkpoint .*run/checkpoints/\d cannot be read', _with(_each(2, 3))),
-  Case('checkpoints with a flipped bit', EVAL, r'checkpoint .*run/checkpoints/\d', _with(_each(2, 3, change=_flip))),
+  Case('checkpoints with a flipped bit', EVAL, r'checkpoint .*run/checkpoints/\d', _with(_each(2, 3, change=flip))),
   Case(
     'run without checkpoints',
     EVAL,

@@ -17,6 +17,7 @@ from flaxnets.inference.verify import Undigested, parts, verify
 from flaxnets.runtime import records
 from flaxnets.runtime.checkpoint import Checkpoints, digests
 from flaxnets.training.journal import Board, Journal
+from tests.damage import flip, largest_arrays
 
 
 def make_run(folder: pathlib.Path) -> pathlib.Path:
@@ -65,14 +66,7 @@ def test_a_whole_run_has_no_problem_and_every_part_of_it_is_counted(run):
 
 
 def array_file(run):
-  return max((run / 'checkpoints' / '20').glob('**/d/*'), key=lambda path: path.stat().st_size)
-
-
-def flip(path, bit=None):
-  data = bytearray(path.read_bytes())
-  bit = 4 * len(data) if bit is None else bit
-  data[bit // 8] ^= 1 << bit % 8
-  path.write_bytes(data)
+  return largest_arrays(run / 'checkpoints' / '20')
 
 
 def replace(path, old, new):

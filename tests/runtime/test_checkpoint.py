@@ -1,6 +1,5 @@
 import errno
 import json
-import pathlib
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +11,7 @@ from jax.experimental import multihost_utils
 from flaxnets.errors import InputError
 from flaxnets.runtime import checkpoint
 from flaxnets.runtime.checkpoint import Checkpoints, CorruptCheckpoint, digests
+from tests.damage import flip, largest_arrays
 
 NOISE = np.random.default_rng(0).normal(size=(30, 40)).astype(np.float32)  # that no compression makes small
 
@@ -32,11 +32,6 @@ def saved(folder, *accuracies):
     checkpoints.save(10 * number, state(number), {'note': 'x'}, None if accuracy is None else {'accuracy': accuracy})
   checkpoints.close()
   return Checkpoints(folder)
-
-
-def largest_file(folder: pathlib.Path) -> pathlib.Path:
-  """The largest file of arrays."""
-  return max(folder.glob('**/d/*'), key=lambda path: path.stat().st_size)
 
 
 def test_what_was_saved_comes_back_as_numpy_with_dtypes_and_structure(tmp_path):
@@ -74,17 +69,11 @@ def test_an_empty_folder_has_nothing_to_restore(tmp_path):
   assert checkpoints.restore_latest() is None and checkpoints.best_step() is None
 
 
-def flip_a_bit(path):
-  data = bytearray(path.read_bytes())
-  data[len(data) // 2] ^= 0x10
-  path.write_bytes(data)
-
-
 @pytest.mark.parametrize(
   'damage',
   [
-    lambda folder: flip_a_bit(largest_file(folder / 'state')),
-    lambda folder: largest_file(folder / 'state').unlink(),
+    lambda folder: flip(largest_arrays(folder / 'state')),
+    lambda folder: largest_arrays(folder / 'state').unlink(),
     lambda folder: (folder / 'meta' / 'metadata').write_text('{"note": '),
     lambda folder: (folder / 'meta' / 'metadata').write_text(
       (folder / 'meta' / 'metadata').read_text().replace('"note": "x"', '"note": "y"')
@@ -112,7 +101,7 @@ def test_a_corrupt_checkpoint_is_moved_aside_and_the_one_before_restored(tmp_pat
 
 def test_a_host_that_moves_nothing_waits_for_the_one_that_does_before_it_lists_the_steps_again(tmp_path, monkeypatch):
   checkpoints = saved(tmp_path / 'c', 0.5, 0.6)
-  flip_a_bit(largest_file(tmp_path / 'c' / '10' / 'state'))
+  flip(largest_arrays(tmp_path / 'c' / '10' / 'state'))
 
   def barrier(name):
     """By the time that all have met, host 0 has moved the folder."""
@@ -134,7 +123,7 @@ def test_an_empty_step_folder_does_not_hide_the_checkpoint_before_it(tmp_path):
 def test_when_all_are_corrupt_every_start_is_an_error_and_none_is_moved(tmp_path):
   saved(tmp_path / 'c', 0.5, 0.6)
   for step in ('0', '10'):
-    flip_a_bit(largest_file(tmp_path / 'c' / step / 'state'))
+    flip(largest_arrays(tmp_path / 'c' / step / 'state'))
   for _ in range(2):
     checkpoints = Checkpoints(tmp_path / 'c')
     with pytest.raises(CorruptCheckpoint, match=r'no checkpoint in .* is intact .*/10 .*another --workdir'):
