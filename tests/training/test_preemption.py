@@ -20,6 +20,20 @@ def test_sigterm_is_noted_within_the_context_and_the_handler_before_comes_back()
   assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_what_it_did_before_the_context(number):
+  heard = []
+  before = signal.signal(number, lambda *_: heard.append(number))
+  try:
+    with StopSignal() as stop:
+      signal.raise_signal(number)
+      assert stop.asked and heard == []
+      signal.raise_signal(number)
+      assert heard == [number]
+  finally:
+    signal.signal(number, before)
+
+
 @pytest.mark.parametrize(('processes', 'asked', 'passed_on'), [(1, True, 0), (2, False, 1)])
 def test_a_signal_that_was_lost_stops_a_single_process_and_is_told_to_several(monkeypatch, processes, asked, passed_on):
   notices = []
