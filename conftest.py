@@ -2,6 +2,8 @@
 
 import importlib.metadata
 import os
+import signal
+import sys
 import tempfile
 
 # Compiling is most of what these tests do; code that runs slower is the better bargain here. XLA aborts on a flag that
@@ -69,6 +71,16 @@ def mesh8():
 def devices_started(monkeypatch):
   """For commands that run in the tests' process: it has its devices, and they would set up others."""
   monkeypatch.setattr(devices, 'start', lambda *args, **options: None)
+
+
+@pytest.fixture
+def signal_handlers(monkeypatch):
+  """For code that handles signals, and exceptions in destructors: what it sets does not stay."""
+  before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+  monkeypatch.setattr(sys, 'unraisablehook', sys.unraisablehook)
+  yield
+  for number, handler in before.items():
+    signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -79,24 +79,17 @@ def test_ctrl_c_saves_the_step(tmp_path):
   ('raised', 'resumes', 'code'),
   [(KeyboardInterrupt, False, 130), (interrupts.Terminated, False, 143), (KeyboardInterrupt, True, 75)],
 )
-def test_a_command_that_a_signal_ends_says_so_in_one_line(capsys, raised, resumes, code):
-  before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-
+def test_a_command_that_a_signal_ends_says_so_in_one_line(signal_handlers, capsys, raised, resumes, code):
   def main():
     raise raised
 
-  try:
-    assert interrupts.exit_code('flaxnets x', main, resumes) == code
-  finally:
-    for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
-      signal.signal(number, handler)
+  assert interrupts.exit_code('flaxnets x', main, resumes) == code
   assert capsys.readouterr().err.startswith('flaxnets x: stopped')
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_whose_exception_is_lost_still_stops(number, capsys):
+def test_a_signal_whose_exception_is_lost_still_stops(signal_handlers, number, capsys):
   """Lost in a destructor, or turned into an ImportError by an extension that was being imported."""
-  before = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)]
 
   class Destroyed:
     def __del__(self):
@@ -110,12 +103,8 @@ def test_a_signal_whose_exception_is_lost_still_stops(number, capsys):
     raise ImportError('Encountered an error while initializing the extension.')
 
   signal.signal(signal.SIGINT, signal.default_int_handler)
-  try:
-    assert interrupts.exit_code('flaxnets x', loses_it, resumes=False) == 128 + number
-    assert interrupts.exit_code('flaxnets x', lambda: 0, resumes=False) == 0 and not interrupts.arrived()
-  finally:
-    for each, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
-      signal.signal(each, handler)
+  assert interrupts.exit_code('flaxnets x', loses_it, resumes=False) == 128 + number
+  assert interrupts.exit_code('flaxnets x', lambda: 0, resumes=False) == 0 and not interrupts.arrived()
   assert capsys.readouterr().err == 'flaxnets x: stopped\n'
 
 

@@ -1,6 +1,5 @@
 """The program before it knows a command: its help, its version, and a command that does not exist."""
 
-import signal
 import subprocess
 import sys
 
@@ -10,17 +9,7 @@ import flaxnets
 from flaxnets.cli import main
 
 
-@pytest.fixture
-def handlers(monkeypatch):
-  """`main.main` handles signals, and changes what becomes of exceptions in destructors."""
-  before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-  monkeypatch.setattr(sys, 'unraisablehook', sys.unraisablehook)
-  yield
-  for number, handler in before.items():
-    signal.signal(number, handler)
-
-
-def test_without_a_command_the_program_lists_its_commands(handlers, monkeypatch, capsys):
+def test_without_a_command_the_program_lists_its_commands(signal_handlers, monkeypatch, capsys):
   monkeypatch.setattr(sys, 'argv', ['flaxnets'])
   with pytest.raises(SystemExit) as ended:
     main.main()

@@ -106,7 +106,7 @@ class Exited(BaseException):
   ],
 )
 def test_ctrl_c_does_not_leave_one_of_several_processes_waiting_for_the_others(
-  monkeypatch, capsys, raised, resumes, code, said
+  signal_handlers, monkeypatch, capsys, raised, resumes, code, said
 ):
   def exits(number):
     raise Exited(number)
@@ -116,14 +116,9 @@ def test_ctrl_c_does_not_leave_one_of_several_processes_waiting_for_the_others(
   monkeypatch.setattr(jax.distributed, 'shutdown', lambda: time.sleep(60))  # the others do not come to the barrier
   monkeypatch.setattr(devices, 'WAIT_FOR_OTHERS', 0.1)
   monkeypatch.setattr(os, '_exit', exits)
-  before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
   began = time.monotonic()
-  try:
-    with pytest.raises(Exited, match=str(code)), devices.ending_with_others('flaxnets x', resumes):
-      raise raised
-  finally:
-    for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
-      signal.signal(number, handler)
+  with pytest.raises(Exited, match=str(code)), devices.ending_with_others('flaxnets x', resumes):
+    raise raised
   assert time.monotonic() - began < 30
   assert capsys.readouterr().err == said
 
@@ -250,7 +245,7 @@ print(mesh.size, np.isfinite(done).all())
 """
   environment = {**os.environ, 'JAX_NUM_CPU_DEVICES': '2'}
   done = subprocess.run(
-    [sys.executable, '-c', program], capture_output=True, text=True, check=True, cwd=ROOT, env=environment, timeout=60
+    [sys.executable, '-c', program], capture_output=True, text=True, check=True, cwd=ROOT, env=environment, timeout=300
   )
   assert done.stdout.split() == ['2', 'True']
 
