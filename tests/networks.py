@@ -1,5 +1,6 @@
 """The smallest network with every part of a real one, which compiles in a second or two, and untrained networks."""
 
+import dataclasses
 import functools
 
 import jax
@@ -44,6 +45,15 @@ def untrained(small=False, **changes):
   metadata = Metadata(channels, classes, 'uint8', (0.0,) * 3, (255.0,) * 3)
   net = Network(small_config(**changes), metadata, variables, 7, False)
   net.model = model
+  return net
+
+
+def untrained_near_zero():
+  """A network whose training images had means near 0 and both signs, as images of differences have."""
+  net = untrained(small=True)
+  statistics = {'mean': np.full(3, 1e-3, np.float32), 'std': np.ones(3, np.float32), 'correlation': np.eye(3)}
+  net.variables = jax.tree.map(lambda x: np.asarray(x, np.float32), dict(put_statistics(net.variables, statistics)))
+  net.metadata = dataclasses.replace(net.metadata, dtype='float32', low=(-4.0,) * 3, high=(4.0,) * 3)
   return net
 
 

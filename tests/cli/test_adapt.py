@@ -10,16 +10,14 @@ from flaxnets.channels import ChannelSet
 from flaxnets.cli import main
 from flaxnets.inference import run_folder
 from flaxnets.nn import stem as stems
-from flaxnets.runtime import devices
 from tests.inference.test_adapt import network, scene
 
 LANDSAT = ('B2', 'B3', 'B4', 'B5')  # with Landsat 8's meanings: blue, green, red, near infrared
 
 
 @pytest.fixture
-def adapted(tmp_path, monkeypatch):
+def adapted(tmp_path, devices_started):
   """A function of flags, channels and classes of the data: adapts a network of R, G, B and the classes a to e."""
-  monkeypatch.setattr(devices, 'start', lambda batch_sizes: None)  # the tests' process has its devices
   run_folder.write(network(), tmp_path / 'run', {})
 
   def adapt(*flags, channels=('B02', 'B03', 'B04', 'B08'), classes='abcde', code=0):

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,9 +11,8 @@ from PIL import Image
 from flaxnets.channels import ChannelSet
 from flaxnets.inference.files import FilePredictions, find
 from flaxnets.inference.predictor import Predictor, raster_options
-from flaxnets.nn.stem import put_statistics
 from tests.data.made import open_folder, read
-from tests.networks import untrained
+from tests.networks import untrained, untrained_near_zero
 
 
 @pytest.mark.parametrize('subset', ['', 'BR'])
@@ -152,8 +150,4 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path, monkeypatch):
 
 
 def test_the_latency_of_a_network_whose_channels_have_means_near_0_is_measured():
-  net = untrained(small=True)
-  statistics = {'mean': np.full(3, 1e-3, np.float32), 'std': np.ones(3, np.float32), 'correlation': np.eye(3)}
-  net.variables = jax.tree.map(lambda x: np.asarray(x, np.float32), dict(put_statistics(net.variables, statistics)))
-  net.metadata = dataclasses.replace(net.metadata, dtype='float32', low=(-4.0,) * 3, high=(4.0,) * 3)
-  assert 0 < Predictor(net).latency(repeats=1, warm_up=1) < 60
+  assert 0 < Predictor(untrained_near_zero()).latency(repeats=1, warm_up=1) < 60

@@ -2,7 +2,6 @@
 
 import functools
 
-import absl.flags
 import numpy as np
 import pytest
 
@@ -10,7 +9,7 @@ rasterio = pytest.importorskip('rasterio', reason='rasterio (the extra geo) is n
 
 import flaxnets  # noqa: E402
 from flaxnets.channels import ChannelSet  # noqa: E402
-from flaxnets.cli import predict  # noqa: E402
+from flaxnets.cli import main  # noqa: E402
 from flaxnets.data.decode import squash  # noqa: E402
 from flaxnets.errors import InputError  # noqa: E402
 from flaxnets.inference import restore, scene_pass  # noqa: E402
@@ -269,21 +268,12 @@ def test_another_scale_and_a_scene_without_data_are_refused(tmp_path):
 def test_the_command_writes_the_map_and_says_what_it_holds(tmp_path, devices_started, monkeypatch, capsys):
   monkeypatch.setattr(restore, 'load', lambda *_: net())
   path, out = scene(tmp_path), tmp_path / 'map.tif'
-
-  def run(*arguments):
-    flags = absl.flags.FlagValues()
-    predict.define(flags)
-    rest = flags(['', *map(str, arguments)])[1:]
-    return predict.main(flags, rest)
-
-  assert run('runs/x', path, f'--out={out}', '--tile=16', '--stride=8') == 0
+  assert main.run('predict', ['runs/x', str(path), f'--out={out}', '--tile=16', '--stride=8']) == 0
   said = capsys.readouterr().err
   assert '40 x 56 pixels, 24 tiles, in ' in said and f'wrote {out} and ' in said and '%  sea' in said
   classes, _, _ = mapped(path, tmp_path)
   with rasterio.open(out) as file:
     np.testing.assert_array_equal(file.read(1), classes)
-  with pytest.raises(InputError, match='a map is of one scene, but 2 files are given'):
-    run('runs/x', path, path, f'--out={out}')
 
 
 def test_rasters_are_predicted_as_images_with_their_own_bands(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip('torch', reason='PyTorch is not installed; the stored logits are compared in test_convert')
 
 from benchmarks.torch_parity import SIZES, converted, difference, random_network  # noqa: E402
-from benchmarks.torch_resnet import ResNet  # noqa: E402
+from benchmarks.torch_resnet import ResNet, logits  # noqa: E402
 from flaxnets.inference import tensor_files  # noqa: E402
 from tests.inference.torch_reference import make  # noqa: E402
 from tests.networks import untrained  # noqa: E402
@@ -44,8 +44,6 @@ def test_pytorch_loads_our_export_strictly_and_gives_our_logits(tmp_path):
     mean, std = (
       np.asarray(net.variables['channel_stats']['stem']['standardize'][name])[channels] for name in ('mean', 'std')
     )
-    from benchmarks.torch_resnet import logits
-
     found = logits(network, images[..., channels], mean, std)
     places = tuple(sorted(channels))
     expected = jax.jit(net.model.apply, static_argnames='subset')(

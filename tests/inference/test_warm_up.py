@@ -1,14 +1,10 @@
 """Programs that are compiled before the first image arrives: prediction then compiles nothing."""
 
-import dataclasses
-
-import jax
 import numpy as np
 import pytest
 
 from flaxnets.errors import InputError
-from flaxnets.nn.stem import put_statistics
-from tests.networks import untrained
+from tests.networks import untrained, untrained_near_zero
 
 
 def photos(count, height=20, width=24, dtype=np.uint8):
@@ -53,10 +49,7 @@ def test_many_images_go_in_batches_of_which_the_last_is_warmed_up_too():
 
 
 def test_a_network_whose_channels_have_means_near_0_is_warmed_up():
-  net = untrained(small=True)
-  statistics = {'mean': np.full(3, 1e-3, np.float32), 'std': np.ones(3, np.float32), 'correlation': np.eye(3)}
-  net.variables = jax.tree.map(lambda x: np.asarray(x, np.float32), dict(put_statistics(net.variables, statistics)))
-  net.metadata = dataclasses.replace(net.metadata, dtype='float32', low=(-4.0,) * 3, high=(4.0,) * 3)
+  net = untrained_near_zero()
   net.warm_up('G')
   assert programs(net) == 1
 
