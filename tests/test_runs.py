@@ -12,7 +12,6 @@ import absl.flags
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 import flaxnets
 from flaxnets.cli import evaluate
@@ -246,21 +245,6 @@ def test_a_validation_split_without_a_readable_image_stops_the_run(tmp_path):
     write_list(root, split, 40 if split == 'train' else 12, bad=bad)
   with pytest.raises(InputError, match=r'val\.txt: none of its 12 examples'):
     loop.run(list_config(root, **{'data.on_bad_image': 'skip'}), tmp_path / 'run')
-
-
-def test_a_network_of_image_files_sees_photos_of_any_size_as_evaluation_does(tmp_path):
-  root = tmp_path / 'data'
-  for split in ('train', 'val', 'test'):
-    write_list(root, split, 32)
-  large = np.random.default_rng(1).integers(0, 256, (700, 500, 3), np.uint8)
-  Image.fromarray(large).save(root / 'images' / 'test0.JPEG', format='PNG')
-  loop.run(list_config(root, **{'evaluate.subsets': 'RGB'}), tmp_path / 'run')
-  evaluate.run(tmp_path / 'run', subsets='RGB')
-  expected = np.load(tmp_path / 'run' / 'eval' / 'test.npz')['prediction/RGB']
-  net = flaxnets.load(tmp_path / 'run')
-  assert net.predict(large[np.newaxis])[0] == expected[0]
-  others = [np.asarray(Image.open(root / 'images' / f'test{number}.JPEG')) for number in range(1, 32)]
-  np.testing.assert_array_equal(net.predict(np.stack(others)), expected[1:])
 
 
 def command(*arguments, **kwargs):

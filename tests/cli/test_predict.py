@@ -19,12 +19,12 @@ from tests.small import list_config, write_list
 
 pytestmark = pytest.mark.usefixtures('devices_started')
 
-SIZES = ((24, 30), (80, 50), (20, 20))
+SIZES = ((24, 30), (80, 50), (20, 20), (700, 500))
 
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
-  """A run on image files, one of them large, one gray, one with a palette, evaluated on RGB and R."""
+  """A run on image files, two of them large, one gray, one with a palette, evaluated on RGB and R."""
   folder = tmp_path_factory.mktemp('files')
   root = folder / 'data'
   for split in ('train', 'val', 'test'):
@@ -173,6 +173,9 @@ def test_paths_pillow_images_and_arrays_can_be_mixed(run, net):
   np.testing.assert_array_equal(net.predict(mixed), expected(run, 'RGB')[:8])
   np.testing.assert_array_equal(net.predict(mixed[:5], 'R'), expected(run, 'R')[:5])
   np.testing.assert_array_equal(net.predict(mixed[0]), expected(run, 'RGB')[:1])
+  large = np.asarray(mixed[3])[np.newaxis]
+  assert large.shape == (1, *SIZES[3], 3)
+  np.testing.assert_array_equal(net.predict(large), expected(run, 'RGB')[3:4])
   assert net.features(paths[:2]).shape == (2, 64) and net.predict([]).shape == (0,)
   with pytest.raises(InputError, match=r'image 1 is a ndarray of shape \(24, 30\)'):
     net.predict([paths[0], np.zeros((24, 30), np.uint8)])
@@ -214,14 +217,16 @@ def test_probabilities_are_those_of_the_logits(net, run):
 
 
 def test_arrays_are_evaluated_as_the_command_evaluates_files(run, net):
-  paths = files(run)[3:]  # of one size
+  paths = files(run)[len(SIZES) :]  # of one size
   images = np.stack([np.asarray(opened(path)) for path in paths])
-  labels = np.asarray([number % 4 for number in range(3, 32)])
+  labels = np.asarray([number % 4 for number in range(len(SIZES), 32)])
   found = flaxnets.evaluate(net, images, labels, 'RGB;R')
   assert [row['channels'] for row in found] == ['RGB', 'R']
   for row in found:
-    assert row['accuracy'] == pytest.approx((expected(run, row['channels'])[3:] == labels).mean())
-    assert np.sum(row['confusion']) == 29 and row['macs'] > 0 and row['accuracy_low'] <= row['accuracy_high']
+    assert row['accuracy'] == pytest.approx((expected(run, row['channels'])[len(SIZES) :] == labels).mean())
+    assert (
+      np.sum(row['confusion']) == 32 - len(SIZES) and row['macs'] > 0 and row['accuracy_low'] <= row['accuracy_high']
+    )
   (alone,) = flaxnets.evaluate(net, images[..., :1], labels, channels='R')
   assert alone['confusion'] == found[1]['confusion']
   with pytest.raises(InputError, match='label 4, but 4 classes have labels 0 to 3'):
