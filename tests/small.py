@@ -45,6 +45,13 @@ def train_and_cut(config: ml_collections.ConfigDict, workdir: str | os.PathLike[
     loop.train(with_step_preceded_by(ready, cut))
 
 
+def save_untrained(config: ml_collections.ConfigDict, workdir: str | os.PathLike[str]) -> None:
+  """Leaves a run's folder as it is after its first checkpoint, without a step of training."""
+  with contextlib.closing(setup.prepare(config, workdir)) as ready:
+    meta = {'config': configs.to_json(config), 'metadata': ready.metadata.to_json(), **ready.data.digests}
+    ready.checkpoints.save(1, ready.state, meta)
+
+
 # What makes the config 'demo' small: three steps of 32 examples, validated on two subsets.
 FIELDS = {
   'image_size': 16,

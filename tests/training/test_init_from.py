@@ -7,19 +7,16 @@ import numpy as np
 import pytest
 
 import flaxnets
-from flaxnets import config as configs
 from flaxnets.errors import InputError
 from flaxnets.training import setup
-from tests.small import list_config, small_config, write_list
+from tests.small import list_config, save_untrained, small_config, write_list
 
 
 @pytest.fixture(scope='module')
 def saved(tmp_path_factory):
   """The folder of a run that has saved once."""
   folder = tmp_path_factory.mktemp('saved')
-  with contextlib.closing(setup.prepare(small_config(**{'seed': 7}), folder)) as ready:
-    meta = {'config': configs.to_json(ready.config), 'metadata': ready.metadata.to_json(), **ready.data.digests}
-    ready.checkpoints.save(1, ready.state, meta)
+  save_untrained(small_config(**{'seed': 7}), folder)
   return folder
 
 
