@@ -24,12 +24,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 HERE = pathlib.Path(__file__).parents[1]
+PARTS = ('train', 'evaluate', 'input', 'help', 'import')
 STEPS, BATCH = 45, 64
 # ResNet-18 at 96 pixels on images drawn by the program: the step of table 1.
 TRAINING = [
@@ -114,14 +116,17 @@ def draw(root: pathlib.Path, images: int) -> None:
   (root / 'train.txt').write_text(''.join(f'{number}.jpg {number % 10}\n' for number in range(images)))
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+  """Times the parts in pairs, prints and writes the rows, and returns them by part."""
   parser = argparse.ArgumentParser(prog='python -m benchmarks.against', description=(__doc__ or '').splitlines()[0])
   parser.add_argument('other', type=pathlib.Path, help='the other checkout')
   parser.add_argument('--repeats', type=int, default=5, help='counted pairs')
   parser.add_argument('--images', type=int, default=2048, help='JPEGs to read')
-  parser.add_argument('--parts', default='train,evaluate,input,help,import')
-  parser.add_argument('--json', type=pathlib.Path)
-  args = parser.parse_args()
+  parser.add_argument('--parts', default=','.join(PARTS), help=f'which of {", ".join(PARTS)}')
+  parser.add_argument('--json', type=pathlib.Path, metavar='FILE', help='also write the rows to this file')
+  args = parser.parse_args(argv)
+  if unknown := set(args.parts.split(',')) - set(PARTS):
+    parser.error(f'--parts: there is no {", ".join(sorted(unknown))}; there are {", ".join(PARTS)}')
   ours, other = HERE, args.other.resolve()
   rows = {}
   with tempfile.TemporaryDirectory() as folder:
@@ -152,6 +157,7 @@ def main() -> None:
 
     commit = subprocess.run(['git', '-C', other, 'rev-parse', 'HEAD'], capture_output=True, text=True).stdout.strip()
     measure.write(args.json, {**measure.record(), 'other': commit, 'rows': rows})
+  return rows
 
 
 if __name__ == '__main__':

@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--root', required=True, help='folder of the training images')
   parser.add_argument('--test', required=True, help='folder of the test images')
-  parser.add_argument('--out', required=True, type=pathlib.Path)
+  parser.add_argument('--out', required=True, type=pathlib.Path, help='folder of the runs and of the table')
   parser.add_argument('--only', default='', help='names of rows, separated by commas')
   parser.add_argument('--table', action='store_true', help='only write the table of what has finished')
   parser.add_argument('--run', default='', help=argparse.SUPPRESS)  # the row that this process trains

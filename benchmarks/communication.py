@@ -102,12 +102,12 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = measure.parser('communication', 'Bytes that a training step sums over devices.')
+  parser = measure.parser('communication', 'Bytes that a training step sums over devices.', repeats=None, seconds=None)
   parser.add_argument(
     '--models', type=measure.listed(allowed=tuple(models.MODELS)), default=['resnet18', 'resattention']
   )
-  parser.add_argument('--devices', type=measure.positive, default=8)
-  parser.add_argument('--width', type=measure.positive, default=64)
+  parser.add_argument('--devices', type=measure.positive, default=8, help='simulated on a CPU')
+  parser.add_argument('--width', type=measure.positive, default=64, help='features of the first convolution')
   parser.add_argument('--image_size', type=measure.positive, default=96, help='pixels')
   return parser
 

@@ -55,10 +55,15 @@ LONGER = '-x7'  # what ends the names of networks with seven times the epochs
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
   """Trains what is missing, fold by fold, prints a table and writes OUT/table.json; returns what it wrote."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  for name in ('weights', 'data', 'work', 'out'):
-    parser.add_argument(f'--{name}', required=True)
+  for name, text in (
+    ('weights', '.safetensors or .pth of an ImageNet ResNet-18'),
+    ('data', 'the .npz of EuroSAT'),
+    ('work', 'folder of the networks; those that are judged are deleted'),
+    ('out', 'folder for the results'),
+  ):
+    parser.add_argument(f'--{name}', required=True, help=text)
   parser.add_argument('--folds', type=int, choices=range(1, FOLDS + 1), default=FOLDS, help='how many to judge')
-  parser.add_argument('--epochs', type=float, default=30)
+  parser.add_argument('--epochs', type=float, default=30, help='of every network; seven times as many for -x7')
   parser.add_argument('--size', type=int, default=64, help="side of the network's input, pixels")
   parser.add_argument('--width', type=int, default=WIDTH, help="of the weights' first layer and of every network")
   parser.add_argument('--only', default='', help="names of contenders, with ';' between them")

@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = measure.parser('many_classes', 'Memory, time and file sizes of many classes on many subsets.')
+  parser = measure.parser(
+    'many_classes', 'Memory, time and file sizes of many classes on many subsets.', repeats=None, seconds=None
+  )
   parser.add_argument('--classes', type=measure.positive, default=1000)
   parser.add_argument('--channels', type=measure.positive, default=7)
   parser.add_argument('--images', type=measure.positive, default=5000, help='test images, at least one per class')

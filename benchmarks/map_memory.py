@@ -9,13 +9,14 @@ Python, JAX and GDAL included.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import pathlib
 import resource
 import tempfile
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -61,15 +62,15 @@ def write_scene(path: pathlib.Path, side: int, layout: str) -> None:
         file.write(noise[:, :height, :width], window=Window(column, row, width, height))
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser('benchmarks.map_memory', description=__doc__.split('\n')[0])
-  parser.add_argument('--side', type=int, default=10_000)
-  parser.add_argument('--tile', type=int, default=64)
-  parser.add_argument('--stride', type=int, default=32)
-  parser.add_argument('--layout', choices=LAYOUTS, default='tiled')
-  parser.add_argument('--probabilities', choices=('top', 'all', 'none'), default='top')
-  parser.add_argument('--json', default='')
-  args = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+  """Makes the scene and its map, prints and writes the row, and returns it."""
+  parser = measure.parser('map_memory', (__doc__ or '').splitlines()[0], repeats=None, seconds=None)
+  parser.add_argument('--side', type=measure.positive, default=10_000, help='of the scene, pixels')
+  parser.add_argument('--tile', type=measure.positive, default=64, help='side of a tile, pixels')
+  parser.add_argument('--stride', type=measure.positive, default=32, help='from tile to tile, pixels')
+  parser.add_argument('--layout', choices=LAYOUTS, default='tiled', help='blocks of the scene: squares or rows')
+  parser.add_argument('--probabilities', choices=('top', 'all', 'none'), default='top', help='as for flaxnets predict')
+  args = parser.parse_args(argv)
   with tempfile.TemporaryDirectory() as folder:
     scene = pathlib.Path(folder, 'scene.tif')
     write_scene(scene, args.side, args.layout)
@@ -89,6 +90,7 @@ def main() -> None:
   print(json.dumps(row, indent=1))
   if args.json:
     measure.write(args.json, row)
+  return row
 
 
 if __name__ == '__main__':

@@ -29,11 +29,20 @@ PAUSE = 0.1
 _load_at_start = os.getloadavg()[0]
 
 
-def parser(module: str, description: str, *, repeats: int = 7, seconds: float = 0.5) -> argparse.ArgumentParser:
-  """The parser of `python -m benchmarks.MODULE`, with the shared flags --repeats, --seconds and --json."""
+def parser(
+  module: str, description: str, *, repeats: int | None = 7, seconds: float | None = 0.5
+) -> argparse.ArgumentParser:
+  """The parser of `python -m benchmarks.MODULE`, with the shared flags --repeats, --seconds and --json.
+
+  Args:
+    module, description: of the benchmark.
+    repeats, seconds: the defaults of these flags; None for a benchmark that takes no turns, or none of a length.
+  """
   made = argparse.ArgumentParser(prog=f'python -m benchmarks.{module}', description=description)
-  made.add_argument('--repeats', type=positive, default=repeats, help='turns per contender')
-  made.add_argument('--seconds', type=float, default=seconds, help='minimum length of a turn')
+  if repeats is not None:
+    made.add_argument('--repeats', type=positive, default=repeats, help='turns per contender')
+  if seconds is not None:
+    made.add_argument('--seconds', type=float, default=seconds, help='minimum length of a turn')
   made.add_argument('--json', type=_in_a_folder, default='', metavar='FILE', help='also write the rows to this file')
   return made
 

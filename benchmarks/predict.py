@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> list[Row]:
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = measure.parser('predict', 'Prediction of image files from the command line.', repeats=5)
+  parser = measure.parser('predict', 'Prediction of image files from the command line.', repeats=5, seconds=None)
   parser.add_argument('--root', default='', help='folder of JPEGs, searched with its subfolders; else photos are drawn')
   parser.add_argument('--images', type=measure.positive, default=1000, help='how many of them')
   parser.add_argument('--size', type=measure.positive, default=84, help='height and width of drawn photos, pixels')

@@ -253,12 +253,22 @@ def table(result: dict[str, Any]) -> str:
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument('--weights', required=True, help='.safetensors or .pth of an ImageNet ResNet')
-  parser.add_argument('--model', default='resnet18')
+  parser.add_argument('--model', default='resnet18', help='architecture of the weights')
   parser.add_argument('--root', required=True, help='folder with test.txt, train.txt, classes.txt and images')
-  parser.add_argument('--keep', type=lambda text: tuple(map(int, text.split(','))), default=IMAGENETTE)
+  parser.add_argument(
+    '--keep',
+    type=lambda text: tuple(map(int, text.split(','))),
+    default=IMAGENETTE,
+    help='numbers of the ImageNet classes that the images are of',
+  )
   parser.add_argument('--recalibrate', type=int, default=0, help='training images for the statistics; 0 for none')
-  parser.add_argument('--recalibrate_rules', type=lambda text: text.split(','), default=['unit', 'linear', 'none'])
-  parser.add_argument('--out', default='docs/results/pretrained')
+  parser.add_argument(
+    '--recalibrate_rules',
+    type=lambda text: text.split(','),
+    default=['unit', 'linear', 'none'],
+    help='rules that are also judged with statistics of their own',
+  )
+  parser.add_argument('--out', default='docs/results/pretrained', help='folder for photos.json')
   return parser
 
 

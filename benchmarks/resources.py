@@ -62,11 +62,11 @@ class Samples:
 
 def main(argv: Sequence[str] | None = None) -> list[Row]:
   """Runs the parts, prints and writes the rows, and returns them."""
-  parser = measure.parser('resources', __doc__ or '')
-  parser.add_argument('--steps', type=measure.positive, default=10_000)
-  parser.add_argument('--saves', type=measure.positive, default=500)
-  parser.add_argument('--evaluations', type=measure.positive, default=200)
-  parser.add_argument('--predictions', type=measure.positive, default=10_000)
+  parser = measure.parser('resources', (__doc__ or '').splitlines()[0], repeats=None, seconds=None)
+  parser.add_argument('--steps', type=measure.positive, default=10_000, help='of the training')
+  parser.add_argument('--saves', type=measure.positive, default=500, help='checkpoints of one state')
+  parser.add_argument('--evaluations', type=measure.positive, default=200, help='of 64 images')
+  parser.add_argument('--predictions', type=measure.positive, default=10_000, help='of one image')
   args = parser.parse_args(argv)
   devices.start([32])
   with tempfile.TemporaryDirectory(prefix='flaxnets-benchmark-') as folder:

@@ -27,9 +27,9 @@ from flaxnets.data.bands import SENTINEL2
 def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
   """Measures, prints and writes OUT/NAME.json, NAME the archive's; returns what it wrote."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-  parser.add_argument('--data', required=True)
-  parser.add_argument('--out', required=True)
-  parser.add_argument('--run', default='')
+  parser.add_argument('--data', required=True, help='.npz of bands of Sentinel-2, as EuroSAT')
+  parser.add_argument('--out', required=True, help='folder for the result')
+  parser.add_argument('--run', default='', help='folder of a run of these bands, to be judged without each of them')
   options = parser.parse_args(argv)
   with np.load(options.data) as file:
     names = [str(name) for name in file['bands']]

@@ -1,10 +1,10 @@
 """Benchmarks with settings so small that their numbers mean nothing: that they run, each but those of NOT_RUN."""
 
+import importlib
 import importlib.util
 import json
 import math
 import pathlib
-import sys
 
 import pytest
 
@@ -108,31 +108,40 @@ def test_resources_are_sampled_over_training_evaluations_and_predictions():
 
 
 def test_digests_and_saves_are_timed(tmp_path):
-  assert digests.main(['digests', '--megabytes=1', '--repeats=1', f'--out={tmp_path}/digests.json']) == 0
-  result = json.loads((tmp_path / 'digests.json').read_text())
+  result = digests.main(['--megabytes=1', '--repeats=1', f'--out={tmp_path}/digests.json'])
+  assert json.loads((tmp_path / 'digests.json').read_text()) == result
   assert result['megabytes'] == pytest.approx(1, rel=0.01)
   assert 0 < result['save_holds_up_training_seconds'] <= result['save_complete_seconds']
 
 
-def test_a_checkout_is_compared_with_another_one_in_pairs(tmp_path, monkeypatch):
+def test_a_checkout_is_compared_with_another_one_in_pairs(tmp_path, capsys):
   out = tmp_path / 'against.json'
-  monkeypatch.setattr(sys, 'argv', ['against', str(ROOT), '--repeats=1', '--parts=help,import', f'--json={out}'])
-  against.main()
-  rows = json.loads(out.read_text())['rows']
+  rows = against.main([str(ROOT), '--repeats=1', '--parts=help,import', f'--json={out}'])
+  assert json.loads(out.read_text())['rows'] == rows
   assert list(rows) == ['help', 'import'] and all(row['seconds'] > 0 for row in rows.values())
+  with pytest.raises(SystemExit):
+    against.main([str(ROOT), '--parts=help,inputs'])
+  assert '--parts: there is no inputs; there are train, evaluate, input, help, import' in capsys.readouterr().err
 
 
-def test_the_memory_of_a_map_is_measured(tmp_path, monkeypatch):
+def test_the_memory_of_a_map_is_measured():
   pytest.importorskip('rasterio')
-  out = tmp_path / 'map.json'
-  monkeypatch.setattr(sys, 'argv', ['map_memory', '--side=96', f'--json={out}'])
-  map_memory.main()
-  row = json.loads(out.read_text())
+  row = map_memory.main(['--side=96'])
   assert row['tiles'] == 4 and row['peak_rss_mib'] > 100  # tiles of 64 pixels at a stride of 32
+
+
+@pytest.mark.parametrize('name', NOT_RUN)
+def test_a_benchmark_that_is_not_run_here_can_be_imported_and_shows_its_help(name, capsys, monkeypatch):
+  if name.startswith('torch'):
+    pytest.importorskip('torchvision' if name == 'torch_predict' else 'torch')
+  monkeypatch.setattr('sys.argv', [name, '--help'])
+  with pytest.raises(SystemExit) as ended:
+    importlib.import_module(f'benchmarks.{name}').main()
+  assert ended.value.code == 0 and 'usage: ' in capsys.readouterr().out
 
 
 def test_every_benchmark_is_run_here_or_says_where_it_is():
   programs = {path.stem for path in ROOT.glob('benchmarks/*.py') if '\nif __name__ ==' in path.read_text()}
   text = '\n'.join(path.read_text() for path in ROOT.glob('benchmarks/test_*.py'))
-  run = {name for name in programs if any(f'{name}.{entry}(' in text for entry in ('main', 'benchmark', 'report'))}
+  run = {name for name in programs if any(f'{name}.{entry}(' in text for entry in ('main', 'benchmark'))}
   assert programs - run == NOT_RUN.keys()

@@ -46,9 +46,9 @@ class Files(torch.utils.data.Dataset):
 
 def main() -> None:
   parser = argparse.ArgumentParser(prog='python -m benchmarks.torch_predict')
-  parser.add_argument('folder')
-  parser.add_argument('--out', required=True)
-  parser.add_argument('--workers', type=int, default=0)
+  parser.add_argument('folder', help='of JPEGs, searched with its subfolders')
+  parser.add_argument('--out', required=True, help='the CSV file')
+  parser.add_argument('--workers', type=int, default=0, help='processes that decode; 0 for none')
   parser.add_argument('--channels_last', action='store_true')
   parser.add_argument('--image_size', type=int, default=84)
   parser.add_argument('--classes', type=int, default=50)
