@@ -33,6 +33,8 @@ _EXEC = (
   'import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])'
 )
 
+PATIENCE = 120  # seconds for one answer, on a busy machine
+
 
 class Page:
   """One page of a browser.
@@ -59,10 +61,14 @@ class Page:
     self._buffer, self._number, self._session = b'', 0, None
     self.errors: list[str] = []
     self.requests: list[str] = []
-    target = self.send('Target.createTarget', url='about:blank')['targetId']
-    self._session = self.send('Target.attachToTarget', targetId=target, flatten=True)['sessionId']
-    for domain in ('Page', 'Runtime', 'Network', 'Log'):
-      self.send(f'{domain}.enable')
+    try:
+      target = self.send('Target.createTarget', url='about:blank')['targetId']
+      self._session = self.send('Target.attachToTarget', targetId=target, flatten=True)['sessionId']
+      for domain in ('Page', 'Runtime', 'Network', 'Log'):
+        self.send(f'{domain}.enable')
+    except BaseException:
+      self.close()
+      raise
 
   def send(self, method: str, **parameters: Any) -> dict[str, Any]:
     """Sends a command and returns its answer; events that come meanwhile are noted."""
@@ -80,7 +86,7 @@ class Page:
   def open(self, path: pathlib.Path) -> None:
     """Opens a file and waits until it is loaded."""
     self.send('Page.navigate', url=path.resolve().as_uri())
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while self.js('document.readyState + location.protocol') != 'completefile:':
       assert time.monotonic() < deadline, 'the page does not load'
       time.sleep(0.05)
@@ -113,7 +119,7 @@ class Page:
 
   def _next(self) -> dict[str, Any]:
     while b'\0' not in self._buffer:
-      assert select.select([self._read], [], [], 60)[0], 'the browser does not answer'
+      assert select.select([self._read], [], [], PATIENCE)[0], 'the browser does not answer'
       received = os.read(self._read, 1 << 20)
       assert received, f'the browser ended: {pathlib.Path(self._log.name).read_text()[-2000:]}'
       self._buffer += received
