@@ -30,7 +30,7 @@ def test_the_cases_differ_and_are_as_many_as_the_page_on_reliability_says():
 
 
 @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name.replace(' ', '-'))
-def test_bad_input(case, tmp_path, capfd, monkeypatch):
+def test_bad_input_ends_with_one_line_and_its_exit_code(case, tmp_path, capfd, monkeypatch):
   monkeypatch.chdir(tmp_path)
   if case.make:
     case.make(tmp_path)

@@ -125,7 +125,7 @@ def correlation_of(images):
   return np.corrcoef(np.asarray(images).reshape(-1, 4).T)
 
 
-def test_the_layer_in_a_linen_network(images, mask):
+def test_the_layer_takes_subsets_and_masks_in_a_linen_network(images, mask):
   net = LinenNet()
   variables = net.init(jax.random.key(0), images)
   variables = flaxnets.put_statistics(variables, flaxnets.channel_statistics(images))
