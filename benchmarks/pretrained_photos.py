@@ -171,7 +171,7 @@ class Judge:
   def _predict(self, variables: Any, subset: Subset, images: np.ndarray | None = None) -> np.ndarray:
     predict = _functions(self.net.config.model.name, len(subset), len(self.net.classes))[0]
     images = self.images[..., list(subset)] if images is None else images
-    parts = np.array_split(images, len(images) // BATCH)
+    parts = np.array_split(images, max(len(images) // BATCH, 1))
     return np.concatenate([np.asarray(predict(variables, part)) for part in parts])
 
   def _estimate(self, variables: Any, subset: Subset) -> Any:
