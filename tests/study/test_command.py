@@ -74,11 +74,14 @@ def test_the_command_saves_when_told_to_stop_and_then_goes_on(tmp_path):
   ]
   environment, pipe = {**os.environ, 'JAX_NUM_CPU_DEVICES': '1'}, subprocess.PIPE
   going = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
-  until, metrics = time.monotonic() + 120, out / 'none' / 'metrics.jsonl'
+  until, metrics = time.monotonic() + 240, out / 'none' / 'metrics.jsonl'
   while going.poll() is None and time.monotonic() < until and not (metrics.exists() and metrics.read_text()):
     time.sleep(0.02)
   going.send_signal(signal.SIGTERM)
-  said = going.communicate(timeout=60)
+  try:
+    said = going.communicate(timeout=240)
+  finally:
+    going.kill()
   assert going.returncode == 75, said
   assert 'none: stopped; the same command resumes it' in said[1]
   stopped_at = [int(path.name) for path in (out / 'none' / 'checkpoints').iterdir() if path.name.isdecimal()]

@@ -40,7 +40,10 @@ def started(config, out):
 
 
 def ended(process, code):
-  said = process.communicate(timeout=280)[0]
+  try:
+    said = process.communicate(timeout=280)[0]
+  finally:
+    process.kill()
   assert process.returncode == code, said
   return said
 
@@ -71,9 +74,11 @@ def test_a_killed_study_and_a_killed_run_of_it_end_as_one_that_was_not_killed(tm
   study.kill()
   study.communicate()
   os.kill(run, signal.SIGSTOP)
-  said = ended(started(config, out), 1)
+  try:
+    said = ended(started(config, out), 1)
+  finally:
+    os.kill(run, signal.SIGKILL)
   assert f'is in use by process {study.pid} on ' in said and f'its run is process {run}' in said
-  os.kill(run, signal.SIGKILL)
 
   ended(started(config, out), 0)
   whole, killed = (contents_of(folder / 'one') for folder in (tmp_path / 'whole', out))
