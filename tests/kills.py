@@ -103,8 +103,9 @@ def _run(server: Server, folder: pathlib.Path, kill: Kill | None = None) -> tupl
   return server.code, phase
 
 
-# Fields that differ between two runs that are equal: times, and digests of lines that hold times.
-_TIMES = ('date', 'images_per_second', 'digest')
+# Fields that differ between two runs that are equal: times, digests of lines that hold times, and the commit, where
+# somebody commits meanwhile.
+_TIMES = ('date', 'images_per_second', 'digest', 'commit')
 LOCKS = ('.lock', '.eval-lock', '.recalibrated-lock')  # files that stay, and lock nothing once their process is gone
 
 

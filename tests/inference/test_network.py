@@ -142,12 +142,14 @@ def test_images_are_squashed_to_the_canvas_in_the_metadata():
 @pytest.mark.parametrize('highest', [65_535, 200])
 def test_a_dark_scene_in_the_training_images_integers_is_predicted_and_evaluated(highest):
   metadata = dataclasses.replace(METADATA, dtype='uint16', high=(65_535.0,) * 3, canvas=(20, 30))
-  net = network(metadata)
+  net = network(metadata, **{'augment.evaluation_resize': 1.5})
   images = np.random.default_rng(0).integers(0, highest, (6, 40, 44, 3), np.uint16)
-  labels = net.logits(images).argmax(axis=1)
+  logits = net.logits(images)
+  labels = logits.argmax(axis=1)
   assert net._canvases(images).dtype == np.uint16
   (row,) = flaxnets.evaluate(net, images, labels, 'RGB')
-  assert row['accuracy'] == 1
+  loss = float(-jax.nn.log_softmax(logits)[np.arange(6), labels].mean())
+  assert row['accuracy'] == 1 and row['loss'] == pytest.approx(loss, rel=1e-4)  # the same part of each image
   with pytest.raises(InputError, match='give raw pixels on that scale'):
     flaxnets.evaluate(net, images / np.float32(65_535), labels, 'RGB')
 

@@ -1,5 +1,6 @@
 """Every field of a config about training changes the step that is compiled, or is tested by what else it does."""
 
+import contextlib
 import functools
 import types
 
@@ -11,7 +12,7 @@ from flaxnets import config as configs
 from flaxnets import experiment
 from flaxnets.models import cost
 from flaxnets.runtime import devices
-from flaxnets.training import setup
+from flaxnets.training import loop, setup
 from flaxnets.training.step import initial_state
 from tests.networks import MEAN, tiny
 from tests.small import small_config
@@ -83,3 +84,37 @@ def test_another_value_of_a_field_is_another_program(field):
   value, base = CHANGES[field]
   same = program(tuple({**base, field: value}.items())) == program(tuple(base.items()))
   assert not same
+
+
+def test_validation_resizes_images_as_the_field_of_evaluation_says():
+  def seen(resize):
+    config = small_config(**{'augment.evaluation_resize': resize})
+    source = experiment.open_source(config, 'validation')
+    data = types.SimpleNamespace(validation=source, channels=source.channels, subsets=[(0, 1, 2)])
+    evaluator = setup._evaluator(config, data, tiny(12)[0], devices.data_mesh(), MEAN)
+    batch = {
+      'image': jax.ShapeDtypeStruct((32, *source.canvas, 3), np.uint8),
+      'size': jax.ShapeDtypeStruct((32, 2), np.int32),
+      'present': jax.ShapeDtypeStruct((32, 3), bool),
+    }
+    return evaluator._view.lower(batch).as_text()
+
+  assert seen(1.0) == seen(1.0)
+  different = seen(1.0) != seen(1.5)
+  assert different
+
+
+def test_the_seed_chooses_the_weights_the_order_the_augmentation_and_the_images_that_are_measured(tmp_path):
+  def begun(seed, folder):
+    with contextlib.closing(setup.prepare(small_config(seed=seed, **{'data.statistics_examples': 8}), folder)) as ready:
+      with contextlib.closing(loop._training_batches(ready, 0)) as batches:
+        order = next(batches)['index']
+      state = jax.device_get(ready.state)
+    return state.params['stem']['conv']['kernel'], order, state.channel_stats['stem']['standardize']['mean']
+
+  one, again, other = (begun(seed, tmp_path / str(number)) for number, seed in enumerate((0, 0, 1)))
+  for first, same, another in zip(one, again, other, strict=True):
+    np.testing.assert_array_equal(first, same)
+    assert (first != another).any()
+  different = program((('seed', 1),)) != program()
+  assert different
