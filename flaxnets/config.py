@@ -170,6 +170,9 @@ def check(config: config_dict.ConfigDict) -> None:
   Raises:
     InputError: naming the field, its value and the range.
   """
+  for name, value in flattened(config).items():
+    if value is None:
+      raise InputError(f'{name} is None; every field needs a value, see flaxnets/config.py')
   train, data, augment = config.train, config.data, config.augment
   for name, value, fits, allowed in (
     ('seed', config.seed, 0 <= config.seed < 2**32, '0 to 2^32 - 1'),
@@ -201,6 +204,12 @@ def check(config: config_dict.ConfigDict) -> None:
     ('train.ema', train.ema, 0 <= train.ema < 1, 'from 0 to below 1'),
     *((f'augment.{name}', augment[name], _is_pair(augment[name]), 'two numbers, as (0.5, 1.0)') for name in PAIRS),
     *((f'augment.{name}', augment[name], math.isfinite(augment[name]), 'a number') for name in AMOUNTS),
+    (
+      'data.wavelengths',
+      data.wavelengths,
+      all(value is None or (isinstance(value, int | float) and 0 < value < math.inf) for value in data.wavelengths),
+      'numbers above 0, in nanometres, or None where unknown',
+    ),
     ('data.statistics_examples', data.statistics_examples, data.statistics_examples > 0, '1 or more'),
     ('data.threads', data.threads, data.threads >= 0, '0 or more'),
     ('data.workers', data.workers, data.workers >= 0, '0 or more'),
@@ -254,7 +263,7 @@ def from_json(fields: Mapping[str, Any]) -> config_dict.ConfigDict:
   """A stored config. Fields that were added after it was stored have their current defaults.
 
   Raises:
-    InputError: naming the fields that this version does not know.
+    InputError: naming the fields that this version does not know, or one whose value has another type.
   """
   config = default()
   unknown = sorted(_unknown(fields, config))
@@ -277,9 +286,13 @@ def _unknown(fields: Mapping[str, Any], config: config_dict.ConfigDict, prefix: 
   return found
 
 
-def _assign(config: config_dict.ConfigDict, fields: Mapping[str, Any]) -> None:
+def _assign(config: config_dict.ConfigDict, fields: Mapping[str, Any], prefix: str = '') -> None:
   for key, value in fields.items():
     if isinstance(value, Mapping):
-      _assign(config[key], value)
-    else:
+      _assign(config[key], value, f'{prefix}{key}.')
+      continue
+    try:
       config[key] = tuple(value) if isinstance(value, list) else value
+    except TypeError:
+      kind = type(config[key]).__name__
+      raise InputError(f'the stored config has {prefix}{key}={value!r}; it must be of type {kind}') from None

@@ -3,6 +3,7 @@
 import pytest
 
 from flaxnets import config as configs
+from flaxnets.errors import InputError
 
 
 @pytest.mark.parametrize('name', ['demo', './demo', 'demo.py'])
@@ -36,3 +37,37 @@ def test_a_config_and_its_json_give_the_canvas_and_the_splits(stored):
 
 def test_a_config_that_was_stored_without_a_canvas_has_one_half_larger_than_the_input():
   assert configs.canvas_side({'image_size': 32, 'data': {}}) == 48
+
+
+@pytest.mark.parametrize(
+  ('fields', 'said'),
+  [
+    ({'seed': 'a'}, r"^the stored config has seed='a'; it must be of type int$"),
+    ({'train': {'drops': 0.5}}, r'^the stored config has train\.drops=0\.5; it must be of type tuple$'),
+  ],
+)
+def test_a_stored_field_of_another_type_is_refused_by_name(fields, said):
+  with pytest.raises(InputError, match=said):
+    configs.from_json(fields)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'said'),
+  [
+    ('train.epochs', None, r'^train\.epochs is None; every field needs a value'),
+    ('data.root', None, r'^data\.root is None; every field needs a value'),
+    ('data.wavelengths', ('red',), r"^data\.wavelengths is \('red',\); it must be numbers above 0, in nanometres"),
+    ('data.wavelengths', (490.0, -1.0), r'^data\.wavelengths is \(490\.0, -1\.0\); it must be numbers above 0'),
+  ],
+)
+def test_a_field_without_a_possible_value_is_refused_by_name(field, value, said):
+  config = configs.default()
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(InputError, match=said):
+    configs.check(config)
+
+
+def test_wavelengths_of_which_one_is_unknown_are_accepted():
+  config = configs.default()
+  config.data.wavelengths = (490, 560.5, None)
+  configs.check(config)

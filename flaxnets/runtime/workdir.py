@@ -172,8 +172,8 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, t
 
 
 def stored_batch_size(workdir: str | os.PathLike[str]) -> int:
-  """The evaluation batch size in a run's config.json; 1 if there is none."""
+  """The evaluation batch size in a run's config.json; 1 if the file is absent or corrupt."""
   try:
-    return records.read(pathlib.Path(workdir, 'config.json'))['evaluate']['batch_size']
-  except (OSError, ValueError, KeyError):
+    return stored_config(pathlib.Path(workdir, 'config.json'))['evaluate']['batch_size']
+  except (OSError, ValueError):
     return 1

@@ -19,7 +19,7 @@ from flaxnets.data.source import DataOptions
 from flaxnets.errors import InputError
 from flaxnets.inference import run_folder
 from flaxnets.runtime import atomic
-from flaxnets.runtime.workdir import INCOMPLETE, WorkdirLock, claim_workdir
+from flaxnets.runtime.workdir import INCOMPLETE, WorkdirLock, claim_workdir, stored_batch_size
 from flaxnets.study.locks import study_lock
 
 HOLDER = """
@@ -82,6 +82,23 @@ def test_a_config_stored_before_a_field_existed_is_the_same_config(tmp_path):
   (tmp_path / 'config.json').write_text(json.dumps(stored))
   with pytest.raises(InputError, match=r'does not know: train\.lr'):
     claim_workdir(tmp_path, fields)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'said'),
+  [
+    ('seed', 'a', r"config\.json: the stored config has seed='a'; it must be of type int$"),
+    ('evaluate', 3, 'evaluate'),
+  ],
+)
+def test_a_config_that_was_edited_by_hand_and_has_a_field_of_another_type_is_refused_by_name(
+  tmp_path, field, value, said
+):
+  fields = configs.to_json(configs.default())
+  (tmp_path / 'config.json').write_text(json.dumps({**fields, field: value}))
+  with pytest.raises(InputError, match=said):
+    claim_workdir(tmp_path, fields)
+  assert stored_batch_size(tmp_path) == 1  # the command that asks goes on, and says what is wrong
 
 
 def test_two_processes_of_one_id_in_two_containers_write_to_different_temporary_files(tmp_path):
