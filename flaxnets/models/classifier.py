@@ -18,7 +18,7 @@ from flaxnets.channels import Subset
 from flaxnets.nn import stem as stems
 from flaxnets.nn.blocks import Head
 from flaxnets.nn.dynamic_conv import subset_kernel
-from flaxnets.nn.norms import Norm, batch_norm
+from flaxnets.nn.norms import BatchNorm, Norm
 
 HEAD = 'head'
 
@@ -48,7 +48,7 @@ class Classifier(nn.Module):
   width: int = 64
   small_images: bool = False
   zero_init: bool = False
-  norm: Norm = batch_norm
+  norm: Norm = BatchNorm
   dtype: Any = jnp.float32
 
   def __post_init__(self) -> None:

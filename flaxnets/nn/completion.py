@@ -56,7 +56,7 @@ def mixing(completion: str, subset: tuple[int, ...], correlation: jax.Array) -> 
   Raises:
     ValueError: for another completion, or a subset that isn't sorted, unique and in range.
   """
-  _check(completion)
+  check_completion(completion)
   count = correlation.shape[0]
   check_indices(subset, count)
   present = jnp.asarray(subset)
@@ -91,7 +91,7 @@ def presence_mixing(completion: str, present: jax.Array, correlation: jax.Array)
   Raises:
     ValueError: for another completion, or a mask that isn't a bool array.
   """
-  _check(completion)
+  check_completion(completion)
   check_mask(present)
   count = correlation.shape[0]
   correlation = correlation.astype(jnp.result_type(correlation, jnp.float32))
@@ -113,6 +113,12 @@ def presence_mixing(completion: str, present: jax.Array, correlation: jax.Array)
   return selection + (1.0 - mask)[:, :, None] * prediction
 
 
+def check_completion(completion: str) -> None:
+  """Raises ValueError for an unknown completion, naming the known ones."""
+  if completion not in COMPLETIONS:
+    raise ValueError(f'no completion {completion!r}; there are {", ".join(COMPLETIONS)}')
+
+
 def check_indices(subset: tuple[int, ...], num_channels: int) -> None:
   """Raises ValueError for a subset that isn't sorted, unique and in range."""
   if not subset or list(subset) != sorted(set(subset)) or subset[0] < 0 or subset[-1] >= num_channels:
@@ -125,11 +131,6 @@ def check_mask(present: jax.Array) -> None:
   if dtype != jnp.bool_:
     kind = type(present).__name__ if dtype is None else dtype
     raise ValueError(f'the mask of present channels must be a bool array, but it is {kind}')
-
-
-def _check(completion: str) -> None:
-  if completion not in COMPLETIONS:
-    raise ValueError(f'no completion {completion!r}; there are {", ".join(COMPLETIONS)}')
 
 
 def _unit_variance(prediction: jax.Array, among: jax.Array) -> jax.Array:

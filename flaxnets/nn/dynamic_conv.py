@@ -107,8 +107,7 @@ class DynamicConv(nn.Module):
         an x that doesn't fit it, a mask that isn't a bool array of its shape, a subset and a mask at once, or 'linear'
         or 'unit' without a measured correlation where it is needed.
     """
-    if self.completion not in completions.COMPLETIONS:
-      raise ValueError(f'no completion {self.completion!r}; there are {", ".join(completions.COMPLETIONS)}')
+    completions.check_completion(self.completion)
     subset = check_subset(x, self.num_channels, subset, present)
     kernel_size = (self.kernel_size,) * 2 if isinstance(self.kernel_size, int) else tuple(self.kernel_size)
     if len(kernel_size) != 2:

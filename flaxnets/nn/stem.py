@@ -90,6 +90,7 @@ class Stem(nn.Module):
     Raises:
       ValueError: see DynamicConv; for an unknown kind or fill.
     """
+    check_stem(self.kind, self.completion)
     subset = check_subset(images, self.num_channels, subset, present)
     size, strides = (3, 1) if self.small_images else (7, 2)
     standardize = Standardize(self.num_channels, name=STANDARDIZE)
@@ -107,11 +108,9 @@ class Stem(nn.Module):
         dtype=self.dtype,
         name=CONV,
       )(x, subset if present is None else None, present)
-    elif self.kind == 'conv':
+    else:
       x = fill(x, self.completion, self.num_channels, subset, present, black=standardize.black())
       x = Conv(self.width, size, strides, dtype=self.dtype, name=CONV)(x)
-    else:
-      raise ValueError(f'no stem {self.kind!r}; there are {", ".join(STEMS)}')
     x = nn.relu(self.norm(name='norm')(x))
     return x if self.small_images else max_pool(x)
 
@@ -128,12 +127,7 @@ def fill(
     subset: indices of the channels in x.
     present: (b, C) bool, or None if no example lacks a channel of the subset.
     black: (C,) what a raw zero is after standardisation.
-
-  Raises:
-    ValueError: for an unknown fill.
   """
-  if how not in FILLS:
-    raise ValueError(f"no completion {how!r} for the stem 'conv'; there are {', '.join(FILLS)}")
   if present is None and len(subset) == num_channels:
     return x
   full = jnp.zeros((*x.shape[:-1], num_channels), x.dtype).at[..., jnp.asarray(subset)].set(x)

@@ -13,7 +13,7 @@ from flaxnets.models import classifier, cost
 from flaxnets.nn import blocks
 from flaxnets.nn.attention import MASKS, AttentionModule
 from flaxnets.nn.completion import COMPLETIONS
-from flaxnets.nn.norms import batch_norm
+from flaxnets.nn.norms import BatchNorm
 from flaxnets.nn.stem import FILLS, fill, put_statistics
 
 
@@ -66,7 +66,7 @@ def test_every_part_of_an_attention_nets_mask_learns(mask):
 
 @pytest.mark.parametrize('mask', MASKS)
 def test_an_attention_module_gives_its_trunk_times_one_plus_its_mask(mask):
-  module = AttentionModule(16, functools.partial(batch_norm, train=False), mask)
+  module = AttentionModule(16, functools.partial(BatchNorm, train=False), mask)
   x = jax.random.normal(jax.random.key(1), (2, 4, 4, 16))
   result, kept = module.init_with_output(jax.random.key(0), x, capture_intermediates=True)
   parts = {name: value['__call__'][0] for name, value in kept['intermediates'].items() if '__call__' in value}

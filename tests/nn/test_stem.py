@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from flaxnets.nn import stem
-from flaxnets.nn.norms import batch_norm
+from flaxnets.nn.norms import BatchNorm
 
 STATISTICS = {
   'mean': np.asarray([120.0, 110.0, 100.0]),
@@ -24,7 +24,7 @@ class Network(nn.Module):
   @nn.compact
   def __call__(self, images):
     completion = 'linear' if self.kind == 'dynamic' else 'mean'
-    norm = functools.partial(batch_norm, train=False)
+    norm = functools.partial(BatchNorm, train=False)
     return stem.Stem(3, 8, norm, self.kind, completion, name=stem.STEM)(images)
 
 
@@ -43,16 +43,30 @@ def test_a_plain_stem_is_in_training_on_all_channels_what_a_dynamic_one_is():
   images = jax.random.uniform(jax.random.key(1), (2, 8, 8, 3)) * 255
   outputs = []
   for kind, completion in (('conv', 'mean'), ('dynamic', 'linear')):
-    layer = stem.Stem(3, 8, functools.partial(batch_norm, train=False), kind, completion, small_images=True)
+    layer = stem.Stem(3, 8, functools.partial(BatchNorm, train=False), kind, completion, small_images=True)
     outputs.append(layer.apply(layer.init(jax.random.key(0), images), images))
   np.testing.assert_allclose(*outputs, rtol=1e-5)
 
 
 @pytest.mark.parametrize('kind', stem.STEMS)
 def test_a_mask_of_numbers_is_refused(kind):
-  layer = stem.Stem(3, 8, functools.partial(batch_norm, train=False), kind, 'linear' if kind == 'dynamic' else 'gray')
+  layer = stem.Stem(3, 8, functools.partial(BatchNorm, train=False), kind, 'linear' if kind == 'dynamic' else 'gray')
   with pytest.raises(ValueError, match='the mask of present channels must be a bool array, but it is float32'):
     layer.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), present=jnp.asarray([[0.5, 1.0, 0.0]]))
+
+
+@pytest.mark.parametrize(
+  ('kind', 'completion', 'said'),
+  [
+    ('plain', 'mean', "no stem 'plain'; there are dynamic, conv"),
+    ('conv', 'linear', "no completion 'linear' for the stem 'conv'; there are mean, black, gray"),
+    ('dynamic', 'mean', "no completion 'mean' for the stem 'dynamic'; there are none, scale, linear, unit"),
+  ],
+)
+def test_an_unknown_stem_or_completion_is_refused_with_those_that_there_are(kind, completion, said):
+  layer = stem.Stem(3, 8, functools.partial(BatchNorm, train=False), kind, completion)
+  with pytest.raises(ValueError, match=said):
+    jax.eval_shape(layer.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
 
 
 @pytest.mark.parametrize(
