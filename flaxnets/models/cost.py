@@ -63,24 +63,20 @@ def of_subsets(model: nn.Module, subsets: Collection[Subset], image_size: int) -
     subsets: which.
     image_size: side of the network's input, pixels.
   """
-  by_size, variables = _known_by_size(model, image_size), None
-  for subset in subsets:
-    if len(subset) not in by_size:
-      variables = initial_shapes(model, image_size) if variables is None else variables
-      traced, norm_outputs = _traced(model, variables, subset, image_size)
-      by_size[len(subset)] = {
-        'params': parameters(variables),
-        **_macs(traced, norm_outputs),
-        'flops': _flops(traced),
-      }
-  return {subset: dict(by_size[len(subset)]) for subset in subsets}
+  return {subset: dict(_of_size(model, len(subset), image_size)) for subset in subsets}
+
+
+@functools.lru_cache(maxsize=1024)
+def _of_size(model: nn.Module, size: int, image_size: int) -> dict[str, int]:
+  """What `of_subsets` gives for the subsets of so many channels, counted on the first ones."""
+  variables = _cached_shapes(model, image_size)
+  traced, norm_outputs = _traced(model, variables, tuple(range(size)), image_size)
+  return {'params': parameters(variables), **_macs(traced, norm_outputs), 'flops': _flops(traced)}
 
 
 @functools.lru_cache(maxsize=32)
-def _known_by_size(model: nn.Module, image_size: int) -> dict[int, dict[str, int]]:
-  """The counts of earlier calls for a network, by number of channels; `of_subsets` adds to them."""
-  del model, image_size
-  return {}
+def _cached_shapes(model: nn.Module, image_size: int) -> Any:
+  return initial_shapes(model, image_size)
 
 
 def _traced(model: nn.Module, variables: Any, subset: Subset, image_size: int) -> tuple[Any, int]:
@@ -94,7 +90,7 @@ def _traced(model: nn.Module, variables: Any, subset: Subset, image_size: int) -
       outputs += math.prod(result.shape)
     return result
 
-  images = _images(subset, image_size)
+  images = jax.ShapeDtypeStruct((1, image_size, image_size, len(subset)), jnp.float32)
   with nn.intercept_methods(count_outputs):
     traced = jax.jit(lambda v, x: model.apply(v, x, subset=subset)).trace(variables, images)
   return traced, outputs
@@ -108,10 +104,6 @@ def _macs(traced: Any, norm_outputs: int) -> dict[str, int]:
 
 def _flops(traced: Any) -> int:
   return int(traced.lower().cost_analysis()['flops'])
-
-
-def _images(subset: Subset, image_size: int) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct((1, image_size, image_size, len(subset)), jnp.float32)
 
 
 def _count_products(jaxpr: Any, counts: collections.Counter[str], mixing: bool, times: int = 1) -> None:
