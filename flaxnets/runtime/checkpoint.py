@@ -13,18 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import errno
-import functools
 import itertools
 import json
-import logging as python_logging
 import os
 import pathlib
-import re
 import secrets
 import shutil
-import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -36,14 +30,11 @@ from flax import serialization
 from jax.experimental import multihost_utils
 
 from flaxnets.errors import InputError
+from flaxnets.runtime import orbax_errors
 from flaxnets.runtime.digests import array_digests, text_digest
 
 METRIC = 'accuracy'
 _LATEST = 2  # checkpoints that are kept besides the best
-_TEMPORARY = ('PERMISSION_DENIED:', 'UNAVAILABLE:', 'RESOURCE_EXHAUSTED:')  # TensorStore's states of files and hosts
-_ERRNOS = (
-  errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.EIO, errno.ESTALE, errno.EMFILE,
-)  # fmt: skip
 _LEFT_BEHIND = ('*.orbax-checkpoint-tmp*', '.deleted-*')  # what a process leaves behind that was killed
 
 
@@ -89,7 +80,7 @@ class Checkpoints:
     self._writing = writing
     self._metrics: dict[int, float | None] = {}  # METRIC by step, where it is known already
     self._started: int | None = None  # the step that is being written
-    _silence_orbax()
+    orbax_errors.silence()
     if writing:
       self._remove_left_behind()
     self._manager = self._open()
@@ -150,14 +141,14 @@ class Checkpoints:
     except Exception as error:
       if jax.process_count() > 1:  # the others wait at a barrier, which this process no longer reaches
         raise
-      _ignore_abandoned_coroutines()
+      orbax_errors.ignore_abandoned_coroutines()
       with contextlib.suppress(Exception):
         self._manager.close()
       self._metrics.pop(self._started or 0, None)
       self._started = None
       self._remove_left_behind()
       self._manager = self._open()
-      raise SaveFailed(_reason(error)) from error
+      raise SaveFailed(orbax_errors.reason(error)) from error
 
   def _prune(self) -> None:
     """Deletes all checkpoints but the latest and the best. One that cannot be read is not judged, and stays."""
@@ -249,24 +240,15 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _reading(self, step: int) -> Iterator[None]:
-    """Tells corruption from temporary errors.
-
-    For a corrupt checkpoint Orbax raises ValueError, KeyError, JSON and Unicode errors, FileNotFoundError or a bare
-    Exception. The caller need not tell them apart. ValueError is also what TensorStore's I/O errors arrive as.
-    """
+    """Raises CorruptCheckpoint for the errors of a read, and InputError for those that may be temporary."""
     try:
       yield
     except MemoryError:
       raise
     except Exception as error:
-      _ignore_abandoned_coroutines()
-      if isinstance(error, OSError):
-        temporary = not isinstance(error, FileNotFoundError | NotADirectoryError)
-      else:
-        named = _errno_in(str(error)) not in (None, errno.ENOENT, errno.ENOTDIR)
-        temporary = named or str(error).startswith(_TEMPORARY)
-      raise (InputError if temporary else CorruptCheckpoint)(
-        f'checkpoint {self.directory / str(step)} cannot be read: {_reason(error)}'
+      orbax_errors.ignore_abandoned_coroutines()
+      raise (InputError if orbax_errors.is_temporary(error) else CorruptCheckpoint)(
+        f'checkpoint {self.directory / str(step)} cannot be read: {orbax_errors.reason(error)}'
       ) from error
 
   def _differs(self, step: int, names: list[str]) -> str:
@@ -325,53 +307,3 @@ def digests(tree: Any) -> dict[str, str]:
   return array_digests(
     {jax.tree_util.keystr(path, simple=True, separator='/'): np.asarray(leaf) for path, leaf in leaves}
   )
-
-
-def _reason(error: BaseException) -> str:
-  """Why a file could not be read or written, on one line: in the words of the system where the chain has them."""
-  seen: BaseException | None = error
-  while seen is not None:
-    if isinstance(seen, OSError) and seen.strerror:
-      return f'{type(seen).__name__}: {seen.strerror}' if seen.errno is None else seen.strerror
-    seen = seen.__cause__ or seen.__context__
-  text = str(error).strip()
-  if (number := _errno_in(text)) is not None:
-    return os.strerror(number)
-  if found := re.match(r'([A-Z_]+): .*?"([^"]+?)(/[\d.]+)?"', text):  # TensorStore's status, and the array's name
-    return f'{found[2]} ({found[1].lower()})'
-  return (text.splitlines() or [type(error).__name__])[0][:200]
-
-
-def _errno_in(text: str) -> int | None:
-  """The system's error that a longer text of TensorStore's names; None where it names none."""
-  if found := re.search(r"\[os_error_code='(\d+)'\]", text):
-    return int(found[1])
-  return next((number for number in _ERRNOS if os.strerror(number) in text), None)
-
-
-def _ignore_abandoned_coroutines() -> None:
-  """What Orbax had planned to do after an operation that failed is never awaited, and would warn of that."""
-  warnings.filterwarnings('ignore', 'coroutine .* was never awaited', RuntimeWarning)
-
-
-class _NotOfOrbax(python_logging.Filter):
-  def filter(self, record: python_logging.LogRecord) -> bool:
-    return f'{os.sep}orbax{os.sep}' not in record.pathname
-
-
-def _heeded(unraisable: Any, others: Callable[[Any], Any]) -> None:
-  if 'Event loop is closed' not in str(unraisable.exc_value):
-    others(unraisable)
-
-
-def _silence_orbax() -> None:
-  """Keeps Orbax from printing, with hundreds of lines of traceback, errors that it also raises.
-
-  It logs them. And where one of many arrays cannot be read or written, it closes its event loop, and a thread of
-  TensorStore reports an error for each other array that comes to its end, which nobody can catch.
-  """
-  logger = logging.get_absl_logger()
-  if not any(isinstance(known, _NotOfOrbax) for known in logger.filters):
-    logger.addFilter(_NotOfOrbax())
-  if getattr(sys.unraisablehook, 'func', None) is not _heeded:
-    sys.unraisablehook = functools.partial(_heeded, others=sys.unraisablehook)
