@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pathlib
 import shlex
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 from absl import logging
@@ -21,14 +23,11 @@ MAX_PRINTED_LINES = 12  # lines of the parameter overview that are printed; para
 
 
 def beginning(setup: Setup) -> str:
-  """The data, model, devices and steps of a run. Also writes the complete parameter overview to DIR/parameters.txt."""
+  """The data, model, devices and steps of a run. Process 0 also writes all parameters to DIR/parameters.txt."""
   config, data, lengths, start = setup.config, setup.data, setup.lengths, int(setup.state.step)
   params = setup.state.params
-  path = setup.workdir / 'parameters.txt'
-  try:
-    atomic.write_text(path, parameter_overview.get_parameter_overview(params, include_stats=False) + '\n')
-  except OSError as error:
-    logging.warning('%s cannot be written: %s', path, error.strerror)
+  if jax.process_index() == 0:
+    _write_overview(setup.workdir / 'parameters.txt', params)
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   overview = parameter_overview.get_parameter_overview(params, include_stats=False, max_lines=MAX_PRINTED_LINES)
   epochs = config.train.epochs
@@ -51,6 +50,13 @@ def beginning(setup: Setup) -> str:
   elif config.train.init_from:
     lines.append(f'starting from the weights of {config.train.init_from}')
   return '\n'.join(lines)
+
+
+def _write_overview(path: pathlib.Path, params: Any) -> None:
+  try:
+    atomic.write_text(path, parameter_overview.get_parameter_overview(params, include_stats=False) + '\n')
+  except OSError as error:
+    logging.warning('%s cannot be written: %s', path, error.strerror)
 
 
 def _never_drawn(setup: Setup) -> list[str]:

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 
+import jax
+
 from flaxnets.training import announce, setup
 from tests.small import small_config
 
@@ -21,3 +23,13 @@ def test_a_run_says_at_its_start_that_it_validates_on_subsets_that_it_never_trai
     )
     trained = dataclasses.replace(ready.data, subsets=[(0, 1, 2), (0,)])
     assert warnings_in(announce.beginning(dataclasses.replace(ready, data=trained))) == []
+
+
+def test_of_several_processes_only_the_first_writes_the_list_of_parameters(tmp_path, monkeypatch):
+  with contextlib.closing(setup.prepare(small_config(), tmp_path)) as ready:
+    with monkeypatch.context() as patch:
+      patch.setattr(jax, 'process_index', lambda: 1)
+      said = announce.beginning(ready)
+    assert not (tmp_path / 'parameters.txt').exists()
+    assert announce.beginning(ready) == said
+    assert (tmp_path / 'parameters.txt').exists()
