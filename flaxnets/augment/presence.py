@@ -32,18 +32,26 @@ def check(mode: str, fill: str, probability: float, has_subsets: bool) -> None:
 
   `has_subsets` is whether there are subsets for mode 'listed'.
   """
-  if mode not in MODES:
-    raise InputError(f'no presence mode {mode!r}; there are {", ".join(MODES)}')
-  if fill not in FILLS:
-    raise InputError(f'no presence fill {fill!r}; there are {", ".join(FILLS)}')
-  if not 0 <= probability <= 1:
-    raise InputError(f'probability is {probability}; it must be from 0 to 1')
-  if mode == 'listed' and not has_subsets:
-    raise InputError("presence mode 'listed' needs the subsets to draw from; list them in presence.subsets")
+  _check_sampling(mode, probability, has_subsets)
+  _check_fill(fill)
   if PASSES[mode] > 1 and fill != 'absent':
     raise InputError(
       f"presence fill {fill!r} changes the images, which all passes of mode {mode!r} share; use 'absent'"
     )
+
+
+def _check_sampling(mode: str, probability: float, has_subsets: bool) -> None:
+  if mode not in MODES:
+    raise InputError(f'no presence mode {mode!r}; there are {", ".join(MODES)}')
+  if not 0 <= probability <= 1:
+    raise InputError(f'probability is {probability}; it must be from 0 to 1')
+  if mode == 'listed' and not has_subsets:
+    raise InputError("presence mode 'listed' needs the subsets to draw from; list them in presence.subsets")
+
+
+def _check_fill(fill: str) -> None:
+  if fill not in FILLS:
+    raise InputError(f'no presence fill {fill!r}; there are {", ".join(FILLS)}')
 
 
 def sample_channels(
@@ -74,9 +82,9 @@ def sample_channels(
     (b, PASSES[mode], C) bool.
 
   Raises:
-    InputError: for an unknown mode, and for 'listed' without subsets.
+    InputError: for an unknown mode, a probability outside 0..1, and for 'listed' without subsets.
   """
-  check(mode, 'absent', probability, bool(subsets))
+  _check_sampling(mode, probability, bool(subsets))
   batch, channels = shape
   key_size, key_rank, key_hit = jax.random.split(key, 3)
   # The rank of each channel in a random order: the channels of rank below m are a uniform subset of size m.
@@ -118,8 +126,11 @@ def drop_channels(
 
   Returns:
     The images, and a mask (b, P, C) of the channels that count as present.
+
+  Raises:
+    InputError: for an unknown fill.
   """
-  check('none', fill, 0.0, has_subsets=False)
+  _check_fill(fill)
   present = present[:, None]
   kept = jnp.where((kept & present).any(axis=2, keepdims=True), kept, True)
   if fill == 'absent':
