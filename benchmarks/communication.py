@@ -61,6 +61,7 @@ def compiled_step(config: Any, mesh: jax.sharding.Mesh) -> tuple[str, int]:
     'image': jax.ShapeDtypeStruct((size, *canvas, 3), np.uint8),
     'size': jax.ShapeDtypeStruct((size, 2), np.int32),
     'present': jax.ShapeDtypeStruct((size, 3), bool),
+    'skipped': jax.ShapeDtypeStruct((size,), bool),
     'label': jax.ShapeDtypeStruct((size,), np.int32),
   }
   parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params))

@@ -81,6 +81,7 @@ class Step:
     batch = {
       'image': rng.standard_normal(shape, np.float32),
       'label': rng.integers(0, CLASSES, args.batch_size, np.int32),
+      'skipped': np.zeros(args.batch_size, bool),
       'present': np.array(
         presence.sample_channels(jax.random.key(0), 'hierarchical', (args.batch_size, count), probability=0)[:, 0]
       ),

@@ -54,6 +54,7 @@ def network_batch(batch_size: int, image_size: int, num_classes: int, seed: int 
     'image': rng.uniform(0, 255, (batch_size, image_size, image_size, len(FULL))).astype(np.float32),
     'label': rng.integers(0, num_classes, batch_size, np.int32),
     'present': np.ones((batch_size, len(FULL)), bool),
+    'skipped': np.zeros(batch_size, bool),
   }
 
 
@@ -65,6 +66,7 @@ def canvas_batch(config: ml_collections.ConfigDict, num_classes: int, seed: int 
     'size': np.full((count, 2), (375, 500), np.int32),
     'label': rng.integers(0, num_classes, count, np.int32),
     'present': np.ones((count, len(FULL)), bool),
+    'skipped': np.zeros(count, bool),
     'index': np.arange(count, dtype=np.int32),
     'mask': np.ones(count, bool),
   }

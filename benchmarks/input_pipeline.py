@@ -208,7 +208,7 @@ def serve_ours(args: argparse.Namespace) -> Callable[[str, str, str, float], flo
 
 def _taken(stream: Iterator[batches.Batch]) -> Iterator[batches.Batch]:
   """The fields of each batch that training uses."""
-  return ({key: batch[key] for key in ('image', 'size', 'label', 'present')} for batch in stream)
+  return ({key: batch[key] for key in ('image', 'size', 'label', 'present', 'skipped')} for batch in stream)
 
 
 def train_end_to_end(args: argparse.Namespace, place: Path) -> list[Row]:

@@ -274,6 +274,7 @@ def _batch(args: argparse.Namespace, batch_size: int, mesh: jax.sharding.Mesh, n
     'size': np.full((batch_size, 2), side, np.int32),
     'label': random.integers(0, CLASSES, batch_size, np.int32),
     'present': np.ones((batch_size, 3), bool),
+    'skipped': np.zeros(batch_size, bool),
   }
   share = batch_size // jax.process_count()
   mine = slice(jax.process_index() * share, (jax.process_index() + 1) * share)

@@ -35,6 +35,7 @@ def canvases():
     'size': shape(BATCH, 2, dtype=np.int32),
     'present': shape(BATCH, 3, dtype=bool),
     'label': shape(BATCH, dtype=np.int32),
+    'skipped': shape(BATCH, dtype=bool),
   }
 
 

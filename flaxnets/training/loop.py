@@ -103,7 +103,7 @@ def _loop(
 ) -> None:
   """Takes the remaining steps."""
   config, lengths, before, start = setup.config, setup.lengths, current.progress, current.done
-  feed = _compiled_first(setup, devices.to_devices(_counting(stream, logger), setup.mesh), logger)
+  feed = _compiled_first(setup, devices.to_devices(map(_seen_by_step, stream), setup.mesh), logger)
   for batch in itertools.islice(feed, lengths.steps - current.done):
     if stop.asked and current.done == start:  # while the step was compiled: there is nothing to save
       raise Preempted(f'stopped before step {start + 1}; the same command resumes the run')
@@ -176,11 +176,9 @@ def _training_batches(setup: Setup, start: int) -> batches.Batches:
   )
 
 
-def _counting(stream: Iterable[dict[str, Any]], logger: MetricLogger) -> Iterator[dict[str, Any]]:
-  """The arrays of each batch that the step takes. The logger counts the images that replace unreadable ones."""
-  for batch in stream:
-    logger.fetched(int(batch['skipped'].sum()))
-    yield {key: batch[key] for key in ('image', 'size', 'label', 'present')}
+def _seen_by_step(batch: Mapping[str, Any]) -> dict[str, Any]:
+  """The arrays of a batch that the step takes."""
+  return {key: batch[key] for key in ('image', 'size', 'label', 'present', 'skipped')}
 
 
 def _validate(setup: Setup, state: TrainState, step: int, logger: MetricLogger, first: bool) -> dict[str, Any]:

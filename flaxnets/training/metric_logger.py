@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import pathlib
 import time
@@ -23,7 +22,8 @@ class MetricLogger:
   """Logs metrics. Those of a step are read only after the next step was dispatched to the devices.
 
   Attributes:
-    replaced: number of examples of the steps so far whose image was unreadable, so that another one replaced it.
+    replaced: number of examples whose image was unreadable, so that another one replaced it, in the steps written so
+      far.
     divergence: watches the losses.
 
   Args:
@@ -48,7 +48,6 @@ class MetricLogger:
     replaced: int = 0,
   ):
     self.replaced, self.divergence = replaced, divergence or Divergence()
-    self._fetched: collections.deque[int] = collections.deque()
     self._batch_size, self._writing = batch_size, writing
     self._waiting: list[tuple[int, dict[str, jax.Array]]] = []
     self._clock_began, self._clock_stood = time.perf_counter(), 0.0
@@ -56,10 +55,6 @@ class MetricLogger:
       self._journal = Journal(workdir / 'metrics.jsonl', start)
       self._board = Board(workdir / 'tensorboard', start)
       self._bar = tqdm(total=steps, initial=start, dynamic_ncols=True, smoothing=0.1, bar_format=BAR)
-
-  def fetched(self, replaced: int) -> None:
-    """Notes the replaced images of a batch. Batches are fetched before the steps that take them."""
-    self._fetched.append(replaced)
 
   def dispatched(self, step: int, metrics: dict[str, jax.Array], *, every: int) -> None:
     """Takes the metrics of a step that was just dispatched; writes those of the steps before when they are due.
@@ -70,7 +65,6 @@ class MetricLogger:
     if self._waiting and self._waiting[-1][0] % every == 0:
       self._flush()
     self._waiting.append((step, metrics))
-    self.replaced += self._fetched.popleft() if self._fetched else 0
 
   def _flush(self) -> None:
     """Writes the means over the waiting steps, and waits for the last of them where it is still being computed."""
@@ -79,6 +73,7 @@ class MetricLogger:
     numbers, rows = [step for step, _ in self._waiting], jax.device_get([metrics for _, metrics in self._waiting])
     step = numbers[-1]
     self._waiting.clear()
+    self.replaced += sum(int(row['replaced']) for row in rows)
     now = time.perf_counter()
     rate = len(rows) * self._batch_size / max(now - self._clock_began - self._clock_stood, 1e-9)
     self._clock_began, self._clock_stood = now, 0.0

@@ -215,9 +215,10 @@ def make_train_step(
     max_loss: the highest loss of a step that counts.
 
   Returns:
-    A function of (state, batch) giving the next state and metrics: loss, accuracy, gradient_norm, learning_rate, usable
-    and skipped, scalars. A step is usable if its loss, gradients and running statistics are finite and its loss is at
-    most `max_loss`. One that is not changes only `step` and `skipped` of the state.
+    A function of (state, batch) giving the next state and metrics: loss, accuracy, gradient_norm, learning_rate,
+    usable, skipped and replaced, scalars. A step is usable if its loss, gradients and running statistics are finite and
+    its loss is at most `max_loss`. One that is not changes only `step` and `skipped` of the state. `replaced` is the
+    number of examples of the batch, over all hosts, that stand for an unreadable one.
   """
   loss = make_loss(
     model,
@@ -245,7 +246,7 @@ def make_train_step(
     after = dataclasses.replace(state, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=averages)
     after = jax.tree.map(lambda new, old: jnp.where(usable, new, old), after, state)
     after = dataclasses.replace(after, step=state.step + 1, skipped=state.skipped + ~usable)
-    return after, metrics | {'usable': usable, 'skipped': after.skipped}
+    return after, metrics | {'usable': usable, 'skipped': after.skipped, 'replaced': batch['skipped'].sum()}
 
   whole = devices.replicated(mesh)
   return jax.jit(

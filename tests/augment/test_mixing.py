@@ -143,6 +143,7 @@ def test_mixed_steps_agree_on_one_and_eight_devices_and_in_microbatches(mesh1, m
     'size': np.full((16, 2), [40, 30], np.int32),
     'label': random.integers(0, 6, 16, np.int32),
     'present': random.random((16, 3)) < 0.9,
+    'skipped': np.zeros(16, bool),
   }
   batch['present'][:, 0] = True
   results = []

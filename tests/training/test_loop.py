@@ -167,9 +167,8 @@ def test_compiling_does_not_count_as_training_time(tmp_path):
   small, large = (mock.Mock() for _ in range(2))
   small.lower().compile.side_effect = large.lower().compile.side_effect = lambda: time.sleep(0.5)
   fake = types.SimpleNamespace(state=types.SimpleNamespace(step=3), steps_after={3: [small, large, large]}.__getitem__)
-  metrics = {
-    name: np.float32(1) for name in ('loss', 'accuracy', 'gradient_norm', 'learning_rate', 'usable', 'skipped')
-  }
+  names = ('loss', 'accuracy', 'gradient_norm', 'learning_rate', 'usable', 'skipped', 'replaced')
+  metrics = {name: np.float32(1) for name in names}
   with contextlib.closing(MetricLogger(tmp_path, 0, 10, batch_size=100)) as logger:
     feed = loop._compiled_first(fake, iter([{'a': 1}, {'a': 2}]), logger)
     for step, _ in enumerate(feed, 1):

@@ -18,7 +18,7 @@ MAX_LOSS = 1e4
 LIMIT = 50  # steps without a usable loss after which a run ends
 
 
-def metrics(loss, accuracy=0.5, skipped=0):
+def metrics(loss, accuracy=0.5, skipped=0, replaced=0):
   return {
     'loss': np.float32(loss),
     'accuracy': np.float32(accuracy),
@@ -26,6 +26,7 @@ def metrics(loss, accuracy=0.5, skipped=0):
     'learning_rate': np.float32(0.1),
     'usable': bool(loss <= MAX_LOSS),  # False for NaN
     'skipped': np.int32(skipped),
+    'replaced': np.int32(replaced),
   }
 
 
@@ -96,13 +97,9 @@ def test_a_run_whose_last_steps_diverge_does_not_end_well(tmp_path, unusable, st
 def test_replaced_images_count_with_the_step_that_takes_them_and_go_on_after_a_restart(tmp_path):
   told = MetricLogger(tmp_path, 0, 10, batch_size=8, replaced=7)
   with contextlib.closing(told):
-    for replaced in (1, 0, 4):  # fetched ahead
-      told.fetched(replaced)
-    for step in (1, 2):
-      told.dispatched(step, metrics(1.0), every=1)
-      with told.pause():
-        pass
-  assert [line['replaced_images'] for line in lines(tmp_path)] == [8, 8]
+    for step, replaced in enumerate([1, 0, 4], 1):
+      told.dispatched(step, metrics(1.0, replaced=replaced), every=1)
+  assert [line['replaced_images'] for line in lines(tmp_path)] == [8, 8, 12]
 
 
 def full_disk(monkeypatch, full):

@@ -41,7 +41,7 @@ def test_a_step_at_a_smaller_size_costs_less(tmp_path):
     batch = {
       key: np.concatenate([value] * 32) if len(value) == 1 else value
       for key, value in next(iter(loop._training_batches(ready, 0))).items()
-      if key in ('image', 'size', 'label', 'present')
+      if key in ('image', 'size', 'label', 'present', 'skipped')
     }
     flops = [ready.steps[side].lower(ready.state, batch).cost_analysis()['flops'] for side in (8, 12, 16)]
   assert flops[0] < 0.7 * flops[1] and flops[1] < 0.8 * flops[2]

@@ -33,6 +33,7 @@ def host_batch(size=16, seed=0):
     'size': np.full((size, 2), [40, 30], np.int32),
     'label': rng.integers(0, 6, size, np.int32),
     'present': np.ones((size, 3), bool),
+    'skipped': np.zeros(size, bool),
   }
 
 
@@ -150,6 +151,14 @@ def test_the_step_is_what_pmap_with_synchronised_batchnorm_computes(mesh8):
   decay = jax.tree.map(lambda p: 1e-4 * p if p.ndim > 1 else 0 * p, before)
   expected = jax.tree.map(lambda p, g, d: p - g - d, before, gradients, decay)
   assert_close(jax.device_get(after.params), expected, rtol=2e-3, atol=2e-4)
+
+
+def test_images_that_replace_unreadable_ones_are_counted_over_all_devices_and_hosts(mesh8):
+  step, state = build(mesh8)
+  batch = host_batch()
+  batch['skipped'][[0, 1, 15]] = True
+  _, metrics = step(state, next(iter(feed(mesh8, batch))))
+  assert metrics['replaced'] == 3 and metrics['replaced'].is_fully_replicated
 
 
 def assert_only_counted(after, before):
