@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,9 +18,6 @@ from jax.sharding import Mesh
 from flaxnets import config as configs
 from flaxnets import experiment
 from flaxnets.augment import presence
-from flaxnets.channels import ChannelSet, Subset
-from flaxnets.data.examples import check_hosts, example_digests
-from flaxnets.data.source import Source
 from flaxnets.errors import InputError
 from flaxnets.evaluation import recalibrate
 from flaxnets.evaluation.evaluator import Evaluator
@@ -29,6 +27,7 @@ from flaxnets.runtime import devices
 from flaxnets.runtime.checkpoint import Checkpoints, SaveFailed
 from flaxnets.runtime.workdir import WorkdirLock, claim_workdir, has_checkpoint, update_config
 from flaxnets.training import layers, optim, resolution
+from flaxnets.training.data import Data, balanced_weights, check_views, open_data
 from flaxnets.training.initial import InitialState
 from flaxnets.training.step import TrainState, make_train_step
 
@@ -56,26 +55,6 @@ class Lengths:
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
-  """The splits that a run trains and validates on.
-
-  Attributes:
-    train, validation: the sources.
-    channels: the network's channels, all or some of the source's.
-    subsets: those to validate on.
-    listed: those that training draws from, if presence.mode=listed.
-    digests: identify the training examples, see `flaxnets.data.examples.example_digests`.
-  """
-
-  train: Source
-  validation: Source
-  channels: ChannelSet
-  subsets: list[Subset]
-  listed: list[Subset]
-  digests: dict[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
 class Setup:
   """A run that is ready to train.
 
@@ -95,7 +74,7 @@ class Setup:
   """
 
   config: ml_collections.ConfigDict
-  workdir: Any
+  workdir: pathlib.Path
   mesh: Mesh
   data: Data
   lengths: Lengths
@@ -165,8 +144,8 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
     InputError: for anything in the config or the data that cannot work, or a folder that another run uses.
   """
   check(config)
-  mesh, data = devices.data_mesh(), _open_data(config)
-  _check_views(config, data)
+  mesh, data = devices.data_mesh(), open_data(config)
+  check_views(config, data)
   lengths = Lengths.of(config, len(data.train))
   model = experiment.build_network(config, data.channels, len(data.train.classes))
   schedule, optimizer = _optimizer(config, lengths)
@@ -216,27 +195,6 @@ def prepare(config: ml_collections.ConfigDict, workdir: str) -> Setup:
     return setup
 
 
-def _check_views(config: ml_collections.ConfigDict, data: Data) -> None:
-  """Raises InputError for augmentation and sizes that would only be found when a step or a validation is traced."""
-  experiment.check_sides(config, data.train.canvas)
-  experiment.check_evaluation(config, data.validation)
-  source, examples = data.train, config.train.batch_size
-  count = len(source.channels)
-  batch = {
-    'image': jax.ShapeDtypeStruct((examples, *source.canvas, count), source.dtype),
-    'size': jax.ShapeDtypeStruct((examples, 2), np.int32),
-    'label': jax.ShapeDtypeStruct((examples,), np.int32),
-    'present': jax.ShapeDtypeStruct((examples, count), bool),
-  }
-  order = source.channels.order(data.channels.names)
-  statistics = {'mean': np.zeros(len(order), np.float32), 'std': np.ones(len(order), np.float32)}
-  side = experiment.training_sides(config)[0]
-  view = experiment.training_view_of(config, order, source.canvas, statistics, data.listed, side)
-  targets = experiment.training_targets_of(config, order, len(source.classes), side)
-  for function in filter(None, (view, targets)):
-    jax.eval_shape(function, jax.ShapeDtypeStruct((), np.int32), batch)
-
-
 def _may_change(config: ml_collections.ConfigDict) -> set[str]:
   """Fields that may differ from those that a run began with, since every step that was trained stays what it was.
 
@@ -249,21 +207,6 @@ def _may_change(config: ml_collections.ConfigDict) -> set[str]:
   constant = constant and len(set(train.image_sizes)) < 2
   fixed = {'data.root'} if config.data.source == 'arrays' else set()
   return {f'data.{name}' for name in configs.READING} - fixed | ({'train.epochs'} if constant else set())
-
-
-def _open_data(config: ml_collections.ConfigDict) -> Data:
-  train = experiment.open_source(config, 'train')
-  validation = experiment.open_source(config, 'validation', classes=train.classes)
-  check_hosts({'data.train': train, 'data.validation': validation})
-  channels = experiment.channel_set(config, train.channels)
-  if lacking := [name for name in channels.names if name not in validation.channels.names]:
-    raise InputError(
-      f'{validation.name} has no channel {", ".join(lacking)}; it has {", ".join(validation.channels.names)}, and '
-      'training validates on all channels'
-    )
-  subsets = experiment.validation_subsets(config, channels)
-  listed = experiment.listed_subsets(config, channels)
-  return Data(train, validation, channels, subsets, listed, example_digests(train))
 
 
 def _optimizer(
@@ -312,17 +255,6 @@ def _train_steps(
     )
 
   return {side: step_at(side) for side in dict.fromkeys(experiment.training_sides(config))}
-
-
-def balanced_weights(source: Source) -> np.ndarray:
-  """The weight n / (K n_k) of each class, float32, for n examples, n_k of class k, and K classes with examples.
-
-  The weights of every class's examples have the same sum, and the mean over all examples is 1. A class without examples
-  has weight 0.
-  """
-  counts = np.bincount(source.labels, minlength=len(source.classes))
-  present = np.count_nonzero(counts)
-  return np.where(counts > 0, len(source) / (present * np.maximum(counts, 1)), 0).astype(np.float32)
 
 
 def _evaluator(config, data: Data, model, mesh: Mesh, fill: np.ndarray) -> Evaluator:

@@ -21,6 +21,7 @@ from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 from flaxnets.runtime.workdir import WorkdirLock, has_checkpoint
 from flaxnets.training import announce, loop, setup
+from flaxnets.training.data import balanced_weights
 from flaxnets.training.divergence import Divergence
 from flaxnets.training.metric_logger import MetricLogger
 from tests.small import flags, list_config, small_config, write_list
@@ -269,7 +270,7 @@ def test_a_run_that_diverges_ends_with_1_and_a_finite_checkpoint(tmp_path, devic
 def test_balanced_weights_give_every_class_the_same_sum():
   labels = np.array([0, 0, 0, 0, 2, 2, 3, 3])
   source = ArraySource('x', np.zeros((8, 2, 2, 1), np.uint8), labels, ChannelSet(('R',)), 'abcd')
-  weights = setup.balanced_weights(source)
+  weights = balanced_weights(source)
   np.testing.assert_allclose(weights, [8 / (3 * 4), 0, 8 / (3 * 2), 8 / (3 * 2)])
   np.testing.assert_allclose(weights[labels].mean(), 1)
 
