@@ -15,7 +15,7 @@ from flax import serialization, struct
 from jax.sharding import Mesh
 
 from flaxnets.augment.pipeline import Batch, Targets, View
-from flaxnets.errors import InputError
+from flaxnets.errors import InputError, first_line
 from flaxnets.runtime import devices
 from flaxnets.training import layers
 
@@ -57,17 +57,14 @@ class TrainState:
       )
     try:
       state = serialization.from_state_dict(shapes, {**saved, 'opt_state': _nested_sgd(saved['opt_state'])})
-      wrong = [
-        path
-        for path, equal in jax.tree.leaves_with_path(
-          jax.tree.map(lambda ours, theirs: ours.shape == theirs.shape and ours.dtype == theirs.dtype, shapes, state)
-        )
-        if not equal
-      ]
+      differing = jax.tree.map(
+        lambda ours, theirs: (ours.shape, ours.dtype) != (theirs.shape, theirs.dtype), shapes, state
+      )
     except (ValueError, KeyError, TypeError) as error:
-      raise InputError(f'the checkpoint is of another network: {str(error).splitlines()[0]}') from None
-    if wrong:
-      raise InputError(f'the checkpoint is of another network: {jax.tree_util.keystr(wrong[0])} has another shape')
+      raise InputError(f'the checkpoint is of another network: {first_line(error)}') from None
+    if wrong := [path for path, differs in jax.tree.leaves_with_path(differing) if differs]:
+      name = jax.tree_util.keystr(wrong[0])
+      raise InputError(f'the checkpoint is of another network: {name} has another shape or type')
     return state
 
   def variables(self) -> dict[str, Any]:

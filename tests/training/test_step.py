@@ -10,6 +10,7 @@ from flax import linen as nn
 from flax import serialization
 
 from flaxnets.augment.pipeline import training_view
+from flaxnets.errors import InputError
 from flaxnets.runtime import devices
 from flaxnets.training import optim
 from flaxnets.training.step import TrainState, differentiated, initial_state, make_loss, make_train_step
@@ -355,6 +356,22 @@ def test_the_state_of_the_optimiser_of_version_0_1_0_is_read():
   restored = TrainState.from_saved(state, saved)
   assert [int(leaf) for leaf in jax.tree.leaves(restored.opt_state) if leaf.ndim == 0] == [7]
   assert all((leaf == 1).all() for leaf in jax.tree.leaves(restored.opt_state) if leaf.ndim)
+
+
+@pytest.mark.parametrize(
+  ('params', 'said'),
+  [
+    ({'kernel': np.ones((2, 4), np.float32)}, r"\.params\['kernel'\] has another shape or type$"),
+    ({'kernel': np.ones((2, 3), np.int32)}, r"\.params\['kernel'\] has another shape or type$"),
+    ({'bias': np.ones(3, np.float32)}, 'kernel'),
+  ],
+)
+def test_a_checkpoint_of_another_network_is_refused_by_the_first_array_that_differs(params, said):
+  variables = {'params': {'kernel': np.ones((2, 3), np.float32)}, 'channel_stats': {}}
+  state = initial_state(variables, optax.sgd(0.1), ema=False)
+  saved = {**serialization.to_state_dict(state), 'params': params}
+  with pytest.raises(InputError, match=f'^the checkpoint is of another network: .*{said}'):
+    TrainState.from_saved(state, saved)
 
 
 def test_a_view_depends_on_seed_step_and_place_alone():
