@@ -122,7 +122,9 @@ def check_completion(completion: str) -> None:
 def check_indices(subset: tuple[int, ...], num_channels: int) -> None:
   """Raises ValueError for a subset that isn't sorted, unique and in range."""
   if not subset or list(subset) != sorted(set(subset)) or subset[0] < 0 or subset[-1] >= num_channels:
-    raise ValueError(f'{subset} is no subset of {num_channels} channels: sorted, distinct indices from 0 are')
+    raise ValueError(
+      f'{subset} is not a subset of {num_channels} channels; give sorted, distinct indices from 0 to {num_channels - 1}'
+    )
 
 
 def check_mask(present: jax.Array) -> None:

@@ -61,8 +61,8 @@ def silence() -> None:
   logger = logging.get_absl_logger()
   if not any(isinstance(known, _NotOfOrbax) for known in logger.filters):
     logger.addFilter(_NotOfOrbax())
-  if getattr(sys.unraisablehook, 'func', None) is not _heeded:
-    sys.unraisablehook = functools.partial(_heeded, others=sys.unraisablehook)
+  if getattr(sys.unraisablehook, 'func', None) is not _unless_loop_is_closed:
+    sys.unraisablehook = functools.partial(_unless_loop_is_closed, others=sys.unraisablehook)
 
 
 def _errno_in(text: str) -> int | None:
@@ -77,6 +77,6 @@ class _NotOfOrbax(python_logging.Filter):
     return f'{os.sep}orbax{os.sep}' not in record.pathname
 
 
-def _heeded(unraisable: Any, others: Callable[[Any], Any]) -> None:
+def _unless_loop_is_closed(unraisable: Any, others: Callable[[Any], Any]) -> None:
   if 'Event loop is closed' not in str(unraisable.exc_value):
     others(unraisable)

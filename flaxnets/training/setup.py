@@ -113,7 +113,7 @@ def check(config: ml_collections.ConfigDict) -> None:
   layers.check(train.frozen, train.layer_decay)
   for name in ('frozen', 'freeze_statistics'):
     if train[name] and not train.init_from:
-      raise InputError(f'train.{name} keeps what train.init_from brings, which is empty; give both')
+      raise InputError(f'train.{name} needs train.init_from, the run whose weights and statistics it keeps; give both')
   if train.freeze_statistics and config.model.norm != 'batch':
     raise InputError(f'train.freeze_statistics has no effect with model.norm={config.model.norm}: it has no statistics')
   sampling = config.presence

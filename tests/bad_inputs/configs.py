@@ -122,5 +122,5 @@ CASES = [
   _field('augment.brightness=nan', 'augment.brightness is nan; it must be a number'),
   _field('train.drop_factor=10', 'train.drop_factor is 10.0; it must be above 0 and at most 1'),
   _field('train.warmup_epochs=inf', 'train.warmup_epochs is inf; it must be 0 or more and finite'),
-  _field('train.frozen=trunk', 'train.frozen keeps what train.init_from brings, which is empty; give both'),
+  _field('train.frozen=trunk', 'train.frozen needs train.init_from, the run whose weights and statistics it keeps'),
 ]

@@ -196,5 +196,5 @@ def test_an_unknown_completion_is_an_error_and_not_another_one(call):
 
 @pytest.mark.parametrize('subset', [(0, 3), (1, 0), (1, 1), (-1, 0), ()])
 def test_a_subset_that_the_channels_do_not_have_is_refused(subset):
-  with pytest.raises(ValueError, match=r'is no subset of 3 channels: sorted, distinct indices from 0 are'):
+  with pytest.raises(ValueError, match=r'is not a subset of 3 channels; give sorted, distinct indices from 0 to 2'):
     mixing('none', subset, jnp.eye(3))

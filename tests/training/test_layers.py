@@ -99,7 +99,7 @@ def test_frozen_statistics_normalise_as_in_evaluation_and_do_not_change():
   [
     ({'train.frozen': 'stem'}, "train.frozen is 'stem'; it must be '', 'trunk' or 'body'"),
     ({'train.layer_decay': 0.0}, 'train.layer_decay is 0.0; it must be above 0'),
-    ({'train.freeze_statistics': True}, 'train.freeze_statistics keeps what train.init_from brings'),
+    ({'train.freeze_statistics': True}, 'train.freeze_statistics needs train.init_from, the run whose'),
     (
       {'train.freeze_statistics': True, 'train.init_from': 'run', 'model.norm': 'group'},
       'train.freeze_statistics has no effect with model.norm=group',
