@@ -46,7 +46,7 @@ def start(
 
   A CPU becomes one device per core, because splitting a batch over devices is faster than XLA's parallelism within an
   operation. JAX_NUM_CPU_DEVICES overrides this. Compiled programs are cached in the user's cache folder, in a subfolder
-  per CPU type. JAX_COMPILATION_CACHE_DIR overrides this.
+  per CPU type, if it can be written. JAX_COMPILATION_CACHE_DIR overrides this.
 
   Args:
     batch_sizes: global batch sizes; the number of CPU devices must divide each.
@@ -81,8 +81,8 @@ def start(
   if 'JAX_NUM_CPU_DEVICES' not in os.environ:
     shares = [batch_size // max(processes, 1) for batch_size in batch_sizes]
     jax.config.update('jax_num_cpu_devices', cpu_devices(shares, machine.cores()))
-  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-    jax.config.update('jax_compilation_cache_dir', str(machine.cache_folder()))
+  if not os.environ.get('JAX_COMPILATION_CACHE_DIR') and (folder := machine.cache_folder()):
+    jax.config.update('jax_compilation_cache_dir', str(folder))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 

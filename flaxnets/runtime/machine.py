@@ -82,11 +82,19 @@ def keep_freed_memory() -> None:
     mallopt(option, value)
 
 
-def cache_folder() -> pathlib.Path:
-  """The folder of compiled programs, one per CPU type, because XLA compiles for the instructions of the CPU."""
-  root = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
+def cache_folder() -> pathlib.Path | None:
+  """The folder of compiled programs, one per CPU type, because XLA compiles for the instructions of the CPU.
+
+  It is made if it does not exist. None if the user has no home, or none to write to, as in some containers.
+  """
   key = hashlib.sha256('\n'.join([platform.machine(), _cpu()]).encode()).hexdigest()[:16]
-  return root / 'flaxnets' / f'jax-{importlib.metadata.version("jax")}-{key}'
+  try:
+    root = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
+    folder = root / 'flaxnets' / f'jax-{importlib.metadata.version("jax")}-{key}'
+    folder.mkdir(parents=True, exist_ok=True)
+  except (OSError, RuntimeError):  # RuntimeError: no home
+    return None
+  return folder if os.access(folder, os.W_OK | os.X_OK) else None
 
 
 @functools.cache

@@ -287,3 +287,22 @@ def test_compiled_programs_are_kept_per_kind_of_cpu_in_the_users_folder(monkeypa
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   assert machine.cache_folder().parent == tmp_path / 'flaxnets'
   assert machine.cache_folder() == machine.cache_folder()
+
+
+def test_without_a_home_or_a_folder_to_write_to_compiled_programs_are_not_kept(monkeypatch, tmp_path):
+  (tmp_path / 'file').touch()
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
+  assert machine.cache_folder() is None
+  monkeypatch.delenv('XDG_CACHE_HOME')
+
+  def no_home():
+    raise RuntimeError('Could not determine home directory.')
+
+  monkeypatch.setattr(machine.pathlib.Path, 'home', no_home)
+  assert machine.cache_folder() is None
+  options = {}
+  monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
+  monkeypatch.setattr(machine, 'keep_freed_memory', lambda: None)
+  monkeypatch.setattr(jax.config, 'update', options.__setitem__)
+  devices.start([64])
+  assert 'jax_compilation_cache_dir' not in options
