@@ -79,7 +79,7 @@ def conv_general_dilated(
   `Conv`.
   """
 
-  def with_columns(apart: int) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  def with_columns(apart: int) -> _Convolution:
     def wider(rows: Any, columns: Any) -> tuple[Any, Any]:
       return rows, columns * apart
 
@@ -96,22 +96,22 @@ def conv_general_dilated(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _convolution(convolution: _Convolution, same: _Convolution, x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """`convolution`, with the kernel gradient of `same`, another way to write it, on CPUs."""
+def _convolution(convolution: _Convolution, with_gaps: _Convolution, x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """`convolution`; on CPUs, its kernel gradient is that of `with_gaps`, which computes the same."""
   return convolution(x, kernel)
 
 
-def _convolution_forward(convolution, same, x, kernel):
+def _convolution_forward(convolution, with_gaps, x, kernel):
   return convolution(x, kernel), (x, kernel)
 
 
-def _convolution_backward(convolution, same, saved, cotangent):
+def _convolution_backward(convolution, with_gaps, saved, cotangent):
   def to_kernel(function: _Convolution, x: jax.Array, kernel: jax.Array, cotangent: jax.Array) -> jax.Array:
     return jax.vjp(functools.partial(function, x), kernel)[1](cotangent)[0]
 
   x, kernel = saved
   (to_x,) = jax.vjp(lambda x: convolution(x, kernel), x)[1](cotangent)
-  cpu, default = (functools.partial(to_kernel, function) for function in (same, convolution))
+  cpu, default = (functools.partial(to_kernel, function) for function in (with_gaps, convolution))
   return to_x, jax.lax.platform_dependent(x, kernel, cotangent, cpu=cpu, default=default)
 
 
