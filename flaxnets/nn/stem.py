@@ -146,6 +146,13 @@ def fill(
 def put_statistics(variables: Mapping[str, Any], statistics: Mapping[str, Any]) -> dict[str, Any]:
   """Stores measured channel statistics in every `Standardize` and `DynamicConv` of a network.
 
+  Example:
+    >>> layer = Standardize(2)
+    >>> images = jnp.full((1, 4, 4, 2), 30.0)
+    >>> variables = put_statistics(layer.init(jax.random.key(0), images), {'mean': [10, 20], 'std': [5, 5]})
+    >>> layer.apply(variables, images)[0, 0, 0].tolist()
+    [4.0, 2.0]
+
   Args:
     variables: of any Linen module that holds such layers, as its `init` returns them.
     statistics: 'mean' and 'std' (C,) and 'correlation' (C, C), those that the layers need; other keys are ignored.
