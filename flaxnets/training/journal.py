@@ -6,8 +6,7 @@ import contextlib
 import os
 import pathlib
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 from absl import logging
 from tensorboardX import summary
@@ -133,7 +132,7 @@ class Board:
     self._writer = None
 
   @contextlib.contextmanager
-  def _ending_it(self) -> Any:
+  def _ending_it(self) -> Iterator[None]:
     try:
       yield
     except OSError as error:
