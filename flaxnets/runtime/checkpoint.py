@@ -99,6 +99,7 @@ class Checkpoints:
 
     Raises:
       SaveFailed: if this checkpoint, or the one before it, could not be written. All others are as they were.
+      InputError: in its place, in a run of several processes, which cannot go on then.
     """
     self.wait()
     # Copies on the host: the next step donates the state, and what is hashed is what is written.
@@ -118,7 +119,7 @@ class Checkpoints:
     """Waits until the checkpoint that is being written is on disk, and deletes those that are no longer to be kept.
 
     Raises:
-      SaveFailed: if it could not be written. Nothing was deleted then.
+      SaveFailed, InputError: as `save`, if it could not be written. Nothing was deleted then.
     """
     with self._failing():
       self._manager.wait_until_finished()
@@ -135,13 +136,22 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _failing(self) -> Iterator[None]:
-    """Raises SaveFailed for the errors of a save, and removes what it has written."""
+    """Raises SaveFailed for the errors of a save, and removes what it has written; of several processes, ends them.
+
+    The other processes wait at a barrier, which this one no longer reaches. A JaxRuntimeError is such a barrier's: it
+    passes unchanged, as another process has failed.
+    """
     try:
       yield
     except Exception as error:
-      if jax.process_count() > 1:  # the others wait at a barrier, which this process no longer reaches
-        raise
       orbax_errors.ignore_abandoned_coroutines()
+      if jax.process_count() > 1:
+        if isinstance(error, jax.errors.JaxRuntimeError):
+          raise
+        raise InputError(
+          f'{self.directory}: the checkpoint of step {self._started} was not saved: {orbax_errors.reason(error)}; the '
+          'same command on every host resumes the run, once the folder can be written'
+        ) from error
       with contextlib.suppress(Exception):
         self._manager.close()
       self._metrics.pop(self._started or 0, None)

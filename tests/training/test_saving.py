@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 
+import jax
 import numpy as np
 import pytest
 
@@ -132,6 +133,31 @@ def test_a_folder_without_permission_stops_no_run(tmp_path, caplog, monkeypatch)
     saver.save(3, state(3), {}, None)
     saver.finish(3)
   assert sorted(steps_and_kernels(tmp_path / 'c')) == [1, 3] and 'Permission denied' in caplog.text
+
+
+@pytest.mark.parametrize(
+  ('raised', 'expected', 'said'),
+  [
+    (
+      OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+      InputError,
+      r'c: the checkpoint of step 2 was not saved: No space left on device; the same command on every host resumes',
+    ),
+    (jax.errors.JaxRuntimeError('a task died'), jax.errors.JaxRuntimeError, 'a task died'),
+  ],
+)
+def test_a_save_that_fails_in_one_of_several_processes_ends_the_run_with_one_line(
+  tmp_path, monkeypatch, raised, expected, said
+):
+  def failing(*_, **__):
+    raise raised
+
+  with contextlib.closing(Checkpoints(tmp_path / 'c')) as checkpoints:
+    saver = Saver(checkpoints)
+    with monkeypatch.context() as patch, pytest.raises(expected, match=said):
+      patch.setattr(checkpoints._manager, 'save', failing)
+      patch.setattr(jax, 'process_count', lambda: 2)
+      saver.save(2, state(2), {}, None)
 
 
 def test_a_failed_save_leaves_nothing_half_written_behind(disk):
