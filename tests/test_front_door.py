@@ -77,7 +77,7 @@ def test_an_unknown_name_is_an_attribute_error():
   ('module', 'lines'),
   [
     ('flaxnets.nn.dynamic_conv', 8),
-    ('flaxnets.nn.completion', 5),
+    ('flaxnets.nn.completion', 6),
     ('flaxnets.nn.stem', 4),
     ('flaxnets.training.resolution', 2),
     ('flaxnets.analysis.covariance', 6),

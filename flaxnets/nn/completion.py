@@ -78,10 +78,11 @@ def mixing(completion: str, subset: tuple[int, ...], correlation: jax.Array) -> 
 def presence_mixing(completion: str, present: jax.Array, correlation: jax.Array) -> jax.Array:
   """The same completion for a batch whose examples lack different channels, with no shape depending on them.
 
-  Example, of which the second row has one channel and predicts the other:
+  Example:
     >>> correlation = jnp.asarray([[1.0, 0.8], [0.8, 1.0]])
-    >>> matrices = presence_mixing('linear', jnp.asarray([[True, True], [True, False]]), correlation)
-    >>> [[round(weight, 2) for weight in row] for row in matrices[1].tolist()]
+    >>> present = jnp.asarray([[True, True], [True, False]])  # the second example lacks a channel
+    >>> matrix = presence_mixing('linear', present, correlation)[1]
+    >>> [[round(weight, 2) for weight in row] for row in matrix.tolist()]
     [[1.0, 0.0], [0.8, 0.0]]
 
   Args:
