@@ -168,7 +168,7 @@ class Checkpoints:
     measured, keep = [], set(steps[-_LATEST:])
     for step in steps:
       try:
-        measured += [(metric, step)] if (metric := self._metric(step)) is not None else []
+        measured += [(metric, step)] if (metric := self.metric(step)) is not None else []
       except InputError:
         keep.add(step)
     keep |= {max(measured)[1]} if measured else set()
@@ -202,13 +202,14 @@ class Checkpoints:
     known = {}
     for step in steps:
       try:
-        known[step] = self._metric(step)
+        known[step] = self.metric(step)
       except CorruptCheckpoint:
         if (self.directory / str(step)).exists():
           raise  # otherwise the process that trains has deleted it since, because it is not the best
     return max(known, key=lambda step: (-np.inf if known[step] is None else known[step], step), default=None)
 
-  def _metric(self, step: int) -> float | None:
+  def metric(self, step: int) -> float | None:
+    """METRIC of a checkpoint, None if it was not measured; raises as `restore`."""
     if step not in self._metrics:
       self._metrics[step] = self.meta(step).get('metrics', {}).get(METRIC)
     return self._metrics[step]

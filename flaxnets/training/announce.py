@@ -94,9 +94,10 @@ def ending(setup: Setup, progress: Progress, step: int) -> str:
     ]
   else:
     lines = [f'finished after {counted(step, "step")}']
-  if progress.best is not None:
-    # The step that `flaxnets eval` uses: the latest of the best.
-    lines.append(f'best validation accuracy: {progress.best:.1%} at step {setup.checkpoints.best_step():,}')
+  # The step that `flaxnets eval` uses: the latest of the best that could be saved.
+  best = setup.checkpoints.best_step()
+  if best is not None and (accuracy := setup.checkpoints.metric(best)) is not None:
+    lines.append(f'best validation accuracy: {accuracy:.1%} at step {best:,}')
   command = shlex.join(['flaxnets', 'eval', f'--workdir={setup.workdir}'])
   lines += [f'checkpoints: {setup.workdir}/checkpoints', f'next: {command}']
   return '\n'.join(lines)

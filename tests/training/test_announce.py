@@ -6,6 +6,7 @@ import dataclasses
 import jax
 
 from flaxnets.training import announce, setup
+from flaxnets.training.progress import Progress
 from tests.small import small_config
 
 
@@ -23,6 +24,14 @@ def test_a_run_says_at_its_start_that_it_validates_on_subsets_that_it_never_trai
     )
     trained = dataclasses.replace(ready.data, subsets=[(0, 1, 2), (0,)])
     assert warnings_in(announce.beginning(dataclasses.replace(ready, data=trained))) == []
+
+
+def test_the_best_accuracy_that_a_run_ends_with_is_that_of_a_checkpoint_which_could_be_saved(tmp_path):
+  with contextlib.closing(setup.prepare(small_config(), tmp_path)) as ready:
+    ready.checkpoints.save(2, ready.state, {}, {'accuracy': 0.4})
+    ready.checkpoints.wait()
+    better = Progress(best=0.5, waited=1)  # of a step whose save has failed
+    assert 'best validation accuracy: 40.0% at step 2\n' in announce.ending(ready, better, step=3)
 
 
 def test_of_several_processes_only_the_first_writes_the_list_of_parameters(tmp_path, monkeypatch):
