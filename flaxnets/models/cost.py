@@ -1,4 +1,4 @@
-"""The cost of a network on each subset of channels: parameters, MACs (the paper's count) and FLOPs (XLA's).
+"""The cost of a network on each subset of channels: parameters, MACs (counted as in docs/paper.md) and FLOPs (XLA's).
 
 The two counts are different things. MACs: multiply-accumulates of convolutions and matrix products, taps on padding
 included, biases left out, and one for every output element of a norm layer and of global average pooling. FLOPs:

@@ -1,7 +1,8 @@
-"""ResAttentionNet: three layers instead of ResNet-34's sixteen blocks; the paper's EnhancedResidualAttentionModel.
+"""ResAttentionNet: few blocks on large maps, at half the MACs of ResNet-34.
 
-The report doesn't draw the inside of the attention module. This reading of it has exactly the report's count of
-operations; see docs/resattention.md.
+It is the EnhancedResidualAttentionModel of the report that flaxnets implements (docs/paper.md), which does
+not show the inside of the attention module. This reading has exactly the report's operation count
+(docs/resattention.md).
 """
 
 from __future__ import annotations
