@@ -25,6 +25,10 @@ DRIVERS = {
 }
 SUFFIXES = (*DRIVERS, '.npy')  # of rasters in data sets
 
+# By default GDAL fills the rest of a truncated PNG of 8 bits with whatever the memory held, and that of a small PNM
+# with zeros, and reports no error.
+_NOTICE_TRUNCATION = {'GDAL_PNG_WHOLE_IMAGE_OPTIM': 'NO', 'GDAL_ONE_BIG_READ': 'NO'}
+
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
@@ -54,7 +58,7 @@ def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
     raise BadImage(f'{name}: cannot be read ({error.strerror})') from None
   gdal_warnings.say_once()
   try:
-    with rasterio.open(path, driver=DRIVERS.get(suffix)) as dataset:
+    with rasterio.Env(**_NOTICE_TRUNCATION), rasterio.open(path, driver=DRIVERS.get(suffix)) as dataset:
       if dataset.driver == 'GTiff' and len(dataset.subdatasets) > 1:
         with rasterio.open(tiff_pages.stacked(dataset, name), driver='VRT') as pages:
           yield pages

@@ -8,6 +8,7 @@ from PIL import Image
 rasterio = pytest.importorskip('rasterio', reason='rasterio (the extra geo) is not installed')
 
 from flaxnets.data import geotiff  # noqa: E402
+from flaxnets.data.batches import evaluation_batches  # noqa: E402
 from flaxnets.data.decode import decode  # noqa: E402
 from flaxnets.data.source import BadImage, DataOptions  # noqa: E402
 from flaxnets.errors import InputError  # noqa: E402
@@ -149,3 +150,13 @@ def test_sixteen_bits_among_photos_become_eight_with_a_warning(tmp_path, said):
   out = np.zeros((4, 4, 3), np.uint8)
   decode(path.read_bytes(), out, name='deep.png')
   assert (out == 255).all() and said and said[0].startswith('deep.png has 16 bits a channel')
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+@pytest.mark.parametrize('suffix', ['jpg', 'png', 'ppm', 'bmp', 'webp', 'tif'])
+def test_a_truncated_image_whose_bands_are_named_is_bad_and_not_filled_with_anything(tmp_path, suffix):
+  path = tmp_path / f'train/sea/0.{suffix}'
+  write_photo(path, noise(size=(64, 64), count=3, dtype=np.uint8))
+  path.with_stem('1').write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+  batches = evaluation_batches(open_folder(tmp_path, bands='N,R,G'), batch_size=2, threads=2, on_bad_image='skip')
+  assert next(batches)['mask'].tolist() == [True, False]
