@@ -8,6 +8,8 @@ from xml.etree import ElementTree
 from flaxnets.data import ome
 from flaxnets.data.source import BadImage
 
+MAX_PAGES = 256  # GDAL finds a page by walking over all pages before it: a thousand of them take minutes
+
 
 class BadPages(BadImage):
   """A TIFF can be opened, but its pages are no channels."""
@@ -23,8 +25,8 @@ def stacked(dataset: Any, name: str) -> str:
     name: the file in messages.
 
   Raises:
-    BadPages: if the pages differ in size or number type, have several bands each, or are focal planes or time points
-      by OME-XML.
+    BadPages: if there are more than MAX_PAGES, or the pages differ in size or number type, have several bands each, or
+      are focal planes or time points by OME-XML.
   """
   import rasterio
   from rasterio.dtypes import dtype_rev, typename_fwd
@@ -35,6 +37,11 @@ def stacked(dataset: Any, name: str) -> str:
     raise BadPages(
       f'{name}: its OME-XML says that its {len(pages)} pages have {said.depths} focal planes (Z) and {said.times} time '
       'points (T); pages become channels, so store one plane and one time per file'
+    )
+  if len(pages) > MAX_PAGES:
+    raise BadPages(
+      f'{name}: it has {len(pages):,} pages; pages become channels, of which a file has at most {MAX_PAGES}, so split '
+      'z-stacks and time series into files'
     )
 
   raster = ElementTree.Element('VRTDataset', rasterXSize=str(dataset.width), rasterYSize=str(dataset.height))

@@ -52,6 +52,13 @@ def test_pages_that_cannot_be_channels_are_refused(tmp_path):
     open_folder(tmp_path)
 
 
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+def test_a_tiff_of_too_many_pages_is_refused_before_each_is_opened(tmp_path):
+  write_pages(tmp_path / 'train/sea/0.tif', noise(size=(2, 2), count=300, dtype=np.uint8))
+  with pytest.raises(BadImage, match='0.tif.*: it has 300 pages; pages become channels, of which a file has at most'):
+    open_folder(tmp_path)
+
+
 def test_a_photo_of_several_pages_is_not_cut_to_its_first(tmp_path):
   path = write_pages(tmp_path / '0.tif', noise(count=2, dtype=np.uint8))
   out = np.zeros((4, 4, 3), np.uint8)
