@@ -39,9 +39,15 @@ def class_file(path: Path) -> tuple[str, ...]:
   Raises:
     InputError: if the file cannot be read or holds no names.
   """
-  names = [line.strip() for line in read_text(path, 'the class file').split('\n') if line.strip()]
+  names = named_by(read_text(path, 'the class file').split('\n'))
   if not names:
     raise InputError(f'the class file {path} is empty; it must hold one name per line')
+  return names
+
+
+def named_by(lines: Sequence[str]) -> tuple[str, ...]:
+  """The class names that the lines of a class file give, in the order of their labels; see `class_file`."""
+  names = [line.strip() for line in lines if line.strip()]
   numbered = [name.split(None, 1) for name in names]
   if all(len(fields) == 2 and fields[0].isdecimal() and len(fields[0]) < 10 for fields in numbered):
     by_label = {int(label): name for label, name in numbered}

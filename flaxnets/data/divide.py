@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flaxnets.data.classes import named_by
 from flaxnets.data.folders import images_below, subfolders, what_images_are
 from flaxnets.data.root import root_folder
 from flaxnets.errors import InputError
@@ -36,8 +37,8 @@ def write_lists(
     For each split, the number of images of each class.
 
   Raises:
-    InputError: for a root without class folders or images, shares that are not positive, an invalid expression, a path
-      that it does not match, too few groups, or lists that exist.
+    InputError: for a root without class folders or images, a path that a list cannot hold, shares that are not
+      positive, an invalid expression, a path that it does not match, too few groups, or lists that exist.
   """
   if len(shares) != len(SPLITS) or min(shares) <= 0:
     raise InputError(f'shares are {", ".join(map(str, shares))}; give three positive numbers, as in 70,15,15')
@@ -61,9 +62,16 @@ def _images(home: Path) -> tuple[list[str], list[str], list[int]]:
       f'{home} has no folders with images; it must hold one folder of images per class, and {what_images_are(home)}'
     )
   paths = [path for files in found.values() for path in files]
-  if broken := [path for path in paths if '\n' in path]:
-    raise InputError(f'{home}: the name {broken[0]!r} has a line break, which a list cannot hold; rename the file')
+  if broken := [path for path in paths if not _fits_into_a_line(path)]:
+    raise InputError(
+      f'{home}: a list cannot hold the path {broken[0]!r}, which has a line break, a space at its beginning or bytes '
+      'that are no UTF-8; rename the file or folder'
+    )
   return list(found), paths, [label for label, files in enumerate(found.values()) for _ in files]
+
+
+def _fits_into_a_line(path: str) -> bool:
+  return path == path.strip() and not set(path) & set('\r\n') and path.encode(errors='ignore').decode() == path
 
 
 def _groups(paths: Sequence[str], pattern: str) -> np.ndarray:
@@ -103,7 +111,10 @@ def _divide(groups: np.ndarray, labels: np.ndarray, shares: np.ndarray, seed: in
 
 
 def _write(home: Path, names: Sequence[str], paths: Sequence[str], labels: Sequence[int], split_of: np.ndarray) -> None:
-  texts = {'classes.txt': ''.join(f'{name}\n' for name in names)}
+  lines = list(names)
+  if named_by(lines) != tuple(names):  # '10 bee' would be read as the name of label 10
+    lines = [f'{label} {name}' for label, name in enumerate(names)]
+  texts = {'classes.txt': ''.join(f'{line}\n' for line in lines)}
   for place, split in enumerate(SPLITS):
     of_split = zip(paths, labels, split_of, strict=True)
     texts[f'{split}.txt'] = ''.join(f'{path} {label}\n' for path, label, here in of_split if here == place)

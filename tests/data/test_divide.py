@@ -48,6 +48,25 @@ def test_training_reads_the_lists_with_the_names_of_the_folders(root):
   assert source.classes == ('sea', 'wood') and np.bincount(source.labels).tolist() == [28, 14]
 
 
+def test_folders_whose_names_begin_with_numbers_keep_their_names(tmp_path):
+  for name in ['10 bee', *(f'{number} class' for number in range(10))]:
+    (tmp_path / name).mkdir()
+    for number in range(5):
+      Image.fromarray(np.full((4, 4, 3), number, np.uint8)).save(tmp_path / name / f'{number}.png')
+  write_lists(str(tmp_path))
+  source = open_source(DataOptions('lists', str(tmp_path), channels='', canvas=4), 'train.txt')
+  assert source.classes[2] == '10 bee'  # '10 bee' comes before '2 class'
+  assert [source.classes[label] for label in source.labels] == [path.split('/')[0] for path in source.ids]
+
+
+@pytest.mark.parametrize('folder', ['wood\nland', 'wood\rland', ' wood', 'wood\udcff'])
+def test_a_path_that_a_list_cannot_hold_is_refused_before_anything_is_written(root, folder):
+  (root / 'wood').rename(root / folder)
+  with pytest.raises(InputError, match='a list cannot hold the path .*; rename the file or folder'):
+    write_lists(str(root))
+  assert not list(root.glob('*.txt'))
+
+
 def test_a_group_stays_in_one_split(root):
   write_lists(str(root), group=r'(plate\d+)_')
   split_of = collections.defaultdict(set)
