@@ -69,7 +69,7 @@ def images_below(top: str, folders: Sequence[str]) -> dict[str, list[str]]:
   Beside images of other formats, .npy files are none: they may hold features, for example.
 
   Raises:
-    InputError: for a link to a folder.
+    InputError: for a link to a folder, or a folder that cannot be read.
   """
   found = {folder: _files_below(top, folder) for folder in folders}
   without_arrays = {
@@ -88,7 +88,7 @@ def what_images_are(top: Path) -> str:
 
 def _files_below(top: str, folder: str) -> list[str]:
   found: list[str] = []
-  for place, inner, files in os.walk(os.path.join(top, folder)):
+  for place, inner, files in os.walk(os.path.join(top, folder), onerror=_refuse):
     inner[:] = [name for name in inner if not _is_hidden(name)]
     for name in inner:
       if os.path.islink(os.path.join(place, name)):
@@ -96,6 +96,11 @@ def _files_below(top: str, folder: str) -> list[str]:
     below = Path(place).relative_to(top).as_posix()
     found += [f'{below}/{file}' for file in files if file.lower().endswith(SUFFIXES) and not _is_hidden(file)]
   return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+  """Ends `os.walk` at a folder that it cannot read, which it would leave out."""
+  raise InputError(f'the folder {error.filename} cannot be read: {error.strerror}') from None
 
 
 def _is_hidden(name: str) -> bool:

@@ -1,5 +1,7 @@
 """Lists, folders and arrays in memory: what is read, and what is said when something is wrong."""
 
+import errno
+import os
 import pickle
 from pathlib import Path
 
@@ -223,6 +225,19 @@ def test_a_class_folder_may_not_be_a_link_out_of_the_root(folders, tmp_path_fact
 def test_a_link_to_a_folder_below_a_class_folder_is_refused(folders):
   (folders / 'train/finch/more').symlink_to(folders / 'val/robin')
   with pytest.raises(InputError, match='train/finch/more is a link to a folder, which is not followed; copy'):
+    in_folders(folders, 'train')
+
+
+def test_a_class_folder_that_cannot_be_read_is_an_error_and_not_an_empty_class(folders, monkeypatch):
+  scan = os.scandir
+
+  def scan_or_refuse(path):
+    if os.path.basename(path) == 'robin':
+      raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    return scan(path)
+
+  monkeypatch.setattr(os, 'scandir', scan_or_refuse)
+  with pytest.raises(InputError, match='the folder .*train/robin cannot be read: Permission denied'):
     in_folders(folders, 'train')
 
 
