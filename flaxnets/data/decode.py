@@ -22,6 +22,8 @@ from flaxnets.runtime import regular
 MAX_BYTES = 2**30  # per file
 MAX_PIXELS = 178_956_970  # per image: twice Pillow's MAX_IMAGE_PIXELS, above which Pillow refuses to decode
 
+_PLANES = 512  # of an image, at most, in OpenCV
+
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
 _PHOTO_MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # of Pillow, 8 bits a channel
 _ORIENTATION = 0x0112  # TIFF tags
@@ -238,11 +240,18 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def squash(pixels: np.ndarray, out: np.ndarray) -> None:
-  """Resizes into `out`: linear along an axis that grows, antialiased along one that shrinks.
+  """Resizes pixels (h, w, c) into `out` (H, W, c): linear along an axis that grows, antialiased along one that shrinks.
 
   Shrinking to half the size or less averages areas. Shrinking by less is linear interpolation after a blur over three
   pixels: together they have the variance of the antialiasing triangle filter, in less than half the time of averaging.
   """
+  if pixels.shape[2] > _PLANES:
+    for start in range(0, pixels.shape[2], _PLANES):
+      group = np.ascontiguousarray(pixels[:, :, start : start + _PLANES])
+      part = np.empty((*out.shape[:2], group.shape[2]), out.dtype)
+      squash(group, part)
+      out[:, :, start : start + _PLANES] = part
+    return
   size = out.shape[:2]
   least = min(size[0], pixels.shape[0]), min(size[1], pixels.shape[1])
   shrinks = pixels.shape[0] / least[0], pixels.shape[1] / least[1]

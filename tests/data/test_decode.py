@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data import decode as decode_module
-from flaxnets.data.decode import decode, decode_planes, image_planes
+from flaxnets.data.decode import decode, decode_planes, image_planes, squash
 from flaxnets.data.source import BadImage
 from flaxnets.errors import InputError
 from tests.bad_inputs.images import png
@@ -143,6 +143,15 @@ def test_any_shape_is_squashed_to_the_canvas_and_quarters_stay_quarters(side):
     for row, column in itertools.product((1, 3), repeat=2):
       middle = out[row * side[0] // 4, column * side[1] // 4]
       assert largest_difference(middle, picture()[row * 12, column * 16]) <= 4
+
+
+@pytest.mark.parametrize('side', [15, 25, 30, 60])
+def test_more_planes_than_opencv_takes_are_squashed_like_few(side):
+  pixels = np.random.default_rng(0).integers(0, 4000, (30, 30, 600)).astype(np.uint16)
+  out, expected = np.empty((side, side, 600), np.uint16), np.empty((side, side, 2), np.uint16)
+  squash(pixels, out)
+  squash(np.ascontiguousarray(pixels[:, :, [3, 599]]), expected)
+  np.testing.assert_allclose(out[:, :, [3, 599]], expected, atol=1)
 
 
 def test_shrinking_one_axis_while_the_other_grows_still_averages():
