@@ -6,6 +6,7 @@ import io
 import itertools
 import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -69,12 +70,13 @@ class Predictor:
       return self.read_raster(path, Rasters(path, options))
     return self.decode(read_image(path, str(path)), str(path))
 
-  def read_raster(self, path: str | os.PathLike[str], rasters: Rasters) -> Canvas:
-    """The same for a raster and the reader of its channels, which are those of `order`."""
+  def read_raster(self, path: str | os.PathLike[str], rasters: Rasters, name: str = '') -> Canvas:
+    """The same for a raster, the reader of its channels, which are those of `order`, and its name; '' for its path."""
     canvas = np.empty((*(self.net.canvas or rasters.size), len(self.order)), rasters.dtype)
-    reading = rasters.read(path, canvas)
+    name = name or str(path)
+    reading = rasters.read(path, canvas, name)
     if reading.filled:
-      logging.warning('%s: %d pixels without data were filled with the mean of their band', path, reading.filled)
+      logging.warning('%s: %d pixels without data were filled with the mean of their band', name, reading.filled)
     return canvas, reading.size, reading.present
 
   def decode(self, data: bytes, name: str) -> Canvas:
@@ -93,17 +95,25 @@ class Predictor:
     return canvas, decode_planes(data, canvas, planes, name=name), None
 
   def from_pillow(self, image: Image.Image) -> Canvas:
-    """The same for a Pillow image, by the same rules for its mode (palettes, transparency, 16 bits)."""
+    """The same for a Pillow image, by the rules for files: its bands may have names, and 16 bits are kept or become 8.
+
+    Palettes and transparency are those of `decode` where it is a photo.
+    """
     from PIL import ImageOps
 
-    upright, buffer = ImageOps.exif_transpose(image), io.BytesIO()
+    upright, name = ImageOps.exif_transpose(image), f'a Pillow image of mode {image.mode!r}'
+    deep = upright.mode.startswith('I;16') and self.net.metadata.dtype != 'uint8'
+    if self.net.config.data.bands or deep:
+      options = raster_options(self.net, [self.net.channels.names[index] for index in self.order])
+      with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, 'image.tif')
+        _save_as_tiff(upright, path, name)
+        return self.read_raster(path, Rasters(path, options, name=name), name)
     if 'transparency' in upright.info and upright.mode in ('1', 'L', 'P', 'RGB'):
       upright = upright.convert('RGBA')  # TIFF has no field for a transparent colour
-    try:
-      upright.save(buffer, format='TIFF', compression='raw')  # not that of the file it came from, which may lose some
-    except OSError as error:
-      raise InputError(f'this Pillow image of mode {image.mode!r} cannot be read: {error}') from None
-    return self.decode(buffer.getvalue(), f'a Pillow image of mode {image.mode!r}')
+    buffer = io.BytesIO()
+    _save_as_tiff(upright, buffer, name)
+    return self.decode(buffer.getvalue(), name)
 
   def begin(
     self,
@@ -197,6 +207,13 @@ def reads_raster(net: Network, path: str | os.PathLike[str], options: DataOption
   raster = is_raster(path, options, eight_bits=net.metadata.dtype == 'uint8')
   unreadable_tiff = raster is None and os.path.isfile(path) and str(path).lower().endswith(SUFFIXES)
   return bool(raster) or unreadable_tiff  # the reader of rasters says why it cannot be read
+
+
+def _save_as_tiff(image: Image.Image, file: str | io.BytesIO, name: str) -> None:
+  try:
+    image.save(file, format='TIFF', compression='raw')  # not that of the file it came from, which may lose some
+  except OSError as error:
+    raise InputError(f'{name} cannot be read: {error}') from None
 
 
 def planes_of(channels: ChannelSet, order: Sequence[int]) -> tuple[int, ...]:

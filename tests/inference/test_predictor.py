@@ -1,11 +1,14 @@
 """How batches reach the device: compiled once, one ahead of the results, and only what is asked for comes back."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from flaxnets.augment import pipeline
+from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
 from flaxnets.inference import network, predictor
 from flaxnets.inference.files import FilePredictions
@@ -111,6 +114,32 @@ def test_photos_are_sent_to_the_device_explicitly():
   expected = net.logits([image])
   with jax.transfer_guard('disallow'):
     np.testing.assert_array_equal(net.logits([image]), expected)
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+@pytest.mark.parametrize(('bands', 'planes'), [('B,G,R', 3), ('R,G,B,T', 4)])
+def test_a_pillow_image_is_read_by_the_names_of_its_bands_as_its_file_is(bands, planes, tmp_path):
+  pytest.importorskip('rasterio', reason='rasterio (the extra geo) is not installed')
+  net = untrained(small=True, **{'data.source': 'folders', 'data.bands': bands})
+  pixels = np.random.default_rng(0).integers(0, 256, (20, 24, planes), np.uint8)  # a fourth plane is no transparency
+  Image.fromarray(pixels).save(tmp_path / '0.png')
+  expected = net.logits(pixels[np.newaxis, ..., ['RGBT'.index(name) for name in bands.split(',')]][..., :3])
+  np.testing.assert_array_equal(net.logits(tmp_path / '0.png'), expected)
+  np.testing.assert_array_equal(net.logits(Image.fromarray(pixels)), expected)
+  with pytest.raises(InputError, match="a Pillow image of mode 'L': .* names .* for 1 bands"):
+    net.logits(Image.fromarray(pixels[..., 0]))
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+def test_a_pillow_image_keeps_sixteen_bits_for_a_network_that_was_trained_on_them():
+  pytest.importorskip('rasterio', reason='rasterio (the extra geo) is not installed')
+  net, ramp = untrained(small=True), np.arange(400, dtype=np.uint16).reshape(20, 20) * 160
+  net.channels = ChannelSet(('L', 'G', 'B'))
+  assert predictor.Predictor(net, 'L').from_pillow(Image.fromarray(ramp))[0].max() == 248  # among photos
+  net.metadata = dataclasses.replace(net.metadata, dtype='uint16')
+  pixels, size, present = predictor.Predictor(net, 'L').from_pillow(Image.fromarray(ramp))
+  np.testing.assert_array_equal(pixels[..., 0], ramp)
+  assert size == (20, 20) and present is None
 
 
 def test_a_bad_image_does_not_lose_the_batch_before_it(tmp_path):
