@@ -112,7 +112,7 @@ def plan(examples: int, images: int, batch_size: int, view: str, mesh: Mesh) -> 
   held_out = min(math.ceil(images / 2), examples // 3)
   images = min(images, examples - held_out)
   batch_size = min(batch_size, images) // mesh.size * mesh.size
-  if not batch_size or not held_out:
+  if batch_size < 1 or held_out < 1:
     raise InputError(
       f'{images} training images to recalibrate on and {held_out} others to decide are too few for '
       f'{mesh.size} devices; at least {mesh.size} and 1 are needed'

@@ -62,6 +62,8 @@ def test_held_out_images_are_left_and_batches_are_whole(mesh8, examples, images,
 def test_invalid_settings_are_errors(mesh8):
   with pytest.raises(InputError, match='5 training images .* and 2 others .* too few for 8 devices'):
     recalibrate.plan(7, 2048, 256, 'evaluation', mesh8)
+  with pytest.raises(InputError, match='-8 training images .* too few for 8 devices'):
+    recalibrate.plan(1000, -8, 256, 'evaluation', mesh8)
   with pytest.raises(InputError, match="no recalibration view 'test'; there are evaluation, training"):
     recalibrate.plan(1000, 256, 256, 'test', mesh8)
   with pytest.raises(InputError, match="model.norm='group' keeps no statistics"):
