@@ -47,15 +47,17 @@ def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | N
   keys, get = _open(place)
   if image_key not in keys:
     _refuse_split(place, split, keys, options)
-  images = get(image_key)
-  labels = get(label_key) if options.label_key else np.zeros(len(images), np.int32)
   name = f'{image_key} in {place}'
   held = get(options.channels_key) if options.channels_key in keys else None
   bands = _bands(str(place), options.channels_key, held, channels)
   taken = wanted_channels(bands, channels, str(place), some=class_names is not None)
+  images = _channels_last(get(image_key), len(bands), name)
+  labels = get(label_key) if options.label_key else np.zeros(len(images), np.int32)
   present = get(present_key) if present_key in keys else None
   names = chosen_classes(place if place.is_dir() else place.parent, options.classes, class_names)
   own = texts(get(options.classes_key)) if options.classes_key in keys else None
+  if own == ():
+    raise InputError(f'{options.classes_key} in {place} holds no class name; leave it out, or name all classes')
   if own is not None and len(set(own)) < len(own):
     twice = next(word for word in own if own.count(word) > 1)
     raise InputError(f'{options.classes_key} in {place}: class {twice!r} is named twice; names must be unique')
@@ -63,7 +65,6 @@ def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | N
     check_labels_mean_the_same(own, class_names, f'{options.classes_key} in {place}')
   names = names or own if options.label_key else tuple(class_names or ('unlabelled',))
   labels, names = _labels(labels, names, f'{label_key} in {place}')
-  images = _channels_last(images, len(bands), name)
   source = ArraySource(
     name,
     images,
@@ -126,7 +127,7 @@ def key_of(pattern: str, split: str) -> str:
   """The name of an array: the pattern with the split in place of {split}."""
   try:
     return pattern.format(split=split)
-  except (KeyError, IndexError, ValueError):
+  except (LookupError, AttributeError, TypeError, ValueError):
     raise InputError(
       f"cannot read the array name {pattern!r}; only {{split}} is replaced, as in 'X_{{split}}'"
     ) from None

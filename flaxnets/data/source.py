@@ -213,8 +213,9 @@ class ArraySource:
 
   def read(self, index: int, out: np.ndarray) -> Reading:
     image = self._images[index]
+    image = image if self._take is None else image[:, :, self._take]
     with np.errstate(over='ignore'):  # a float64 too large for float32 becomes infinite, which is an error below
-      out[...] = image if self._take is None else image[:, :, self._take]
+      out[...] = image
     present = self._present_in(index)
     if self.dtype == np.float32 and not np.isfinite(out).all():
       missing = np.isnan(out).all(axis=(0, 1))
@@ -223,8 +224,9 @@ class ArraySource:
       bad = ~np.isfinite(out).all(axis=(0, 1)) & present
       if bad.any():
         where = f'{self.name}: example {self.ids[index]}'
-        channel = self.channels.names[int(bad.argmax())]
-        if np.isinf(out[:, :, bad.argmax()]).any() and not np.isinf(image).any():
+        place = int(bad.argmax())
+        channel = self.channels.names[place]
+        if np.isinf(out[:, :, place]).any() and np.isfinite(image[:, :, place]).all():
           raise BadImage(f'{where} has pixels beyond +-3.4e38 in channel {channel}, too large for float32; scale them')
         raise BadImage(
           f'{where} has NaN or infinite pixels in channel {channel}; an absent channel must be NaN in all pixels, '

@@ -133,12 +133,14 @@ def test_presence_and_nan_planes_together_say_what_is_there(tmp_path):
 def test_planes_that_are_partly_nan_or_infinite_and_examples_without_channels_are_bad(tmp_path):
   images = np.ones((6, 4, 5, 7))
   images[3, 1, 0, 0], images[4, 2, 1, 1], images[5], images[2, 0, 0, 0] = np.nan, np.inf, np.nan, 1e300
+  images[1, 0, 0, 0], images[1, 3, 0, 0] = 1e300, np.inf
   source = from_arrays(arrays(tmp_path, X_train=images), on_bad_image='skip')
   for index, reason in (
     (3, 'example 3 .* channel B03'),
     (4, 'channel B04'),
     (5, 'none of the channels'),
-    (2, 'channel B02'),
+    (2, 'beyond .* in channel B02, too large for float32'),
+    (1, 'beyond .* in channel B02, too large for float32'),
   ):
     with pytest.raises(BadImage, match=reason):
       read(source, index)
@@ -164,6 +166,14 @@ def test_missing_arrays_and_broken_files_are_errors_that_say_what_is_there(tmp_p
     from_arrays(arrays(tmp_path, y_train=None))
   with pytest.raises(InputError, match="'X_{set}'"):
     from_arrays(path, image_key='X_{set}')
+  for key in ('X_{split.set}', 'X_{split[set]}'):
+    with pytest.raises(InputError, match="only {split} is replaced, as in 'X_{split}'"):
+      from_arrays(path, image_key=key)
+  with pytest.raises(InputError, match=r'X_train in .* is \(\), but images are \(N, C, H, W\)'):
+    from_arrays(arrays(tmp_path, X_train=np.float32(3)), label_key='')
+  with pytest.raises(InputError, match='classes in .* holds no class name; leave it out, or name all classes'):
+    from_arrays(arrays(tmp_path, classes=np.zeros(0, 'U1')))
+  path = arrays(tmp_path)
   with pytest.raises(InputError, match='pickled'):
     from_arrays(arrays(tmp_path, bands=np.array(['B02', 3, None, 'x'], object)))
   Path(path).write_bytes(Path(path).read_bytes()[:500])
@@ -219,3 +229,17 @@ def test_npy_files_stay_on_the_disk_and_are_not_pickled(tmp_path):
   pickled = pickle.dumps(source)
   assert len(pickled) < 2000
   np.testing.assert_array_equal(read(pickle.loads(pickled), 4)[1], read(source, 4)[1])
+
+
+def test_npy_files_are_checked_for_nan_when_an_example_is_read(tmp_path):
+  images = np.ones((6, 4, 5, 7), np.float32)
+  images[1, 2], images[4, 3, 2, 2] = np.nan, np.nan
+  with np.load(arrays(tmp_path, X_train=images)) as held:
+    for key in held.files:
+      np.save(tmp_path / f'{key}.npy', held[key])
+  source = from_arrays(tmp_path)
+  assert source.has_missing_channels and source.presence()[1].tolist() == [True, True, False, True]
+  batch = next(evaluation_batches(source, batch_size=6, on_bad_image='skip'))
+  assert batch['mask'].tolist() == [True] * 4 + [False, True] and np.isfinite(batch['image']).all()
+  with pytest.raises(BadImage, match='example 4 has NaN or infinite pixels in channel B08'):
+    list(evaluation_batches(source, batch_size=6))
