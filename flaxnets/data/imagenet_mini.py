@@ -7,6 +7,7 @@ stored too. TensorFlow is not needed.
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import contextlib
 import io
@@ -164,7 +165,8 @@ def prepare(
     The builder of the data set.
 
   Raises:
-    InputError: for a mistake in the lists, an unreadable file, or a data set that exists already.
+    InputError: for a mistake in the lists, an unreadable file, two classes of one name, or a data set that exists
+      already.
   """
   files = list(splits) or sorted(path.name for path in Path(root).glob('[!.]*.txt') if path.name != 'classes.txt')
   if not files:
@@ -180,6 +182,11 @@ def prepare(
     options = DataOptions('lists', root, classes=classes, canvas=canvas or 8, on_bad_image=on_bad_image)
     sources[split] = PhotoFiles(read_list(options, file, names), options)
     names = sources[split].classes
+  if twice := [name for name, times in collections.Counter(names).items() if times > 1]:
+    raise InputError(
+      f'two classes are named {twice[0]!r}, but TFDS takes distinct names only; change one in the class file, for '
+      "example to 'n02012849 crane'"
+    )
   builder = ImagenetMini(sources=sources, canvas=canvas, on_bad_image=on_bad_image, data_dir=data_dir)
   if builder.data_path.exists():
     raise InputError(f'{builder.data_path} is already there; delete it to prepare it again')

@@ -229,7 +229,8 @@ def label_table(builder: tfds.core.DatasetBuilder, label_key: str, split: str) -
   try:
     with np.load(file, allow_pickle=False) as table:
       labels, paths = table['labels'], table.get('paths')
-    if len(labels) == builder.info.splits[split].num_examples:
+    whole = labels.shape == (builder.info.splits[split].num_examples,) and labels.dtype.kind == 'i'
+    if whole and (paths is None or (paths.shape == labels.shape and paths.dtype.kind == 'S')):
       return labels, paths
   except Exception:  # missing or corrupt: it is made again
     pass

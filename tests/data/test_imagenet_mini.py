@@ -78,6 +78,10 @@ def test_labels_are_kept_beside_the_data_and_made_again_when_lost_or_corrupt(ima
   np.testing.assert_array_equal(from_tfds(tmp_path).labels, labels)
   with np.load(tables[1]) as table:
     np.testing.assert_array_equal(table['labels'], labels)
+    whole = dict(table)
+  for changes in ({'labels': labels[:, np.newaxis]}, {'paths': whole['paths'].astype(str)}):
+    np.savez(tables[1], **whole | changes)
+    np.testing.assert_array_equal(from_tfds(tmp_path).labels, labels)
   assert len(list(tmp_path.rglob('*.npz'))) == 2
 
 
@@ -153,6 +157,9 @@ def test_faults_in_lists_and_names_are_found_first(images, tmp_path):
     (images / name).write_text('number 1.jpg 0\n')
     with pytest.raises(InputError, match='cannot become a split'):
       prepare(str(images), str(tmp_path), splits=[name])
+  (images / 'twice.txt').write_text('crane\ncrane\nwren\n')
+  with pytest.raises(InputError, match="two classes are named 'crane', but TFDS takes distinct names only"):
+    prepare(str(images), str(tmp_path), splits=['train.txt'], classes='twice.txt')
   with pytest.raises(InputError, match='no split files'):
     prepare(str(tmp_path), str(tmp_path))
   assert not list(tmp_path.rglob('*.array_record*'))
