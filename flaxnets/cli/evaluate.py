@@ -134,7 +134,7 @@ def run(
       incremental.write(scores, arrays, workdir)
     print(
       f'{scores["model"]}, step {scores["step"]}, {scores["examples"]:,} examples of {split!r}'
-      + (f', {lacking}' if (lacking := summary.lacking_channels(evaluation.source)) else '')
+      + (f', {evaluation.lacking}' if evaluation.lacking else '')
       + (f', completion {net.switched}' if net.switched else '')
       + (', recalibrated where that helps (*)' if recalibrated else '')
       + (f', {counted(scores["unreadable"], "unreadable example")} skipped' if scores['unreadable'] else '')

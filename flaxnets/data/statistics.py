@@ -9,6 +9,7 @@ from flaxnets.analysis.covariance import ChannelSums
 from flaxnets.data.batches import evaluation_batches
 from flaxnets.data.constant_planes import ConstantPlanes
 from flaxnets.data.source import Source
+from flaxnets.data.summary import LackingChannels
 from flaxnets.errors import InputError
 
 
@@ -17,7 +18,8 @@ def measure(
 ) -> dict[str, np.ndarray]:
   """What `flaxnets.channel_statistics` measures, over all pixels of randomly chosen examples of a source.
 
-  A channel that is constant, or that no example has, is logged as a warning, and so are `ConstantPlanes`.
+  A channel that is constant, or that no example has, is logged as a warning, and so are `ConstantPlanes`. Where a
+  source knows only when it reads which channels an example has, the number of examples that lack one is logged too.
 
   Args:
     source: the training examples.
@@ -41,7 +43,8 @@ def measure(
   read = evaluation_batches(
     source, batch_size=min(count, 32), threads=threads, examples=chosen, on_bad_image=on_bad_image
   )
-  for batch in planes.counted(read):
+  lacking = LackingChannels(source)
+  for batch in lacking.counted(planes.counted(read)):
     for row in np.flatnonzero(batch['mask']):
       sums.add(batch['image'][row], batch['present'][row])
   if not sums.seen.any():
@@ -51,4 +54,6 @@ def measure(
       fact = 'is constant over' if seen else 'is absent from'
       logging.warning('%s: channel %s %s the %s examples measured', source.name, name, fact, count)
   planes.warn()
+  if lacking.text() and not hasattr(source, 'presence'):
+    logging.warning('%s: of the %s examples measured, %s', source.name, count, lacking.text())
   return sums.statistics()

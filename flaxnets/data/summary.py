@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import textwrap
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -34,17 +35,41 @@ def describe(source: Source) -> str:
 def lacking_channels(source: Source) -> str:
   """How many examples lack a channel, as in '120 lack a channel (B: 100, G: 20)'.
 
-  '' where all have all of them, and for sources that know it only when they read, such as GeoTIFFs.
+  '' where all have all of them, and for sources that know it only when they read, such as GeoTIFFs; see
+  `LackingChannels` for these.
   """
-  presence = getattr(source, 'presence', None)
-  absent = ~presence() if presence and source.has_missing_channels else np.zeros((0, len(source.channels)), bool)
-  if not (examples := int(absent.any(axis=1).sum())):
-    return ''
-  counts = absent.sum(axis=0)
-  order = [channel for channel in np.argsort(-counts, kind='stable').tolist() if counts[channel]]
-  listed = ', '.join(f'{source.channels.names[channel]}: {counts[channel]:,}' for channel in order[:MAX_LISTED])
-  more = ', ...' * (len(order) > MAX_LISTED)
-  return f'{examples:,} {"lacks" if examples == 1 else "lack"} a channel ({listed}{more})'
+  lacking = LackingChannels(source)
+  if source.has_missing_channels and hasattr(source, 'presence'):
+    lacking.add(source.presence())
+  return lacking.text()
+
+
+class LackingChannels:
+  """How many of the examples that were read lack a channel."""
+
+  def __init__(self, source: Source):
+    self._names = source.channels.names
+    self._examples, self._absent = 0, np.zeros(len(self._names), int)
+
+  def counted(self, batches: Iterable[Mapping[str, np.ndarray]]) -> Iterator[Mapping[str, np.ndarray]]:
+    """The batches, as `flaxnets.data.batches.evaluation_batches` yields them, after they were counted."""
+    for batch in batches:
+      self.add(batch['present'][batch['mask']])
+      yield batch
+
+  def add(self, present: np.ndarray) -> None:
+    """Counts some examples, by the channels that they have, (n, C) bool."""
+    self._examples += int((~present).any(axis=1).sum())
+    self._absent += (~present).sum(axis=0)
+
+  def text(self) -> str:
+    """As `lacking_channels`."""
+    if not self._examples:
+      return ''
+    order = [channel for channel in np.argsort(-self._absent, kind='stable').tolist() if self._absent[channel]]
+    listed = ', '.join(f'{self._names[channel]}: {self._absent[channel]:,}' for channel in order[:MAX_LISTED])
+    more = ', ...' * (len(order) > MAX_LISTED)
+    return f'{self._examples:,} {"lacks" if self._examples == 1 else "lack"} a channel ({listed}{more})'
 
 
 def warnings_for(train: Source, validation: Source) -> list[str]:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from flaxnets.analysis import result_names, results
 from flaxnets.analysis.text import columns
 from flaxnets.channels import Subset
+from flaxnets.data import summary
 from flaxnets.data.constant_planes import ConstantPlanes
 from flaxnets.data.source import Source
 from flaxnets.errors import InputError
@@ -43,6 +44,8 @@ class SplitEvaluation:
     subsets: the subsets, larger ones first.
     steps: batches in one pass over the split.
     identity: the fields of a result file that say what was evaluated; see `flaxnets.analysis.results.IDENTITY`.
+    lacking: after `evaluate`, how many examples lack a channel, see `flaxnets.data.summary.lacking_channels`; with
+      several hosts '' for a source that knows it only when it reads.
 
   Raises:
     InputError: for subsets, splits or data that cannot be evaluated.
@@ -58,7 +61,7 @@ class SplitEvaluation:
     batch_size: int = 0,
     source: Source | None = None,
   ):
-    config, self.net = net.config, net
+    config, self.net, self.lacking = net.config, net, ''
     self.source = source or splits.open_split(net, split, root)
     if isinstance(subsets, str):
       self.subsets = splits.subsets_in(net, self.source, subsets)
@@ -101,10 +104,11 @@ class SplitEvaluation:
       InputError: for examples that cannot be read, pixels on another scale or outputs that are not finite.
     """
     stream = splits.check_scale(self.net, self.source, splits.read(self.net, self.source, self.batch_size))
-    by_subset, indices = self.evaluator(
-      self.variables, _counted(self._planes.counted(stream), on_batch), batch_stats=self.batch_stats, subsets=subsets
-    )
+    lacking = summary.LackingChannels(self.source)
+    stream = _counted(lacking.counted(self._planes.counted(stream)), on_batch)
+    by_subset, indices = self.evaluator(self.variables, stream, batch_stats=self.batch_stats, subsets=subsets)
     self._check(by_subset, indices)
+    self.lacking = summary.lacking_channels(self.source) or (lacking.text() if jax.process_count() == 1 else '')
     self._planes.warn()
     net = self.net
     arrays = {'id': np.asarray([self.source.ids[i] for i in indices]), 'label': self.source.labels[indices]}

@@ -200,6 +200,17 @@ def test_a_plane_without_data_is_an_absent_channel(tmp_path):
   np.testing.assert_array_equal(out, pixels)
 
 
+def test_measuring_counts_the_images_that_lack_a_band(tmp_path, caplog):
+  for number in range(4):
+    pixels = noise(number)
+    pixels[..., :number] = 0
+    write_geotiff(tmp_path / f'train/sea/{number}.tif', pixels, nodata=0)
+  with caplog.at_level('WARNING', 'absl'):
+    measure(open_folder(tmp_path))
+  said = 'train: of the 4 examples measured, 3 lack a channel (B02: 3, B03: 2, B04: 1)'
+  assert [record.getMessage().endswith(said) for record in caplog.records] == [True]
+
+
 def test_single_pixels_without_data_are_an_error_or_the_mean_of_their_band(tmp_path):
   pixels = noise(dtype=np.float32)
   pixels[3, 4, 2] = pixels[5, 6, 2] = np.nan

@@ -10,6 +10,7 @@ from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
 from flaxnets.evaluation import recalibrate
 from flaxnets.evaluation.judge import SplitEvaluation
+from tests.data.made import open_folder
 from tests.networks import untrained
 
 
@@ -53,3 +54,17 @@ def test_evaluation_tells_of_channels_that_failed_once(caplog, devices_started):
   (record,) = caplog.records
   assert record.getMessage().startswith('X_test: B is constant in 7 of the 20 images that were looked at: ')
   assert scores['examples'] == 20
+
+
+def test_evaluation_counts_the_files_that_lack_a_channel(tmp_path, devices_started):
+  net = untrained(small=True)
+  for number, name in enumerate(net.classes):
+    pixels = np.random.default_rng(number).uniform(1, 255, (16, 16, 3)).astype(np.float32)
+    pixels[..., :number] = np.nan if number < 3 else 9
+    (tmp_path / 'test' / name).mkdir(parents=True)
+    np.save(tmp_path / 'test' / name / '0.npy', pixels)
+  source = open_folder(tmp_path, 'test', net.classes, bands='R,G,B', canvas=16)
+  evaluation = SplitEvaluation(net, source=source, subsets='RGB;R')
+  for subset in evaluation.subsets:
+    evaluation.evaluate([subset])
+    assert evaluation.lacking == '2 lack a channel (R: 2, G: 1)'
