@@ -25,6 +25,8 @@ DRIVERS = {
 }
 SUFFIXES = (*DRIVERS, '.npy')  # of rasters in data sets
 
+MAX_VALUES = 6 * MAX_PIXELS  # of all bands together: a sparse TIFF of some hundred bytes may claim any number
+
 # By default GDAL fills the rest of a truncated PNG of 8 bits with whatever the memory held, and that of a small PNM
 # with zeros, and reports no error.
 _NOTICE_TRUNCATION = {'GDAL_PNG_WHOLE_IMAGE_OPTIM': 'NO', 'GDAL_ONE_BIG_READ': 'NO'}
@@ -120,11 +122,16 @@ def read_window(
     without data may be anything.
 
   Raises:
-    BadImage: for more than 178,956,970 pixels.
+    BadImage: for more than 178,956,970 pixels, or six times as many in all bands together.
   """
   height, width = (dataset.height, dataset.width) if window is None else (window.height, window.width)
   if height * width > MAX_PIXELS:
     raise BadImage(f'{name}: {height} x {width} pixels; the most that is read at once is {MAX_PIXELS:,}')
+  if height * width * len(indexes) > MAX_VALUES:
+    raise BadImage(
+      f'{name}: {height} x {width} pixels of {len(indexes)} bands; the most that is read at once is {MAX_VALUES:,} '
+      'values'
+    )
   stored = dataset.read(list(indexes), window=window)
   valid = None
   if nodata is not None:

@@ -134,6 +134,18 @@ def test_a_file_of_another_type_or_without_a_band_is_bad_and_named(root):
     read(source, 3)
 
 
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+def test_a_small_file_that_claims_to_be_large_in_all_its_bands_takes_no_memory(tmp_path):
+  path = tmp_path / 'train/sea/0.tif'
+  path.parent.mkdir(parents=True)
+  shape = {'width': 13_000, 'height': 13_000, 'count': 7, 'dtype': 'uint8'}
+  with rasterio.open(path, 'w', driver='GTiff', **shape, sparse_ok=True, tiled=True) as file:
+    file.descriptions = [f'B{n}' for n in range(7)]
+  assert path.stat().st_size < 1e6
+  with pytest.raises(BadImage, match=r'0.tif: 13000 x 13000 pixels of 7 bands; the most .* is 1,073,741,820 values'):
+    read(open_folder(tmp_path))
+
+
 def test_what_is_no_raster_is_bad_and_named(root):
   (root / 'train/sea/1.tif').write_bytes(b'II*\0' + bytes(50))
   source = open_folder(root)
