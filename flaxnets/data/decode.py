@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import itertools
 import os
-import struct
 from collections.abc import Sequence
 
 import cv2
@@ -15,6 +14,7 @@ from absl import logging
 from PIL import Image, TiffImagePlugin
 
 from flaxnets.channels import ChannelSet
+from flaxnets.data.orientation import exif_orientation, jpeg_orientation, upright
 from flaxnets.data.source import BadImage
 from flaxnets.errors import InputError, one_line
 from flaxnets.runtime import regular
@@ -26,19 +26,9 @@ _PLANES = 512  # of an image, at most, in OpenCV
 
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
 _PHOTO_MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'CMYK', 'YCbCr')  # of Pillow, 8 bits a channel
-_ORIENTATION = 0x0112  # TIFF tags
-_SAMPLES_PER_PIXEL = 0x0115
+_SAMPLES_PER_PIXEL = 0x0115  # TIFF tags
 _SUBFILE_TYPE = 0x00FE
 _REDUCED_OR_MASK = 0b101
-_UPRIGHT = {  # by EXIF orientation: turns the stored pixels upright
-  2: lambda a: a[:, ::-1],
-  3: lambda a: a[::-1, ::-1],
-  4: lambda a: a[::-1],
-  5: lambda a: a.swapaxes(0, 1),
-  6: lambda a: a.swapaxes(0, 1)[:, ::-1],
-  7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
-  8: lambda a: a.swapaxes(0, 1)[::-1],
-}
 
 
 def image_planes(channels: ChannelSet) -> tuple[int, ...]:
@@ -128,7 +118,7 @@ def _jpeg(data: bytes, shape: tuple[int, ...], name: str) -> tuple[np.ndarray, t
   if space not in ('YCbCr', 'RGB', 'Gray'):
     return None
   _check_size(height, width, name)
-  orientation = _jpeg_orientation(data)
+  orientation = jpeg_orientation(data)
   least = shape[:2] if orientation < 5 else (shape[1], shape[0])
   options = {
     'colorspace': 'GRAY' if shape[2] == 1 else 'RGB',
@@ -173,7 +163,7 @@ def _other(data: bytes, gray: bool, name: str) -> tuple[np.ndarray, tuple[int, i
     raise BadImage(f'{name}: not an image, or corrupt at its beginning ({data[:8]!r})') from None
   except Exception as error:  # Pillow has no common exception for corrupt files
     raise BadImage(f'{name}: cannot be decoded ({one_line(error)})') from None
-  return np.atleast_3d(pixels), pixels.shape[:2], _orientation(exif.removeprefix(b'Exif\0\0'))
+  return np.atleast_3d(pixels), pixels.shape[:2], exif_orientation(exif.removeprefix(b'Exif\0\0'))
 
 
 def _pages(image: TiffImagePlugin.TiffImageFile) -> int:
@@ -282,33 +272,6 @@ def _resize(pixels: np.ndarray, size: tuple[int, int], how: int, out: np.ndarray
     cv2.resize(pixels, size[::-1], dst=out, interpolation=how)
     return out
   return cv2.resize(pixels, size[::-1], interpolation=how).reshape(*size, -1)
-
-
-def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-  """A view of pixels (h, w, ...) that an EXIF orientation, 1 to 8, turns; those of any other number as they are."""
-  return _UPRIGHT.get(orientation, lambda a: a)(pixels)
-
-
-def _jpeg_orientation(data: bytes) -> int:
-  start = data.find(b'Exif\0\0', 0, 1 << 16)  # a segment has at most 64 KiB, and EXIF comes first
-  return 1 if start < 0 else _orientation(data[start + 6 :])
-
-
-def _orientation(exif: bytes) -> int:
-  """The orientation, 1 to 8, in a block of EXIF; 1 (upright) if it is missing or invalid."""
-  order = {b'II': '<', b'MM': '>'}.get(exif[:2])
-  if order is None:
-    return 1
-  try:
-    (start,) = struct.unpack_from(order + 'I', exif, 4)
-    (entries,) = struct.unpack_from(order + 'H', exif, start)
-    for place in range(start + 2, start + 2 + 12 * entries, 12):
-      tag, _, _, value = struct.unpack_from(order + 'HHIH', exif, place)
-      if tag == _ORIENTATION:
-        return value if 1 <= value <= 8 else 1
-  except struct.error:
-    pass
-  return 1
 
 
 def _check_size(height: int, width: int, name: str) -> None:

@@ -19,7 +19,8 @@ from absl import logging
 
 from flaxnets.channels import ChannelSet
 from flaxnets.data import npy
-from flaxnets.data.decode import is_deep, is_photo, squash, upright
+from flaxnets.data.decode import is_deep, is_photo, squash
+from flaxnets.data.orientation import upright
 from flaxnets.data.raster_pixels import fill_missing_pixels, opened, read_window, says_missing
 from flaxnets.data.source import DTYPES, BadImage, DataOptions, Reading, wanted_channels
 from flaxnets.data.tiff_pages import BadPages
