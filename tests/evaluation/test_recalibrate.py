@@ -23,7 +23,7 @@ from flaxnets.cli import evaluate, main
 from flaxnets.data import synthetic
 from flaxnets.data.source import ArraySource
 from flaxnets.errors import InputError
-from flaxnets.evaluation import batch_stats, evaluator, judge, recalibrate
+from flaxnets.evaluation import batch_stats, evaluator, judge, recalibrate, recalibration_store
 from flaxnets.runtime import locks
 from flaxnets.training import loop, setup
 from tests.evaluation.test_batch_stats import images_of
@@ -157,7 +157,7 @@ def put(workdir, kept):
     {'channels': label, 'before': 0.1, 'after': 0.2, 'interval': [0.0, 0.2], 'kept': label in kept}
     for label in ('RGB', 'RG', 'R')
   ]
-  recalibrate.store(
+  recalibration_store.store(
     workdir,
     net,
     {'RGB': spoil, 'RG': spoil, 'R': spoil},
@@ -241,7 +241,7 @@ def test_subsets_done_before_are_not_done_again_and_others_join_them(copied, mon
 
 def test_more_subsets_than_a_chunk_are_stored_chunk_by_chunk_and_share_a_program(copied, monkeypatch):
   shutil.rmtree(copied / 'recalibrated')
-  stored, store = [], recalibrate.store
+  stored, store = [], recalibration_store.store
   compiled = []
   programs, evaluators = batch_stats.Estimator, judge.evaluator_of
 
@@ -261,7 +261,7 @@ def test_more_subsets_than_a_chunk_are_stored_chunk_by_chunk_and_share_a_program
   monkeypatch.setattr(judge, 'evaluator_of', evaluator_of)
   monkeypatch.setattr(recalibrate, 'CHUNK', 2)
   monkeypatch.setattr(
-    recalibrate, 'store', lambda *a: (stored.append([r['channels'] for r in a[3]['subsets']]), store(*a))[1]
+    recalibration_store, 'store', lambda *a: (stored.append([r['channels'] for r in a[3]['subsets']]), store(*a))[1]
   )
   recalibrate.run(copied, subsets=((0, 1, 2), (0,), (1,)), images=64)
   assert stored == [['RGB', 'R'], ['RGB', 'R', 'G']]
@@ -303,7 +303,7 @@ def test_statistics_that_cannot_replace_the_old_ones_leave_them(copied, monkeypa
     replace(source, target)
 
   with monkeypatch.context() as patch:
-    patch.setattr(recalibrate.os, 'replace', failing)
+    patch.setattr(recalibration_store.os, 'replace', failing)
     with pytest.raises(InputError, match='recalibrated cannot be written: Input/output error; the statistics were not'):
       put(copied, kept={'R'})
   assert set(flaxnets.load(copied, recalibrated=True).recalibrated) == {(0, 1)}
@@ -313,7 +313,7 @@ def test_statistics_of_a_process_that_was_killed_between_its_renames_are_found_b
   net, _ = put(copied, kept={'RG'})
   (copied / 'recalibrated').rename(copied / '.recalibrated-old')
   nothing = {'weights': recalibrate.weights_digest(net), 'settings': {}, 'subsets': []}
-  statistics, _ = recalibrate.store(copied, net, {}, nothing)
+  statistics, _ = recalibration_store.store(copied, net, {}, nothing)
   assert set(statistics) == {'RGB', 'RG', 'R'} and not (copied / '.recalibrated-old').exists()
 
 
