@@ -12,6 +12,7 @@ from flaxnets.data.decode import squash
 from flaxnets.data.source import ArraySource, Reading, Source
 from flaxnets.errors import InputError
 from flaxnets.evaluation import judge
+from flaxnets.inference import pixels
 from flaxnets.inference.network import Network
 
 
@@ -64,17 +65,20 @@ def evaluate(
   elif labels is None:
     raise InputError('images in an array need labels, the places of their classes in net.classes')
   else:
-    source = _source_of(net, _array_of(images), np.asarray(labels), channels)
+    source = _source_of(
+      net,
+      _array_of(images, 'images of several sizes cannot be evaluated as an array; resize them to one, or use a source'),
+      _array_of(labels, 'labels have rows of several lengths; give one integer for each image'),
+      channels,
+    )
   return judge.evaluate(net, subsets=subsets, batch_size=batch_size, source=source)[0]['subsets']
 
 
-def _array_of(images: Any) -> np.ndarray:
+def _array_of(values: Any, unequal: str) -> np.ndarray:
   try:
-    return np.asarray(images)
+    return np.asarray(values)
   except ValueError:
-    raise InputError(
-      'images of several sizes cannot be evaluated as an array; resize them to one, or use a source'
-    ) from None
+    raise InputError(unequal) from None
 
 
 def _source_of(
@@ -82,6 +86,7 @@ def _source_of(
 ) -> ArraySource:
   order = net.channels.full if channels is None else net.channels.order(channels)
   held = ChannelSet(tuple(net.channels.names[index] for index in order))
+  images = pixels.numbers(images, net.channels, order)
   if not net.canvas:
     return ArraySource('these images', images, labels, held, net.classes)
   source = SquashedArrays('these images', images, labels, held, net.classes)
@@ -97,7 +102,7 @@ class SquashedArrays(ArraySource):
     self._original, self.canvas = self.canvas, canvas
 
   def read(self, index: int, out: np.ndarray) -> Reading:
-    pixels = np.empty((*self._original, out.shape[2]), out.dtype)
-    reading = super().read(index, pixels)
-    squash(pixels, out)
+    original = np.empty((*self._original, out.shape[2]), out.dtype)
+    reading = super().read(index, original)
+    squash(original, out)
     return Reading(self._original, reading.present)
