@@ -16,17 +16,9 @@ from flaxnets.analysis.covariance import semidefinite
 
 LENGTH = 0.3  # of the covariance, in units of log wavelength: 450 and 600 nm are as far apart as 1,500 and 2,000 nm
 NUGGET = 0.01  # share of a band's variance that says nothing about its neighbours
-_POINTS = (-0.25, 0.0, 0.25)  # a band of some width is the mean of three wavelengths, in units of the width
 
 
-def predicted(
-  correlation: np.ndarray,
-  wavelengths: Sequence[float],
-  wanted: Sequence[float],
-  *,
-  widths: Sequence[float] = (),
-  wanted_widths: Sequence[float] = (),
-) -> np.ndarray:
+def predicted(correlation: np.ndarray, wavelengths: Sequence[float], wanted: Sequence[float]) -> np.ndarray:
   """The correlation of known and wanted bands.
 
   Example:
@@ -38,16 +30,15 @@ def predicted(
     correlation: (C, C) of the known bands.
     wavelengths: their centres, C positive numbers, nanometres.
     wanted: centres of M bands of which only the wavelength is known.
-    widths, wanted_widths: full widths at half maximum, nanometres; empty for narrow bands.
 
   Returns:
     (C + M, C + M) float64, positive semidefinite with a diagonal of ones, known bands first. Their block is unchanged.
 
   Raises:
-    ValueError: for wavelengths that are not positive, or numbers of bands that do not fit each other.
+    ValueError: for wavelengths that are not positive, or another number of them than of known bands.
   """
   correlation = np.asarray(correlation, np.float64)
-  known, new = _points(wavelengths, widths), _points(wanted, wanted_widths)
+  known, new = _logarithms(wavelengths), _logarithms(wanted)
   if correlation.shape != (len(known),) * 2:
     raise ValueError(f'{len(known)} wavelengths for a correlation of shape {correlation.shape}')
   return _joint(correlation, known, new)
@@ -78,37 +69,28 @@ def filled(
   return semidefinite(together)
 
 
-def leave_one_out(correlation: np.ndarray, wavelengths: Sequence[float], widths: Sequence[float] = ()) -> np.ndarray:
+def leave_one_out(correlation: np.ndarray, wavelengths: Sequence[float]) -> np.ndarray:
   """Each band's correlations as predicted from the other bands' alone, (C, C): row c is for band c as unknown."""
   count = len(wavelengths)
   rows = np.ones((count, count))
   for band in range(count):
     others = [index for index in range(count) if index != band]
-    rows[band, others] = predicted(
-      correlation[np.ix_(others, others)],
-      [wavelengths[index] for index in others],
-      [wavelengths[band]],
-      widths=[widths[index] for index in others] if widths else (),
-      wanted_widths=[widths[band]] if widths else (),
-    )[-1, :-1]
+    known = [wavelengths[index] for index in others]
+    rows[band, others] = predicted(correlation[np.ix_(others, others)], known, [wavelengths[band]])[-1, :-1]
   return rows
 
 
-def _points(wavelengths: Sequence[float], widths: Sequence[float]) -> np.ndarray:
-  """(C, 3) log wavelengths that stand for each band."""
-  centres = np.asarray(wavelengths, np.float64)
-  spread = np.asarray(widths if len(widths) else np.zeros(len(centres)), np.float64)
-  if spread.shape != centres.shape:
-    raise ValueError(f'{len(spread)} widths for {len(centres)} wavelengths')
-  points = centres[:, None] + spread[:, None] * np.asarray(_POINTS)
-  if not (points > 0).all():
+def _logarithms(wavelengths: Sequence[float]) -> np.ndarray:
+  """(C,) the natural logarithm of each wavelength."""
+  values = np.asarray(wavelengths, np.float64)
+  if not (values > 0).all():
     raise ValueError('wavelengths must be above 0 nanometres')
-  return np.log(points)
+  return np.log(values)
 
 
 def _covariance(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-  distance = np.sqrt(3) * np.abs(one[:, None, :, None] - other[None, :, None, :]) / LENGTH
-  return ((1 + distance) * np.exp(-distance)).mean((2, 3))
+  distance = np.sqrt(3) * np.abs(one[:, None] - other) / LENGTH
+  return (1 + distance) * np.exp(-distance)
 
 
 def _joint(correlation: np.ndarray, known: np.ndarray, new: np.ndarray) -> np.ndarray:
