@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib.util
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -114,9 +115,10 @@ def _wavelength(dataset: Any, index: int) -> float | None:
   value = dataset.tags(index, ns='IMAGERY').get('CENTRAL_WAVELENGTH_UM')
   value, scale = (value, 1000) if value else (tags.get('wavelength'), 1000 if unit.startswith(('um', 'micro')) else 1)
   try:
-    return float(value) * scale if value else None
+    length = float(value) * scale if value else 0.0
   except ValueError:
     return None
+  return length if 0 < length < math.inf else None
 
 
 def is_raster(path: str | os.PathLike[str], options: DataOptions, eight_bits: bool = False) -> bool | None:

@@ -54,13 +54,17 @@ def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
     import rasterio
   except ImportError:
     raise InputError(f'{name}: rasterio reads such files; pip install rasterio') from None
+  place = os.path.abspath(path)  # a file named 'http:x.tif' in the current folder is no address
   try:
-    regular.check(path)
+    regular.check(place)
+    place.encode()
   except OSError as error:
     raise BadImage(f'{name}: cannot be read ({error.strerror})') from None
+  except UnicodeEncodeError:
+    raise BadImage(f'{name}: cannot be read (its path is not UTF-8, as GDAL needs it; rename it)') from None
   gdal_warnings.say_once()
   try:
-    with rasterio.Env(**_NOTICE_TRUNCATION), rasterio.open(path, driver=DRIVERS.get(suffix)) as dataset:
+    with rasterio.Env(**_NOTICE_TRUNCATION), rasterio.open(place, driver=DRIVERS.get(suffix)) as dataset:
       if dataset.driver == 'GTiff' and len(dataset.subdatasets) > 1:
         with rasterio.open(tiff_pages.stacked(dataset, name), driver='VRT') as pages:
           yield pages
@@ -68,7 +72,7 @@ def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
         yield dataset
   except rasterio.errors.RasterioError as error:
     reason = ' '.join(str(error.__cause__ or error).split())
-    raise BadImage(f'{name}: cannot be read ({reason.replace(f"{path}: ", "")})') from None
+    raise BadImage(f'{name}: cannot be read ({reason.replace(f"{place}: ", "")})') from None
 
 
 def check_format(path: str | os.PathLike[str], name: str) -> None:

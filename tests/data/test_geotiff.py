@@ -1,5 +1,7 @@
 """Folders and lists of GeoTIFFs: number types, bands by name, wavelengths, and pixels without data."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from absl import logging
@@ -81,6 +83,7 @@ def test_wavelengths_come_from_the_file_or_the_config(tmp_path):
     1: {'ns': 'IMAGERY', 'CENTRAL_WAVELENGTH_UM': '0.49'},
     2: {'wavelength': '560', 'wavelength_units': 'Nanometers'},
     3: {'WAVELENGTH': '0.665', 'WAVELENGTH_UNIT': 'um'},
+    4: {'wavelength': 'nan'},
   }
   write_geotiff(tmp_path / 'train/sea/0.tif', noise(count=4), NAMES[:4], tags=tags)
   assert open_folder(tmp_path).channels.wavelengths == pytest.approx((490, 560, 665, None))
@@ -144,6 +147,21 @@ def test_a_small_file_that_claims_to_be_large_in_all_its_bands_takes_no_memory(t
   assert path.stat().st_size < 1e6
   with pytest.raises(BadImage, match=r'0.tif: 13000 x 13000 pixels of 7 bands; the most .* is 1,073,741,820 values'):
     read(open_folder(tmp_path))
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+@pytest.mark.parametrize('name', ['http:x.tif', 's3:x.tif', 'file:x.tif', 'GTIFF_DIR:1:x.tif'])
+def test_a_file_whose_name_looks_like_an_address_is_a_file(tmp_path, monkeypatch, name):
+  monkeypatch.chdir(tmp_path)
+  save(Path(name), noise(count=1)[..., 0])
+  with raster_pixels.opened(name) as dataset:
+    assert dataset.shape == (20, 20)
+
+
+def test_a_path_that_gdal_cannot_take_is_bad_and_named(root):
+  (root / 'train/sea/2.tif').rename(root / 'train/sea/2\udcff.tif')
+  with pytest.raises(BadImage, match='its path is not UTF-8, as GDAL needs it; rename it'):
+    read(open_folder(root), 1)
 
 
 def test_what_is_no_raster_is_bad_and_named(root):
