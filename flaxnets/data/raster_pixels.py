@@ -27,9 +27,13 @@ SUFFIXES = (*DRIVERS, '.npy')  # of rasters in data sets
 
 MAX_VALUES = 6 * MAX_PIXELS  # of all bands together: a sparse TIFF of some hundred bytes may claim any number
 
-# By default GDAL fills the rest of a truncated PNG of 8 bits with whatever the memory held, and that of a small PNM
-# with zeros, and reports no error.
-_NOTICE_TRUNCATION = {'GDAL_PNG_WHOLE_IMAGE_OPTIM': 'NO', 'GDAL_ONE_BIG_READ': 'NO'}
+_GDAL = {
+  # By default GDAL fills the rest of a truncated PNG of 8 bits with whatever the memory held, and that of a small PNM
+  # with zeros, and reports no error.
+  'GDAL_PNG_WHOLE_IMAGE_OPTIM': 'NO',
+  'GDAL_ONE_BIG_READ': 'NO',
+  'GDAL_DISABLE_READDIR_ON_OPEN': 'TRUE',  # a mask beside a file then has one of the names in `_check_mask`
+}
 
 
 @contextlib.contextmanager
@@ -58,13 +62,14 @@ def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
   try:
     regular.check(place)
     place.encode()
+    _check_mask(place, name)
   except OSError as error:
     raise BadImage(f'{name}: cannot be read ({error.strerror})') from None
   except UnicodeEncodeError:
     raise BadImage(f'{name}: cannot be read (its path is not UTF-8, as GDAL needs it; rename it)') from None
   gdal_warnings.say_once()
   try:
-    with rasterio.Env(**_NOTICE_TRUNCATION), rasterio.open(place, driver=DRIVERS.get(suffix)) as dataset:
+    with rasterio.Env(**_GDAL), rasterio.open(place, driver=DRIVERS.get(suffix)) as dataset:
       if dataset.driver == 'GTiff' and len(dataset.subdatasets) > 1:
         with rasterio.open(tiff_pages.stacked(dataset, name), driver='VRT') as pages:
           yield pages
@@ -73,6 +78,16 @@ def opened(path: str | os.PathLike[str], name: str = '') -> Iterator[Any]:
   except rasterio.errors.RasterioError as error:
     reason = ' '.join(str(error.__cause__ or error).split())
     raise BadImage(f'{name}: cannot be read ({reason.replace(f"{place}: ", "")})') from None
+
+
+def _check_mask(place: str, name: str) -> None:
+  """Raises BadImage for a file of masks beside a raster that is no TIFF: a VRT may refer to other files and to URLs."""
+  for mask in (f'{place}.msk', f'{place}.MSK'):
+    if os.path.exists(mask):
+      regular.check(mask)
+      with open(mask, 'rb') as file:
+        if file.read(3) not in (b'II*', b'II+', b'MM\0'):
+          raise BadImage(f'{name}: the mask {mask} beside it is not a TIFF')
 
 
 def check_format(path: str | os.PathLike[str], name: str) -> None:

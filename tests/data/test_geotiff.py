@@ -204,6 +204,30 @@ def test_a_file_that_refers_to_another_one_is_not_followed(root, tmp_path):
     read(open_folder(root), 1)
 
 
+@pytest.mark.parametrize('end', ['.msk', '.MSK', '.Msk'])
+def test_a_mask_beside_a_file_may_not_refer_to_another_one(root, tmp_path, end):
+  from rasterio import shutil
+
+  outside = write_geotiff(tmp_path / 'outside.tif', noise(count=1, dtype=np.uint8) * 0, ('mask',))
+  shutil.copy(str(outside), str(tmp_path / 'mask.vrt'), driver='VRT')
+  text = (tmp_path / 'mask.vrt').read_text()
+  flags = ''.join(f'<MDI key="INTERNAL_MASK_FLAGS_{band}">2</MDI>' for band in range(1, 6))
+  mask = root / f'train/sea/2.tif{end}'
+  mask.write_text(text.replace('<VRTRasterBand', f'<Metadata>{flags}</Metadata><VRTRasterBand', 1))
+  if end == '.Msk':  # not looked for
+    assert read(open_folder(root), 1)[0].present is None
+  else:
+    with pytest.raises(BadImage, match=f'2.tif: the mask .*2.tif{end} beside it is not a TIFF'):
+      read(open_folder(root), 1)
+
+
+def test_a_mask_beside_a_file_says_which_pixels_have_data(root):
+  with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(root / 'train/sea/0.tif', 'r+') as file:
+    file.write_mask(np.arange(400).reshape(20, 20) >= 30)
+  assert (root / 'train/sea/0.tif.msk').exists()
+  assert read(open_folder(root, missing_pixels='mean'))[0].filled == 150
+
+
 @pytest.mark.parametrize('name', ['2.vrt', '2.xml', '2'])
 def test_a_list_cannot_name_a_raster_that_refers_to_another_file(root, tmp_path, name):
   from rasterio import shutil
