@@ -27,7 +27,7 @@ HUES = ('red-cyan', 'green-magenta', 'blue-yellow')  # the channel with the oppo
 CLASSES = tuple(f'{hue} {shape}' for shape in SHAPES for hue in HUES)
 STREAMS = ('train', 'validation', 'test')
 
-_SPLIT = re.compile(r'(\w+)\[(\d*):(\d+)\]')
+_SPLIT = re.compile(r'(\w+)\[(\d{0,9}):(\d{1,9})\]')
 _BLOCK = 256  # examples that are drawn together, so that an example does not depend on the slice it is read in
 
 
@@ -45,7 +45,7 @@ def source(split: str, *, size: int = 48) -> ArraySource:
     A source of uint8 images (N, size, size, 3), channels R, G, B, with the 12 labels of `CLASSES` in turn.
 
   Raises:
-    InputError: for a split of another form or without examples, and for a size below 16.
+    InputError: for a split of another form, without examples or too large for the memory, and for a size below 16.
   """
   match = _SPLIT.fullmatch(split.strip())
   if not match or match[1] not in STREAMS:
@@ -57,7 +57,10 @@ def source(split: str, *, size: int = 48) -> ArraySource:
     raise InputError(f"the synthetic split {split!r} has no examples; write it as 'train[:4000]'")
   if size < 16:
     raise InputError(f'synthetic images of {size} pixels are too small to show shapes; the size must be at least 16')
-  images = np.empty((stop - start, size, size, 3), np.uint8)
+  try:
+    images = np.empty((stop - start, size, size, 3), np.uint8)
+  except MemoryError:
+    raise InputError(f'the synthetic split {split!r} does not fit into memory; write a shorter one') from None
   for block in range(start // _BLOCK, (stop - 1) // _BLOCK + 1):
     first = block * _BLOCK
     low, high = max(start, first), min(stop, first + _BLOCK)

@@ -109,12 +109,22 @@ def test_a_pickled_source_is_small_and_comes_back_the_same():
     ('train[:-5]', 'cannot read the synthetic split'),
     ('train[:0]', 'has no examples'),
     ('train[20:10]', 'has no examples'),
+    (f'train[:{"9" * 5000}]', 'cannot read the synthetic split'),
   ],
 )
 def test_a_wrong_split_is_an_error_that_says_what_to_write(split, message):
   with pytest.raises(InputError, match=message) as caught:
     synthetic.source(split)
   assert '\n' not in str(caught.value)
+
+
+def test_a_split_that_does_not_fit_into_memory_is_an_error_of_one_line(monkeypatch):
+  def full(shape, dtype):
+    raise MemoryError
+
+  monkeypatch.setattr(np, 'empty', full)
+  with pytest.raises(InputError, match=r"split 'train\[:500\]' does not fit into memory; write a shorter one"):
+    synthetic.source('train[:500]')
 
 
 def test_images_too_small_for_a_shape_are_an_error():
