@@ -22,6 +22,7 @@ from flaxnets.runtime import regular
 MAX_BYTES = 2**30  # per file
 MAX_PIXELS = 178_956_970  # per image: twice Pillow's MAX_IMAGE_PIXELS, above which Pillow refuses to decode
 
+_MAX_WIDTH = 2**26  # Pillow counts the bits of a row in 32 bits, and calls it a lack of memory where they overflow
 _PLANES = 512  # of an image, at most, in OpenCV
 
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'JPEG2000', 'AVIF')
@@ -93,7 +94,8 @@ def decode(data: bytes, out: np.ndarray, *, name: str) -> tuple[int, int]:
     Height and width of the upright original, pixels.
 
   Raises:
-    BadImage: if the data are not an image, are corrupt, have several pages, or more than 178,956,970 pixels.
+    BadImage: if the data are not an image, are corrupt, have several pages, more than 178,956,970 pixels, or more
+      than 67,108,864 in a row.
   """
   if not data:
     raise BadImage(f'{name}: the file is empty')
@@ -277,3 +279,5 @@ def _resize(pixels: np.ndarray, size: tuple[int, int], how: int, out: np.ndarray
 def _check_size(height: int, width: int, name: str) -> None:
   if height * width > MAX_PIXELS:
     raise BadImage(f'{name}: {height} x {width} pixels; the most that is decoded is {MAX_PIXELS:,}')
+  if width > _MAX_WIDTH:
+    raise BadImage(f'{name}: a width of {width:,} pixels; the most that is decoded is {_MAX_WIDTH:,}')

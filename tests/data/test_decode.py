@@ -241,6 +241,7 @@ BROKEN = {
   'float TIFF': (encoded(np.zeros((4, 4), np.float32), 'TIFF'), 'use data.source=arrays'),
   '32-bit TIFF': (encoded(np.full((4, 4), 70000, np.int32), 'TIFF'), 'use data.source=arrays'),
   'a PNG of 400 megapixels': (png(20000, 20000), '178,956,970'),
+  'a PNG of one row of 70 megapixels': (png(70_000_000, 1), 'a width of 70,000,000 pixels'),
   'a JPEG of 3600 megapixels': (large_jpeg(), '178,956,970'),
 }
 
