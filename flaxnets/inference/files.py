@@ -254,11 +254,12 @@ class FilePredictions:
     def look(part: np.ndarray, order: Sequence[int], mask: np.ndarray | None) -> None:
       self._failed.look(part, order, mask, lambda index: f'{path}, image {start + index}')
 
+    rows = self._batch_size if len(images) > self._batch_size else 0  # the last batch compiles nothing
     for start in range(0, len(images), self._batch_size):
       part = np.asarray(images[start : start + self._batch_size])
       part = part if planes == list(range(images.shape[3])) else part[..., planes]
       mask = None if present is None else present[start : start + self._batch_size, planes]
-      yield from self._net.begin(part, used, mask, look=look)
+      yield from self._net.begin(part, used, mask, look=look, first=start, rows=rows)
 
   def _count_bad(self, message: str) -> None:
     self.bad += 1

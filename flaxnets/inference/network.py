@@ -168,6 +168,8 @@ class Network:
     *,
     output: str = 'logits',
     look: Look | None = None,
+    first: int = 0,
+    rows: int = 0,
   ) -> Iterator[Fetch]:
     """Checks an array of images and sends it to the device in batches; see `Predictor.begin` and `one_behind`.
 
@@ -176,12 +178,14 @@ class Network:
       output: 'logits', 'features' or 'attention'.
       look: called with all images, zeros in place of absent planes, with the indices of the channels, and with the
         mask of present planes (n, m) or None for all.
+      first: the number of the first image in messages.
+      rows: what a smaller batch is padded to, at most BATCH; see `Predictor.begin`.
     """
     predictor = Predictor(self, channels)
     order = predictor.order
     images = pixels.numbers(images, self.channels, order)
     mask = None if present is None else pixels.presence(present, len(images), self.channels, order)
-    images, mask = pixels.without_absent(images, self.channels, order, mask)
+    images, mask = pixels.without_absent(images, self.channels, order, mask, first)
     self.check_scale(images, order, mask)
     if look is not None:
       look(images, order, mask)
@@ -190,7 +194,7 @@ class Network:
       canvases = self._canvases(images[chosen])
       sizes = np.broadcast_to(images.shape[1:3], (len(canvases), 2))
       part = None if mask is None else mask[chosen]
-      yield predictor.begin(canvases, sizes, present=part, check=False, output=output)
+      yield predictor.begin(canvases, sizes, min(rows, BATCH), part, check=False, output=output)
 
   def _nothing(self, output: str) -> np.ndarray:
     """An output of no images."""

@@ -61,7 +61,7 @@ def presence(present: Any, count: int, channels: ChannelSet, order: Sequence[int
 
 
 def without_absent(
-  images: np.ndarray, channels: ChannelSet, order: Sequence[int], present: np.ndarray | None = None
+  images: np.ndarray, channels: ChannelSet, order: Sequence[int], present: np.ndarray | None = None, first: int = 0
 ) -> tuple[np.ndarray, np.ndarray | None]:
   """The images with zeros in place of absent planes, and the (n, m) mask of present planes; None for all.
 
@@ -71,6 +71,7 @@ def without_absent(
     images: (n, height, width, m) numbers.
     channels, order: see `numbers`.
     present: (n, m) bool; None for all.
+    first: the number of the first image in messages.
 
   Raises:
     InputError: for an image without any channel, or a present plane with pixels that are not finite.
@@ -86,9 +87,9 @@ def without_absent(
   if wrong.any():
     image, plane = np.argwhere(wrong)[0]
     raise InputError(
-      f'image {image} has NaN or infinite pixels in channel {channels.names[order[plane]]}; '
+      f'image {first + image} has NaN or infinite pixels in channel {channels.names[order[plane]]}; '
       'an absent channel is NaN throughout, a present one nowhere'
     )
   if not present.any(axis=1).all():
-    raise InputError(f'image {present.any(axis=1).argmin()} has none of the channels {channels.label(order)}')
+    raise InputError(f'image {first + present.any(axis=1).argmin()} has none of the channels {channels.label(order)}')
   return images, present

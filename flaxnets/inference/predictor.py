@@ -236,14 +236,15 @@ def begin_each(
   from PIL import Image
 
   items = [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
-  predictor = Predictor(net, channels)
+  predictor, first = Predictor(net, channels), 0
   for is_array, group in _groups(predictor, items):
     pixels, sizes, present = stacked(group)
     if is_array:
-      yield from net.begin(pixels, channels, output=output, look=look)
+      yield from net.begin(pixels, channels, output=output, look=look, first=first)
     else:
       look(pixels, predictor.order, present)
       yield predictor.begin(pixels, sizes, present=present, output=output)
+    first += len(group)
 
 
 def one_behind(begun: Iterable[Callable[[], Result]]) -> Iterator[Result]:

@@ -64,6 +64,27 @@ def test_a_photo_alone_is_no_full_batch_and_the_last_batch_of_many_is_one(tmp_pa
   assert sizes == [1, 4, 4]
 
 
+def test_the_last_batch_of_an_array_is_a_full_one_and_compiles_nothing(tmp_path, monkeypatch):
+  net, sizes = untrained(small=True), []
+  compiled = net.compiled
+  monkeypatch.setattr(net, 'compiled', lambda *arguments: (sizes.append(len(arguments[1])), compiled(*arguments))[1])
+  images = np.random.default_rng(0).integers(0, 256, (6, 20, 20, 3), np.uint8)
+  for count in (3, 5, 6):
+    np.save(tmp_path / 'x.npy', images[:count])
+    found = [row for _, _, row in FilePredictions(net, batch_size=4)([str(tmp_path / 'x.npy')])]
+    np.testing.assert_allclose(found, net.probabilities(images[:count]), rtol=1e-4, atol=1e-6)
+  assert sizes == [4, 4, 4, 4, 8, 4, 4, 8]  # alone, then all at once in memory
+
+
+def test_a_bad_image_in_an_array_is_named_by_its_number_in_the_file(tmp_path):
+  images, said = np.random.default_rng(0).uniform(0, 255, (7, 20, 20, 3)).astype(np.float32), []
+  images[6, 3, 4, 1] = np.nan
+  np.save(tmp_path / 'x.npy', images)
+  found = list(FilePredictions(untrained(small=True), batch_size=4, on_bad=said.append)([str(tmp_path / 'x.npy')]))
+  assert [index for _, index, _ in found] == [0, 1, 2, 3]
+  assert said[0].startswith(f'{tmp_path / "x.npy"}: image 6 has NaN or infinite pixels in channel G; ')
+
+
 def test_names_of_channels_that_are_bytes_are_read_as_training_reads_them(tmp_path):
   net, images = untrained(small=True), np.random.default_rng(0).integers(0, 256, (2, 20, 20, 2), np.uint8)
   np.savez(tmp_path / 'x.npz', X=images, bands=np.array([b'G', b'R']))

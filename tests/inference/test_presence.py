@@ -96,6 +96,16 @@ def test_a_channel_of_one_value_throughout_is_warned_of_once(net, caplog, value)
   ]
 
 
+def test_a_bad_image_in_a_list_is_named_by_its_number_there(net):
+  items = [photos(1)[0], Image.fromarray(photos(1)[0]), photos(1, 30, 30)[0].astype(np.float32)]
+  items[2][4, 5, 0] = np.inf
+  with pytest.raises(InputError, match='image 2 has NaN or infinite pixels in channel R'):
+    net.predict(items)
+  items[2] = np.full_like(items[2], np.nan)
+  with pytest.raises(InputError, match='image 2 has none of the channels RGB'):
+    net.predict(items)
+
+
 def test_images_in_a_list_are_counted_together(net, caplog):
   items = [photos(1)[0], Image.fromarray(photos(1)[0]), photos(1)[0], photos(1, 30, 30)[0].astype(np.float32)]
   items[2][..., 0] = 9
