@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from absl import logging
 
+from flaxnets.analysis.text import counted
 from flaxnets.data.constant_planes import constant_planes
 from flaxnets.inference.metadata import Metadata
 
@@ -21,10 +22,11 @@ class FailedChannels:
 
   Args:
     metadata: of the network.
+    noun: what an image is called in the warning, in the singular.
   """
 
-  def __init__(self, metadata: Metadata):
-    self._channels = metadata.channels
+  def __init__(self, metadata: Metadata, noun: str = 'image'):
+    self._noun, self._channels = noun, metadata.channels
     self._varied = np.asarray(metadata.low) != np.asarray(metadata.high)
     self._seen = self._found = 0
     self._example, self._others = '', ''
@@ -53,7 +55,7 @@ class FailedChannels:
         lacking = () if present is None else np.flatnonzero(~present[first])
         values = {order[plane]: float(images[first, 0, 0, plane]) for plane in np.flatnonzero(constant[first]).tolist()}
         rest = [index for plane, index in enumerate(order) if plane not in lacking and index not in values]
-        self._keep(name(first) if name else f'image {self._seen + first}', values, rest)
+        self._keep(name(first) if name else f'{self._noun} {self._seen + first}', values, rest)
       self._found += len(found)
     self._seen += len(images)
 
@@ -67,7 +69,9 @@ class FailedChannels:
       have = 'has' if self._found == 1 else 'have'
       advice = f'; if the channel failed, leave it out: {remedy.format(others=self._others)}' if self._others else ''
       logging.warning(
-        '%s', f'{self._found:,} of {self._seen:,} images {have} a constant plane, the first is {self._example}{advice}'
+        '%s',
+        f'{self._found:,} of {counted(self._seen, self._noun)} {have} a constant plane, '
+        f'the first is {self._example}{advice}',
       )
     self._seen = self._found = 0
 

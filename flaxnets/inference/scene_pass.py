@@ -14,13 +14,14 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from flaxnets.data import geotiff, raster_pixels
 from flaxnets.data.decode import squash
 from flaxnets.errors import InputError
+from flaxnets.inference.failed_channels import FailedChannels
 from flaxnets.inference.predictor import Fetch, Predictor, one_behind, softmax
 
 if TYPE_CHECKING:
@@ -61,6 +62,22 @@ class Axis:
     return covering, np.clip(np.minimum(inside, self.tile - inside) / (self.tile / 2), 0, None).astype(np.float32)
 
 
+class _Tile(NamedTuple):
+  """One tile as evaluation would see it as an image.
+
+  Attributes:
+    canvas: (H, W, m) pixels.
+    present: (m,) bool, the channels with data.
+    share: of its pixels that have data in any band, 0..1.
+    filled: how many pixels of single bands without data were filled.
+  """
+
+  canvas: np.ndarray
+  present: np.ndarray
+  share: float
+  filled: int
+
+
 @dataclasses.dataclass(frozen=True)
 class _TileRow:
   """A row of n tiles.
@@ -83,7 +100,13 @@ class _TileRow:
 
 
 class ScenePass:
-  """One pass over a scene, a row of tiles at a time."""
+  """One pass over a scene, a row of tiles at a time.
+
+  Attributes:
+    tiles: their number.
+    empty, filled: how many of the tiles so far had no data, and how many had pixels that were filled.
+    failed: the tiles so far with a channel of one value.
+  """
 
   def __init__(
     self, net: Network, rasters: geotiff.Rasters, dataset: Any, scene: str, tile: int, stride: int, batch_size: int
@@ -95,6 +118,7 @@ class ScenePass:
     self.stride = stride
     self.tiles = len(self.rows_axis.starts) * len(self.columns_axis.starts)
     self.empty = self.filled = 0
+    self.failed = FailedChannels(net.metadata, 'tile')
     self.predictor = Predictor(net, rasters.channels.names)
     self.batch_size = min(batch_size, 1 << (len(self.columns_axis.starts) - 1).bit_length())
 
@@ -143,28 +167,41 @@ class ScenePass:
 
   def _begin_rows(self) -> Iterator[Callable[[], _TileRow | None]]:
     """Sends batches of tiles to the device; see `one_behind`. A row of tiles is returned with its last batch."""
-    count, heights = len(self.columns_axis.starts), np.diff([*self.rows_axis.starts, self.rows_axis.length])
-    for (pixels, valid), height in zip(self._strips(), heights.tolist(), strict=True):
-      has_data = None if valid is None else np.asarray(valid[:height].any(axis=2))
+    count, tops = len(self.columns_axis.starts), self.rows_axis.starts.tolist()
+    ends = [*tops[1:], self.rows_axis.length]
+    for (pixels, valid), top, end in zip(self._strips(), tops, ends, strict=True):
+      has_data = None if valid is None else np.asarray(valid[: end - top].any(axis=2))
       row = _TileRow(has_data, np.zeros(count, np.float32), np.zeros((count, len(self.net.classes)), np.float32))
       for start in range(0, count, self.batch_size):
         places = range(start, min(start + self.batch_size, count))
         tiles = [self._tile(pixels, valid, place) for place in places]
-        row.shares[start : places.stop] = [share for _, _, share in tiles]
+        row.shares[start : places.stop] = [tile.share for tile in tiles]
+        self._look(tiles, [(top, left) for left in self.columns_axis.starts[start : places.stop].tolist()])
         yield functools.partial(row.finish, list(self._begin(tiles, start)), is_last=places.stop == count)
 
-  def _begin(self, tiles: Sequence[tuple[np.ndarray, np.ndarray, float]], start: int) -> Iterator[tuple[Any, Fetch]]:
+  def _look(self, tiles: Sequence[_Tile], corners: Sequence[tuple[int, int]]) -> None:
+    """Looks for tiles with a channel of one value; `corners` are their first rows and columns in the scene.
+
+    Tiles with filled pixels are passed over: the few pixels with data in one may have the same value.
+    """
+    whole = [place for place, tile in enumerate(tiles) if tile.share and not tile.filled]
+    if whole:
+      canvases = np.stack([tiles[place].canvas for place in whole])
+      present = np.stack([tiles[place].present for place in whole])
+      names = [f'{self.scene}, row {corners[place][0]}, column {corners[place][1]}' for place in whole]
+      self.failed.look(canvases, self.predictor.order, present, names.__getitem__)
+
+  def _begin(self, tiles: Sequence[_Tile], start: int) -> Iterator[tuple[Any, Fetch]]:
     """The places in a row of those tiles that have data, `start` and later, and what fetches their logits."""
     for absent in (False, True):  # a mask of channels is another program, and slower: only for the tiles that need it
-      chosen = [i for i, (_, present, share) in enumerate(tiles) if share and (present.all() != absent)]
-      if chosen:
-        present = np.stack([tiles[i][1] for i in chosen]) if absent else None
-        canvases = np.stack([tiles[i][0] for i in chosen])
-        sizes = np.tile(self.side, (len(chosen), 1))
-        yield np.asarray(chosen) + start, self.predictor.begin(canvases, sizes, self.batch_size, present, check=False)
+      places = [place for place, tile in enumerate(tiles) if tile.share and (tile.present.all() != absent)]
+      if places:
+        present = np.stack([tiles[place].present for place in places]) if absent else None
+        canvases = np.stack([tiles[place].canvas for place in places])
+        sizes = np.tile(self.side, (len(places), 1))
+        yield np.asarray(places) + start, self.predictor.begin(canvases, sizes, self.batch_size, present, check=False)
 
-  def _tile(self, pixels: np.ndarray, valid: np.ndarray | None, place: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """One tile of a strip as evaluation would see it as an image: canvas, present channels, share with data."""
+  def _tile(self, pixels: np.ndarray, valid: np.ndarray | None, place: int) -> _Tile:
     start = int(self.columns_axis.starts[place])
     columns = slice(start, start + self.side[1])
     image = pixels[:, columns]
@@ -177,7 +214,7 @@ class ScenePass:
       canvas = np.empty((*self.net.canvas, image.shape[2]), image.dtype)
       squash(image, canvas)
       image = canvas
-    return image, present, share
+    return _Tile(image, present, share, filled)
 
   def _mixed(
     self, waiting: Sequence[_TileRow], weights: np.ndarray, probabilities: str

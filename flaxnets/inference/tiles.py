@@ -60,6 +60,7 @@ def predict_map(
 
   A band without data in a tile is an absent channel there. Single pixels without data get the mean of their band in
   the tile. A tile counts in proportion to its pixels with data. Pixels without data in any band have no class.
+  Afterwards, a warning names the first tile with a band of one value, such as the zeros of a failed sensor.
 
   Args:
     net: the network.
@@ -92,6 +93,7 @@ def predict_map(
         files.append(classes, values)
       if scan.empty == scan.tiles:
         raise InputError(f'{scene}: no pixel has data in {", ".join(rasters.channels.names)}')
+  scan.failed.warn('subset={others} (--subset={others})')
   return MapSummary(
     files.paths, rasters.channels.names, (scan.rows_axis.length, scan.columns_axis.length), scan.tiles, scan.empty,
     scan.filled, dict(zip(net.classes, files.counts.tolist(), strict=True)),

@@ -229,6 +229,29 @@ def test_bands_are_matched_by_name_and_chosen_by_subset(tmp_path):
   np.testing.assert_allclose(mapped(fewer, tmp_path)[1], part, atol=1e-6)
 
 
+def test_a_band_of_one_value_in_a_tile_is_warned_of_as_in_an_image(tmp_path, caplog):
+  network, image = net(), pixels(32, 48)
+  image[16:, :32, 2] = 7
+  path = scene(tmp_path, image)
+  mapped(path, tmp_path, network, stride=16)
+  (warning,) = [record.getMessage() for record in caplog.records]
+  assert warning == (
+    f'2 of 6 tiles have a constant plane, the first is {path}, row 16, column 0: channel B04 is 7 throughout; if the '
+    'channel failed, leave it out: subset=B02,B03,B08,B11 (--subset=B02,B03,B08,B11)'
+  )
+  caplog.clear()
+  mapped(path, tmp_path, network, stride=16, subset='B02,B03,B08,B11')
+  mapped(scene(tmp_path, image, nodata=7), tmp_path, network, stride=16)
+  assert not caplog.records
+
+
+def test_a_tile_with_few_pixels_that_have_data_is_not_said_to_be_constant(tmp_path, caplog):
+  image = pixels(16, 32)
+  image[:, :16], image[3, 4] = 0, 900
+  mapped(scene(tmp_path, image, nodata=0), tmp_path, stride=16)
+  assert not caplog.records
+
+
 @pytest.mark.parametrize(
   ('options', 'reason'),
   [
