@@ -6,16 +6,18 @@
 - OUT_probability.tif: float32, NaN without a class. For 'top' one band, the probability of the class in OUT.tif; for
   'all' a band for each class, named after it.
 
-Both have the grid, the coordinate reference system and the transform of the scene, in compressed blocks.
+Both have the grid, the coordinate reference system and the transform of the scene, in compressed blocks. Where they
+replace older files, pyramids, masks and statistics beside these are deleted.
 """
 
 from __future__ import annotations
 
 import colorsys
 import contextlib
+import itertools
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.sax import saxutils
 
@@ -32,6 +34,8 @@ PROBABILITIES = ('top', 'all', 'none')
 
 _BLOCK = 256  # side of a block in the files, pixels
 _MOST = 2**27  # bytes of rows that wait to be written
+# Endings of what GDAL and QGIS derive from a file and show in its place, such as pyramids: an older map's would stay.
+_DERIVED = ('.aux.xml', '.ovr', '.msk')
 
 
 class MapFiles:
@@ -40,6 +44,7 @@ class MapFiles:
   Args:
     net: the network.
     scene: the rasterio dataset whose grid the files have.
+    sources: the files that it is read from, the scene itself first; a VRT has others.
     out: the class map.
     probabilities: one of PROBABILITIES.
     description: tags that say how the map was made.
@@ -49,10 +54,19 @@ class MapFiles:
     counts: (K,) pixels of each class so far.
 
   Raises:
-    InputError: if `out` has another ending than .tif, a file would take the scene's place, or one cannot be written.
+    InputError: if `out` has another ending than .tif, a file would take the place of one of `sources`, or one cannot
+      be written.
   """
 
-  def __init__(self, net: Network, scene: Any, out: pathlib.Path, probabilities: str, description: Mapping[str, str]):
+  def __init__(
+    self,
+    net: Network,
+    scene: Any,
+    sources: Sequence[str | os.PathLike[str]],
+    out: pathlib.Path,
+    probabilities: str,
+    description: Mapping[str, str],
+  ):
     if out.suffix.lower() not in SUFFIXES:
       raise InputError(f'{out}: a map ends in {" or ".join(SUFFIXES)}')
     self._classes, self._scene = tuple(net.classes), scene
@@ -65,9 +79,10 @@ class MapFiles:
     self._outs = [out]
     if probabilities != 'none':
       self._outs.append(out.with_name(f'{out.stem}_probability{out.suffix}'))
-    for path in self._outs:
-      if path.exists() and os.path.exists(scene.name) and path.samefile(scene.name):
-        raise InputError(f'{path} is the scene itself; write the map to another file')
+    for path, source in itertools.product(self._outs, sources):
+      if path.exists() and os.path.exists(source) and path.samefile(source):
+        which = 'the scene itself' if source == sources[0] else 'a part of the scene'
+        raise InputError(f'{path} is {which}; write the map to another file')
     self.paths = tuple(map(str, self._outs))
     self._names = ['probability'] if probabilities == 'top' else list(self._classes)
     self._stack = contextlib.ExitStack()
@@ -93,8 +108,9 @@ class MapFiles:
     try:
       self._stack.__exit__(*error)
       if error[0] is None:
-        sidecar = self._outs[0].with_name(f'{self._outs[0].name}.aux.xml')
-        atomic.write_text(sidecar, category_names(self._classes))
+        for out, ending in itertools.product(self._outs, _DERIVED):
+          out.with_name(out.name + ending).unlink(missing_ok=True)
+        atomic.write_text(self._outs[0].with_name(f'{self._outs[0].name}.aux.xml'), category_names(self._classes))
     except Exception as failure:
       raise self._refused(failure) from None
 
@@ -120,7 +136,9 @@ class MapFiles:
     scene = self._scene
     count = 1 if is_map else len(self._names)
     profile = {'driver': 'GTiff', 'width': scene.width, 'height': scene.height, 'count': count, 'crs': scene.crs}
-    profile |= {'transform': scene.transform, 'compress': 'deflate', 'BIGTIFF': 'IF_SAFER', 'interleave': 'band'}
+    profile |= {'compress': 'deflate', 'BIGTIFF': 'IF_SAFER', 'interleave': 'band'}
+    if not scene.transform.is_identity:  # rasterio warns of that of a scene without coordinates
+      profile['transform'] = scene.transform
     if min(scene.width, scene.height) > _BLOCK:
       profile |= {'tiled': True, 'blockxsize': _BLOCK, 'blockysize': _BLOCK}
     profile |= (

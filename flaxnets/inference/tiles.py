@@ -88,7 +88,8 @@ def predict_map(
   with raster_pixels.opened(scene) as dataset, raster_pixels.cache_for(dataset):
     scan = ScenePass(net, rasters, dataset, str(scene), tile, stride, batch_size)
     scan.check_scale()
-    with MapFiles(net, dataset, pathlib.Path(out), probabilities, scan.description()) as files:
+    sources = [scene, *getattr(dataset, 'files', ())]  # an .npy has no such list
+    with MapFiles(net, dataset, sources, pathlib.Path(out), probabilities, scan.description()) as files:
       for classes, values in scan.rows(probabilities, progress):
         files.append(classes, values)
       if scan.empty == scan.tiles:

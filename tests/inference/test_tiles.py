@@ -1,9 +1,11 @@
 """A class map of a scene: what each pixel gets, what the files say, and what is refused."""
 
 import functools
+import importlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 rasterio = pytest.importorskip('rasterio', reason='rasterio (the extra geo) is not installed')
 
@@ -250,6 +252,38 @@ def test_a_tile_with_few_pixels_that_have_data_is_not_said_to_be_constant(tmp_pa
   image[:, :16], image[3, 4] = 0, 900
   mapped(scene(tmp_path, image, nodata=0), tmp_path, stride=16)
   assert not caplog.records
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+@pytest.mark.parametrize('kind', ['vrt', 'pages'])
+def test_a_file_that_the_scene_is_read_from_is_not_replaced(tmp_path, kind):
+  image, tif, vrt = pixels(), tmp_path / 'source.tif', tmp_path / 'scene.vrt'
+  if kind == 'vrt':
+    importlib.import_module('rasterio.shutil').copy(write_geotiff(tif, image), vrt, driver='VRT')
+  else:
+    first, *others = (Image.fromarray(plane) for plane in image.transpose(2, 0, 1))
+    first.save(tif, save_all=True, append_images=others)
+  before = tif.read_bytes()
+  with pytest.raises(InputError, match=r'source.tif is (a part of the scene|the scene itself); write the map to'):
+    net().predict_map(vrt if kind == 'vrt' else tif, tif, tile=16, channels=','.join(NAMES))
+  assert tif.read_bytes() == before
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')  # that of the scene and of the map, read here
+def test_a_map_of_a_scene_without_coordinates_is_written_without_a_warning(tmp_path):
+  np.save(tmp_path / 'scene.npy', pixels())
+  classes, _, _ = mapped(tmp_path / 'scene.npy', tmp_path, channels=','.join(NAMES))
+  np.testing.assert_array_equal(classes, mapped(scene(tmp_path), tmp_path)[0])
+
+
+def test_pyramids_and_statistics_of_an_older_map_are_not_left_beside_a_new_one(tmp_path):
+  path, derived = scene(tmp_path), ('map.tif.ovr', 'map_probability.tif.aux.xml')
+  mapped(path, tmp_path)
+  for name in derived:
+    (tmp_path / name).write_bytes(b'of the older map')
+  mapped(path, tmp_path)
+  assert not any((tmp_path / name).exists() for name in derived)
+  assert '<Category>sea</Category>' in (tmp_path / 'map.tif.aux.xml').read_text()
 
 
 @pytest.mark.parametrize(
