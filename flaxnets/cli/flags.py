@@ -141,7 +141,11 @@ def _check_once(flags: absl.flags.FlagValues, arguments: Sequence[str]) -> None:
   """Raises UsageError for a flag with two values, of which the first would be ignored."""
   names = [argument.lstrip('-').partition('=')[0] for argument in arguments if argument.startswith('-')]
   for name in names:
-    known = name.startswith('config.') or (name in flags and not isinstance(flags[name], absl.flags.MultiFlag))
+    known = (
+      name == 'config'
+      or name.startswith('config.')
+      or (name in flags and not isinstance(flags[name], absl.flags.MultiFlag))
+    )
     if known and names.count(name) > 1:
       raise UsageError(f'--{name} is given twice; give it once')
 

@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from flaxnets.cli import flags
+from flaxnets.cli import flags, main
 from flaxnets.cli.main import COMMANDS
 
 
@@ -52,6 +52,12 @@ def test_a_folder_that_is_missing_or_one_too_many_is_refused(run, calls, capsys,
   assert run(*arguments) == 2
   assert capsys.readouterr().err == f'flaxnets command: {said}\n'
   assert not calls
+
+
+@pytest.mark.parametrize('twice', [('--config=demo', '--config=default'), ('--config', 'demo', '-config=default')])
+def test_a_second_config_is_refused_and_does_not_take_the_place_of_the_first(twice, capsys):
+  assert main.run('views', [*twice, '--out=sheet.png']) == 2
+  assert capsys.readouterr().err == 'flaxnets views: --config is given twice; give it once\n'
 
 
 def test_every_command_about_a_run_takes_its_folder_in_both_ways():
