@@ -12,6 +12,13 @@ Image files are decoded as in evaluation; bands of GeoTIFFs are matched by their
 channels), or (height, width, channels) for one image. In an .npz with several such arrays, --key names the one to use.
 A file that cannot be read is named on stderr, the others are classified, and the exit code is 1. A channel that has one
 value throughout an image, such as the zeros of a failed camera, is classified with a warning; --subset=RG leaves B out.
+So is a band of a scene that has one value throughout a tile.
+
+A row of CSV has the path, the index of the image in its array (0 for an image file), the likeliest class and its
+probability, and then the five likeliest classes, of which the first is the same again: path, index, class, probability,
+top1, top1_probability, top2 and so on. A line of JSON has path, index, class, probability and the list top5. Bytes of a
+path that are not UTF-8 are written as in \\udce9.
+
 Memory does not grow with the number of files; an .npz is read at once.
 """
 
@@ -19,6 +26,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import pathlib
 import sys
@@ -29,6 +37,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 from absl import flags as absl_flags
 
+from flaxnets.analysis.text import counted
 from flaxnets.cli import flags as cli_flags
 from flaxnets.errors import InputError
 
@@ -83,7 +92,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
       raise InputError(f'--{name} has no effect on {"a map" if is_map else "anything but a map (--out=MAP.tif)"}')
   if is_map:
     return _map(load(arguments[0], flags.step), flags, arguments[1:])
-  if flags.out and not flags.out.endswith(ENDINGS):
+  if flags.out and not flags.out.lower().endswith(ENDINGS):
     raise InputError(f'--out={flags.out} ends in none of {", ".join((*ENDINGS, MAPS[0]))}')
   net = load(arguments[0], flags.step)
   named = files.find(arguments[1:])
@@ -98,14 +107,14 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   )
   start, count = time.perf_counter(), 0
   with _opened(flags.out) as out, _progress(named) as bar:
-    write = json_lines(out, net.classes) if flags.out.endswith('.jsonl') else csv_rows(out, net.classes)
+    write = json_lines(out, net.classes) if flags.out.lower().endswith('.jsonl') else csv_rows(out, net.classes)
     for row in run(named):
       write(*row)
       bar.update()
       count += 1
   seconds = time.perf_counter() - start
   print(
-    f'{count:,} images in {seconds:.2f} s, {count / seconds:,.0f} images/s with compiling'
+    f'{counted(count, "image")} in {seconds:.2f} s, {count / seconds:,.0f} images/s with compiling'
     + (f'; not predicted: {run.bad:,} of {len(named):,} files' if run.bad else ''),
     file=sys.stderr,
   )
@@ -209,12 +218,15 @@ def _opened(out: str) -> Iterator[TextIO]:
   """The file to write, which appears when it is complete; stdout for ''."""
   from flaxnets.runtime import atomic
 
+  unusual = 'backslashreplace'  # file names need not be UTF-8
   if not out:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+      sys.stdout.reconfigure(errors=unusual)
     yield sys.stdout
     return
   with (
     atomic.writing(f'--out={out}'),
     atomic.replacing(pathlib.Path(out)) as beside,
-    open(beside, 'w', newline='', encoding='utf-8') as file,
+    open(beside, 'w', newline='', encoding='utf-8', errors=unusual) as file,
   ):
     yield file

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 
 import jax
@@ -117,6 +118,19 @@ def test_folders_and_globs_are_found_and_hidden_files_are_not(run, tmp_path, cap
   assert [line.split(',')[0] for line in capsys.readouterr().out.splitlines()[1:]] == [str(inner / '2.png')]
   assert predict(run, tmp_path / 'none*.png') == 1
   assert 'none*.png holds no images or arrays' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('out', ['table.csv', 'LINES.JSONL', ''])
+def test_a_file_whose_name_is_not_utf_8_is_predicted_like_any_other(run, tmp_path, out, capfd):
+  odd = os.fsencode(tmp_path) + b'/caf\xe9.png'
+  with open(odd, 'wb') as file:
+    Image.new('RGB', (30, 24)).save(file, format='PNG')
+  assert predict(run, os.fsdecode(odd), *([f'--out={tmp_path / out}'] if out else [])) == 0
+  text = (tmp_path / out).read_text('utf-8') if out else capfd.readouterr().out
+  if out.endswith('JSONL'):
+    assert os.fsencode(json.loads(text)['path']) == odd
+  else:
+    assert text.splitlines()[1].startswith(f'{tmp_path}/caf\\udce9.png,0,')
 
 
 def test_arrays_are_predicted_row_by_row(run, net, tmp_path):
