@@ -40,7 +40,8 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
       print(problem, flush=True)
     if outcome.undigested:
       print(
-        f'{name}: {counted(len(outcome.undigested), "file")} of an earlier version have no digest: read, not compared'
+        f'{name}: read, but not compared, since an earlier version wrote no digest: '
+        f'{counted(len(outcome.undigested), "file")}'
       )
     found += len(outcome.problems)
     wrong = f'{counted(len(outcome.problems), "part")} corrupt or missing; ' if outcome.problems else ''

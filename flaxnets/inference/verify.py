@@ -3,13 +3,13 @@
 | what | its digest |
 |---|---|
 | `checkpoints/N`, `recalibrated/N` | of every array and of the meta, in the meta |
-| `config.json`, `study.json`, `table.json`, `eval/*.json` | the field `digest` of the object |
+| `config.json`, `study.json`, `table.json`, `report.json`, `eval/*.json` | the field `digest` of the object |
 | `eval/*.npz` | of every array, in the JSON beside it |
 | `metrics.jsonl` | the field `digest` of every line |
 | an exported FILE | sha256 of the file in FILE.json, which has a `digest`; of every array in a safetensors header |
 | `tensorboard/events*` | the CRC-32C of every record, as TensorBoard's format has it |
 
-Other files, such as `parameters.txt`, logs and pages, hold nothing that is read again, and are not compared.
+Other files, such as `parameters.txt`, logs, pages and what people put there, are not compared.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from flaxnets.runtime.checkpoint import METRIC, Checkpoints
 from flaxnets.runtime.digests import array_digests, text_digest
 
 _STORES = {'checkpoints': 'checkpoint', 'recalibrated': 'recalibration'}
+_RECORDS = ('config.json', 'study.json', 'table.json', 'report.json')
 _EXPORTS = ('.stablehlo', '.onnx')  # endings of files that must have a description beside them
 
 
@@ -117,9 +118,9 @@ def _of_store(folder: pathlib.Path, kind: str) -> Iterator[Part]:
 def _of_file(path: pathlib.Path) -> Iterator[Part]:
   if path.suffix == '.json' and path.parent.name == 'eval':
     yield Part(path, 'result', lambda: _check_result(path))
-  elif path.suffix == '.json':
+  elif path.name in _RECORDS or path.suffix == '.json' and _describes(path):
     yield Part(path, 'record', lambda: _check_record(path))
-  elif path.suffix == '.jsonl':
+  elif path.name == 'metrics.jsonl':
     yield Part(path, 'journal', lambda: _check_journal(path))
   elif path.suffix == '.safetensors':
     yield Part(path, 'export', lambda: _check_safetensors(path))
@@ -127,6 +128,12 @@ def _of_file(path: pathlib.Path) -> Iterator[Part]:
     yield Part(path, 'event file', lambda: _check_events(path))
   elif path.suffix in _EXPORTS and not sidecar(path).exists():
     yield Part(path, 'export', lambda: _missing(sidecar(path)))
+
+
+def _describes(path: pathlib.Path) -> bool:
+  """Whether a .json is the description of an exported file, which may be missing."""
+  described = path.with_suffix('')
+  return described.suffix in _EXPORTS or described.is_file()
 
 
 def _missing(path: pathlib.Path) -> None:

@@ -117,6 +117,15 @@ def test_a_killed_run_is_not_taken_for_a_damaged_one(run):
   assert verify(run).problems == []
 
 
+def test_files_that_people_put_into_a_run_are_not_taken_for_its_own(run):
+  whole = verify(run).intact
+  (run / 'labels.json').write_text('["cat", "dog"]')
+  (run / 'predictions.jsonl').write_text('{"path": "a.jpg"}\n')
+  (run / 'notes.json').write_text('not JSON')
+  outcome = verify(run)
+  assert (outcome.problems, outcome.undigested, outcome.intact) == ([], [], whole)
+
+
 def test_files_of_an_earlier_version_are_read_and_counted_as_not_compared(run):
   fields = records.read(run / 'config.json')
   (run / 'config.json').write_text(json.dumps(fields))
