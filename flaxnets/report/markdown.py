@@ -6,6 +6,7 @@ import base64
 import html
 import pathlib
 import re
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -76,7 +77,7 @@ def _code(text: str) -> str:
 
 def _picture(caption: str, name: str, data: bytes, folder: str, pictures: dict[str, bytes]) -> str:
   pictures[name] = data
-  return f'![{_plain(caption)}]({folder.replace(" ", "%20")}/{name})'
+  return f'![{_plain(caption)}]({urllib.parse.quote(folder)}/{name})'
 
 
 def _table(table: tables.Table) -> str:

@@ -74,13 +74,18 @@ def svg(plot: Plot) -> str:
   text = buffer.getvalue()
   text = text[text.index('<svg') :]
   text = re.sub(r'<metadata>.*?</metadata>', '', text, flags=re.DOTALL)
-  text = re.sub(r'(\bid="|href="#|url\(#)', rf'\g<1>{plot.name}-', text)
   text = re.sub(
     r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-labelledby="{plot.name}-said">', text
   )
+  return re.sub('<[^>]*>', lambda tag: _embedded(tag[0], plot.name), text)  # names between tags stay as they are
+
+
+def _embedded(tag: str, name: str) -> str:
+  """A tag of an SVG with ids that begin with a name, and with the page's colours."""
+  tag = re.sub(r'(\bid="|href="#|url\(#)', rf'\g<1>{name}-', tag)
   for number, colour in enumerate(COLOURS):
-    text = text.replace(colour, f'var(--c{number})')
-  return text.replace(_INK, 'currentColor')
+    tag = tag.replace(colour, f'var(--c{number})')
+  return tag.replace(_INK, 'currentColor')
 
 
 def png(plot: Plot) -> bytes:
@@ -143,7 +148,8 @@ def _legend(axes: Axes) -> None:
 
 
 def _short(name: str, most: int = 28) -> str:
-  return name if len(name) <= most else f'{name[: most - 1]}…'
+  visible = f'\u200b{name}' if name.startswith('_') else name  # a legend leaves out what begins with _
+  return visible if len(visible) <= most else f'{visible[: most - 1]}…'
 
 
 def _look(number: int) -> dict[str, Any]:

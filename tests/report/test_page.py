@@ -1,3 +1,4 @@
+import html
 import html.parser
 import itertools
 import json
@@ -5,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import urllib.parse
 
 import hypothesis
 import hypothesis.strategies as st
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 from flaxnets.errors import InputError
+from flaxnets.inference.verify import verify
 from flaxnets.report import page, plots
 from flaxnets.report.gather import gather
 from flaxnets.report.write import write
@@ -131,6 +134,16 @@ def test_a_plot_takes_its_colours_from_the_page():
   assert plots.png(drawn[0]).startswith(b'\x89PNG')
 
 
+@pytest.mark.parametrize('name', ['_baseline', 'seed #0072b2', 'url(#a) id="b"'])
+def test_a_plot_names_every_run_as_it_is_called(name):
+  curve = {'step': [1, 2], 'loss': [2.0, 1.0], 'accuracy': [0.1, 0.2], 'subsets': {}}
+  runs = [
+    {'name': name, 'evaluated': False, 'curves': {'train': curve, 'validation': curve}} for name in (name, 'other')
+  ]
+  svg = plots.svg(plots.of_report({'runs': runs})['curves'][0])
+  assert {name, 'other'} <= {html.unescape(text).strip('\u200b') for text in re.findall('>([^<]+)</text>', svg)}
+
+
 @hypothesis.given(st.lists(st.floats(0, 200), min_size=1, max_size=12).map(sorted))
 def test_names_that_would_overlap_are_moved_apart_and_others_stay(places):
   moved = plots.spread(places, 9)
@@ -141,12 +154,12 @@ def test_names_that_would_overlap_are_moved_apart_and_others_stay(places):
 
 
 def test_markdown_links_pictures_that_exist(tmp_path):
-  path = write([str(made(tmp_path, 'complete'))], tmp_path / 'out.md')
+  path = write([str(made(tmp_path, 'complete'))], tmp_path / 'out (1).md')
   text = path.read_text()
   links = re.findall(r'!\[.*?\]\((.*?)\)', text)
   assert len(links) > 10
   for link in links:
-    Image.open(tmp_path / link).verify()
+    Image.open(tmp_path / urllib.parse.unquote(link)).verify()
   assert [line[3:] for line in text.splitlines() if line.startswith('## ')] == list(page.SECTIONS.values())
   assert '| RGB |' in text
 
@@ -177,12 +190,39 @@ def test_markdown_shows_the_command_of_a_folder_with_backticks_whole(tmp_path):
   assert f"``` flaxnets eval --workdir='{tmp_path}/a`b``c'" in text
 
 
+def test_commands_of_a_folder_with_a_space_can_be_copied(tmp_path):
+  begin_run(tmp_path / 'my run', steps=0)
+  (tmp_path / 'my run' / 'config.json').unlink()
+  text = write([str(tmp_path / 'my run')], tmp_path / 'a (copy).md').read_text()
+  folder = f"'{tmp_path}/my run'"
+  assert f'`flaxnets train --workdir={folder}`' in text and f'`flaxnets report {folder} OTHER_DIR`' in text
+  page = write([str(tmp_path / 'my run')]).read_text()
+  assert page.count(html.escape(f'flaxnets train --workdir={folder}').replace('&#x27;', '&#39;')) == 2
+
+
 def test_the_format_follows_the_ending_unless_it_is_said(tmp_path):
   begin_run(tmp_path / 'run')
   folders = [str(tmp_path / 'run')]
   assert json.loads(write(folders, tmp_path / 'a.json').read_text())['runs'][0]['name'] == 'run'
   assert write(folders, tmp_path / 'a.txt', 'json').read_text().startswith('{')
   assert write(folders, tmp_path / 'a.htm').read_text().startswith('<!DOCTYPE html>')
+
+
+def test_without_a_file_the_report_of_one_folder_is_written_into_it(tmp_path, monkeypatch):
+  for name in ('one', 'two', 'elsewhere'):
+    begin_run(tmp_path / name) if name != 'elsewhere' else (tmp_path / name).mkdir()
+  one, two = (str(tmp_path / name) for name in ('one', 'two'))
+  monkeypatch.chdir(tmp_path / 'elsewhere')
+  assert write([one]) == tmp_path / 'one' / 'report.html'
+  assert write([one, one], None, 'json') == tmp_path / 'one' / 'report.json'
+  assert write([one, two]).resolve() == tmp_path / 'elsewhere' / 'report.html'
+  assert write([one], tmp_path / 'two', 'md') == tmp_path / 'two' / 'report.md'
+  assert {path.name for path in (tmp_path / 'one').glob('report*')} == {'report.html', 'report.json'}
+  outcome = verify(one)
+  assert outcome.problems == [] and tmp_path / 'one' / 'report.json' not in outcome.undigested
+  write([one])  # the report is no part of the run
+  with pytest.raises(InputError, match='no is not a folder; give the folder of a run or of a study'):
+    write([str(tmp_path / 'no')])
 
 
 def test_a_report_into_a_folder_that_does_not_exist_is_an_error(tmp_path):
