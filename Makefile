@@ -49,7 +49,7 @@ docs: setup
 demo: setup
 	$(BIN)/flaxnets train --config=demo --workdir=$(WORKDIR)
 	$(BIN)/flaxnets eval --workdir=$(WORKDIR)
-	$(BIN)/flaxnets report $(WORKDIR) --out=$(WORKDIR)/report.html
+	$(BIN)/flaxnets report $(WORKDIR)
 
 # Fails unless the demo's table shows what a channel is worth.
 check-demo: demo

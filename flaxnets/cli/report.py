@@ -1,6 +1,6 @@
 """Writes a report about a run, several runs or a study: a page that opens from a file, Markdown or JSON.
 
-    flaxnets report runs/demo
+    flaxnets report runs/demo                           writes runs/demo/report.html
     flaxnets report runs/rgb --out=rgb.html             a study's folder: all its runs and its table
     flaxnets report runs/one runs/two --against=one     differences with intervals
 
@@ -23,7 +23,12 @@ ARGUMENTS = 'DIR [DIR...]'
 
 def define(flags: absl_flags.FlagValues) -> None:
   add = cli_flags.definers(flags)
-  add.string('out', '', 'file to write; report.html, report.md or report.json without this flag')
+  add.string(
+    'out',
+    '',
+    'file to write, or a folder for report.html, report.md or report.json. Without this flag the folder DIR, or the '
+    'current folder for several',
+  )
   add.enum(
     'format',
     '',
@@ -38,7 +43,6 @@ def define(flags: absl_flags.FlagValues) -> None:
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
   from flaxnets.report import write  # Matplotlib is slow to import
 
-  path = write.write(
-    arguments, pathlib.Path(flags.out), flags.format, result=flags.result, against=flags.against, root=flags.root
-  )
+  out = pathlib.Path(flags.out) if flags.out else None
+  path = write.write(arguments, out, flags.format, result=flags.result, against=flags.against, root=flags.root)
   print(path)

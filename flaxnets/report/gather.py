@@ -70,7 +70,8 @@ def gather(names: Sequence[str], *, result: str = '', against: str = '', root: s
 
 def _why_not_compared(runs: Sequence[Run]) -> tuple[str, str]:
   if len(runs) < 2:
-    return 'There is no second run to compare with.', f'flaxnets report {runs[0].folder if runs else "DIR"} OTHER_DIR'
+    own = shlex.quote(str(runs[0].folder)) if runs else 'DIR'
+    return 'There is no second run to compare with.', f'flaxnets report {own} OTHER_DIR'
   missing = next((run for run in runs if not run.arrays), None)
   command = words.evaluate_command(missing) if missing else ''
   return 'Fewer than two runs were evaluated on the same images.', command
@@ -92,14 +93,13 @@ def _run(
     'study': run.study,
     'evaluated': bool(run.rows),
     'evaluate': words.evaluate_command(run),
+    'train': words.train_command(run),
     'result': run.result.stem if run.result else '',
     'other_results': run.others,
     'expert_of': run.expert_of,
     'model': run.scores.get('model') or run.config.get('model', {}).get('name', ''),
     'channels': list(run.scores.get('channels', [])),
-    'curves': curve
-    if curve['step'] is not None
-    else words.absent('No step is logged yet.', f'flaxnets train --workdir={run.folder}'),
+    'curves': curve if curve['step'] is not None else words.absent('No step is logged yet.', words.train_command(run)),
     'subsets': _subset_rows(run, compared),
     'worth': _worth(run),
     'confusions': confusions.of_run(run, side, per_class) if run.rows else {'classes': [], 'subsets': {}},

@@ -38,6 +38,11 @@ def evaluate_command(run: Run, subsets: str = '') -> str:
   return ' '.join(parts)
 
 
+def train_command(run: Run) -> str:
+  """The command that trains a run, or resumes its training."""
+  return f'flaxnets train --workdir={shlex.quote(str(run.folder))}'
+
+
 def worth_command(run: Run) -> str:
   """The command that evaluates the subsets that the worth of channels needs."""
   return evaluate_command(run, f'"$(flaxnets worth --list {shlex.quote(str(run.result))})"')

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Sequence
 
 from flaxnets.errors import InputError
 from flaxnets.report.gather import gather
-from flaxnets.runtime import atomic
+from flaxnets.runtime import atomic, records
 
 FORMATS = ('html', 'md', 'json')
 
 
-def write(folders: Sequence[str], out: pathlib.Path = pathlib.Path(), form: str = '', **options: str) -> pathlib.Path:
+def write(folders: Sequence[str], out: pathlib.Path | None = None, form: str = '', **options: str) -> pathlib.Path:
   """Writes a report.
 
   Args:
     folders: of runs and studies.
-    out: the file; report.html, .md or .json in the current folder where it is empty.
+    out: the file, or an existing folder for report.html, .md or .json in it. None for the folder that the report is
+      about, or the current one where it is about several.
     form: html, md or json; '' for what the file's ending says, html where it says nothing.
     options: as of `flaxnets.report.gather.gather`.
 
@@ -28,18 +28,21 @@ def write(folders: Sequence[str], out: pathlib.Path = pathlib.Path(), form: str 
   Raises:
     InputError: for folders that hold nothing to report, or a file that cannot be written.
   """
-  form = form or (out.suffix[1:] if out.suffix[1:] in FORMATS else 'html')
-  out = out if out.name else pathlib.Path(f'report.{form}')
-  if not out.parent.is_dir():
+  if out is None:
+    out = pathlib.Path(folders[0] if len(set(folders)) == 1 else '.')
+  elif not out.parent.is_dir():
     raise InputError(f'--out={out} cannot be written: there is no folder {out.parent}')
+  form = form or (out.suffix[1:] if out.suffix[1:] in FORMATS else 'html')
   report = gather(folders, **options)
+  if out.is_dir():
+    out /= f'report.{form}'
   with atomic.writing(f'--out={out}'):
     if form == 'md':
       from flaxnets.report import markdown
 
       markdown.write(report, out)
     elif form == 'json':
-      atomic.write_text(out, json.dumps(report, indent=1) + '\n')
+      records.write(out, report, indent=1)
     else:
       from flaxnets.report import page
 
