@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flaxnets.analysis.text import markdown_grid
-from flaxnets.report import plots, tables
+from flaxnets.report import figures, plots, tables
 from flaxnets.report.page import SECTIONS
 from flaxnets.runtime import atomic
 
@@ -56,7 +56,7 @@ def markdown(report: Mapping[str, Any], folder: str) -> tuple[str, dict[str, byt
   for name, title in SECTIONS.items():
     parts.append(f'## {title}')
     for plot in drawn.get(name, []):
-      parts.append(_picture(plot.caption, f'{plot.name}.png', plots.png(plot), folder, pictures))
+      parts.append(_picture(plot.caption, f'{plot.name}.png', figures.png(plot), folder, pictures))
     parts += filter(None, writers[name])
     if parts[-1].startswith('## '):
       parts.append('The folders hold nothing for this section; `flaxnets eval --workdir=DIR` evaluates a run.')

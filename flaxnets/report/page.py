@@ -11,7 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from flaxnets.report import plots, tables, words
+from flaxnets.report import figures, plots, tables, words
 
 SECTIONS = {
   'summary': 'Summary',
@@ -56,7 +56,7 @@ def html(report: Mapping[str, Any]) -> str:
     style=Markup(_file('page.css') + _colours()),
     digest=digest,
     plots={
-      section: [(plot, Markup(plots.svg(plot))) for plot in found]  # matplotlib escapes text
+      section: [(plot, Markup(figures.svg(plot))) for plot in found]  # matplotlib escapes text
       for section, found in plots.of_report(report).items()
     },
     subset_table=tables.of_subsets(report),
@@ -77,6 +77,6 @@ def _colours() -> str:
   """The plots' colours as CSS variables, for a light and a dark page."""
   light, dark = (
     ''.join(f'--c{number}:{colour};' for number, colour in enumerate(colours))
-    for colours in (plots.COLOURS, plots.DARK_COLOURS)
+    for colours in (figures.COLOURS, figures.DARK_COLOURS)
   )
   return f':root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}'

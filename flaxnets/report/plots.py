@@ -1,107 +1,23 @@
-"""The plots of a report, as SVG for a page and PNG for Markdown. matplotlib's figures alone, without pyplot's state.
-
-The colours are those of K. Okabe and M. Ito, Color Universal Design (2008), which colour-blind readers can tell apart.
-In an SVG they are CSS variables, --c0 to --c7, and the ink is the text's colour: one plot suits light and dark.
-"""
+"""The plots of a report: learning curves, accuracy by size and cost, worth of channels, calibration."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import io
-import re
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
-if TYPE_CHECKING:
-  from matplotlib.typing import RcKeyType  # newer than Matplotlib 3.9, so not at run time
+from flaxnets.report import figures
+from flaxnets.report.figures import COLOURS, MOST, Plot
 
-# Okabe and Ito's, with a darker orange and sky blue: each has a contrast of 3 : 1 to white.
-COLOURS = ('#0072b2', '#bf8300', '#009e73', '#cc79a7', '#5d3a9b', '#3399cc', '#d55e00', '#7a7a7a')
-# The same for a dark page.
-DARK_COLOURS = ('#5aaee6', '#f0b13a', '#3fc79a', '#e39cc4', '#a98fe8', '#9bd8fa', '#f2855b', '#a9a9a9')
-_INK = '#1f2328'
-_STYLES = ('-', '--', ':', '-.')
 FEW = 10  # examples in a bin, below which its accuracy is left out as chance
-MOST = len(COLOURS) * len(_STYLES)  # lines that can be told apart
-_WIDTH, _HEIGHT = 4.8, 3.1  # inches; a legend is added to the height
-_LEGEND_ROW = 0.19
-_SETTINGS: dict[RcKeyType, Any] = {
-  'svg.fonttype': 'none',  # text stays text
-  'svg.hashsalt': 'flaxnets',
-  'font.size': 9,
-  'text.parse_math': False,  # names are names, whatever they hold
-  'text.color': _INK,
-  'axes.edgecolor': _INK,
-  'axes.labelcolor': _INK,
-  'xtick.color': _INK,
-  'ytick.color': _INK,
-  'axes.linewidth': 0.6,
-  'axes.spines.top': False,
-  'axes.spines.right': False,
-  'axes.grid': True,
-  'grid.color': _INK,
-  'grid.alpha': 0.13,
-  'grid.linewidth': 0.6,
-  'axes.axisbelow': True,
-  'lines.linewidth': 1.4,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Plot:
-  """A figure with its name, for file names, and a sentence that says what it shows."""
-
-  name: str
-  caption: str
-  figure: Figure
-
-
-def svg(plot: Plot) -> str:
-  """An <svg> element to embed in a page; its ids begin with the plot's name."""
-  with _settings():
-    FigureCanvasSVG(plot.figure)
-    buffer = io.StringIO()
-    plot.figure.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
-  text = buffer.getvalue()
-  text = text[text.index('<svg') :]
-  text = re.sub(r'<metadata>.*?</metadata>', '', text, flags=re.DOTALL)
-  text = re.sub(
-    r'^<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg \1 role="img" aria-labelledby="{plot.name}-said">', text
-  )
-  return re.sub('<[^>]*>', lambda tag: _embedded(tag[0], plot.name), text)  # names between tags stay as they are
-
-
-def _embedded(tag: str, name: str) -> str:
-  """A tag of an SVG with ids that begin with a name, and with the page's colours."""
-  tag = re.sub(r'(\bid="|href="#|url\(#)', rf'\g<1>{name}-', tag)
-  for number, colour in enumerate(COLOURS):
-    tag = tag.replace(colour, f'var(--c{number})')
-  return tag.replace(_INK, 'currentColor')
-
-
-def png(plot: Plot) -> bytes:
-  """The plot on white, 150 dots an inch."""
-  with _settings():
-    FigureCanvasAgg(plot.figure)
-    buffer = io.BytesIO()
-    plot.figure.savefig(buffer, format='png', dpi=150, facecolor='white')
-  return buffer.getvalue()
 
 
 def of_report(report: Mapping[str, Any]) -> dict[str, list[Plot]]:
   """All plots of a report by section: 'subsets', 'curves', 'macs', 'worth', 'calibration'."""
   runs = report['runs']
   evaluated = [run for run in runs if run['evaluated']]
-  with _settings():
+  with figures.settings():
     return {
       'subsets': [_by_size(evaluated)] if any(len(run['subsets']) > 1 for run in evaluated) else [],
       'curves': _curves([run for run in runs if 'absent' not in run['curves']]),
@@ -115,45 +31,6 @@ def of_report(report: Mapping[str, Any]) -> dict[str, list[Plot]]:
 
 def _with(runs: Sequence[Mapping[str, Any]], key: str) -> bool:
   return any(row.get(key) is not None for run in runs for row in run['subsets'])
-
-
-@contextlib.contextmanager
-def _settings() -> Iterator[None]:
-  with matplotlib.rc_context(_SETTINGS), warnings.catch_warnings():
-    warnings.filterwarnings('ignore', message='Glyph .* missing from')  # the page's fonts may have it
-    yield
-
-
-def _axes(legend: int, *, height: float = _HEIGHT, left: float = 0.6) -> tuple[Figure, Axes]:
-  """A figure with room for a legend of so many entries above its axes."""
-  above = 0.12 + _LEGEND_ROW * -(-legend // 2)
-  total = height + above
-  figure = Figure(figsize=(_WIDTH, total))
-  figure_axes = figure.add_axes((left / _WIDTH, 0.5 / total, 1 - (left + 0.12) / _WIDTH, (height - 0.5) / total))
-  return figure, figure_axes
-
-
-def _legend(axes: Axes) -> None:
-  axes.legend(
-    loc='lower left',
-    bbox_to_anchor=(-0.1, 1.0),
-    ncols=2,
-    frameon=False,
-    fontsize=8,
-    borderaxespad=0.1,
-    labelspacing=0.3,
-    handlelength=1.8,
-    columnspacing=1.2,
-  )
-
-
-def _short(name: str, most: int = 28) -> str:
-  visible = f'\u200b{name}' if name.startswith('_') else name  # a legend leaves out what begins with _
-  return visible if len(visible) <= most else f'{visible[: most - 1]}…'
-
-
-def _look(number: int) -> dict[str, Any]:
-  return {'color': COLOURS[number % len(COLOURS)], 'linestyle': _STYLES[number // len(COLOURS) % len(_STYLES)]}
 
 
 def _numbers(values: Sequence[float | None], scale: float = 1) -> np.ndarray:
@@ -198,16 +75,16 @@ def _curves(runs: Sequence[Mapping[str, Any]]) -> list[Plot]:
 
 
 def _lines(name: str, caption: str, lines: Mapping[str, Mapping[str, Any]], key: str, label: str, scale: float) -> Plot:
-  figure, axes = _axes(len(lines))
+  figure, axes = figures.new_axes(len(lines))
   for number, (line, values) in enumerate(lines.items()):
     few = len(values['step']) <= 12
     axes.plot(
       values['step'],
       _numbers(values[key], scale),
-      label=_short(line),
+      label=figures.short(line),
       marker='o' if few else None,
       markersize=3,
-      **_look(number),
+      **figures.look(number),
     )
   axes.set(xlabel='step', ylabel=label)
   known = np.concatenate([_numbers(values[key], scale) for values in lines.values()])
@@ -217,33 +94,33 @@ def _lines(name: str, caption: str, lines: Mapping[str, Mapping[str, Any]], key:
     axes.yaxis.set_major_formatter('{x:g}')
   else:
     axes.set_ylim(bottom=0)
-  _legend(axes)
+  figures.legend(axes)
   return Plot(f'curves-{name}', caption, figure)
 
 
 def _by_size(runs: Sequence[Mapping[str, Any]]) -> Plot:
   """Accuracy against the number of channels: each subset a point, the mean of each size a line."""
   shown = [run for run in runs if run['subsets']][:MOST]
-  figure, axes = _axes(len(shown))
+  figure, axes = figures.new_axes(len(shown))
   for number, run in enumerate(shown):
     sizes = np.array([row['size'] for row in run['subsets']])
     accuracy = 100 * np.array([row['accuracy'] for row in run['subsets']])
     shift = 0.12 * (number - (len(shown) - 1) / 2) / max(len(shown) / 4, 1)  # apart, so that runs don't hide each other
-    look = _look(number)
+    look = figures.look(number)
     axes.plot(sizes + shift, accuracy, 'o', color=look['color'], markersize=3.5, alpha=0.55)
     means = [accuracy[sizes == size].mean() for size in np.unique(sizes)]
-    axes.plot(np.unique(sizes) + shift, means, label=_short(run['name']), **look)
+    axes.plot(np.unique(sizes) + shift, means, label=figures.short(run['name']), **look)
   axes.set(xlabel='number of channels', ylabel='accuracy, %')
   axes.locator_params('x', integer=True)
   axes.set_ylim(bottom=0)
-  _legend(axes)
+  figures.legend(axes)
   caption = 'Accuracy on each subset against its number of channels; the line is the mean of a size'
   return Plot('subsets-by-size', caption, figure)
 
 
 def _against_macs(runs: Sequence[Mapping[str, Any]]) -> Plot:
   shown = [run for run in runs if run['subsets']][:MOST]
-  figure, axes = _axes(len(shown))
+  figure, axes = figures.new_axes(len(shown))
   label = len(shown) == 1 and len(shown[0]['subsets']) <= 16
   for number, run in enumerate(shown):
     rows = [row for row in run['subsets'] if row.get('macs') is not None]
@@ -253,7 +130,9 @@ def _against_macs(runs: Sequence[Mapping[str, Any]]) -> Plot:
       [100 * max(row.get('accuracy_high', row['accuracy']) - row['accuracy'], 0) for row in rows],
     ]
     colour = COLOURS[number % len(COLOURS)]
-    axes.errorbar(macs, accuracy, ends, fmt='o', color=colour, markersize=4, elinewidth=0.8, label=_short(run['name']))
+    axes.errorbar(
+      macs, accuracy, ends, fmt='o', color=colour, markersize=4, elinewidth=0.8, label=figures.short(run['name'])
+    )
   axes.set(xlabel='MACs of one image, millions', ylabel='accuracy, %')
   axes.set_ylim(bottom=0)
   axes.margins(x=0.1)
@@ -261,7 +140,7 @@ def _against_macs(runs: Sequence[Mapping[str, Any]]) -> Plot:
     _name_points(
       axes, {row['channels']: point for row, point in zip(rows, zip(macs, accuracy, strict=True), strict=True)}
     )
-  _legend(axes)
+  figures.legend(axes)
   return Plot('macs-accuracy', 'Accuracy of each subset against its cost, with 95 % intervals', figure)
 
 
@@ -272,7 +151,9 @@ def _name_points(axes: Any, points: Mapping[str, tuple[float, float]]) -> None:
     names = sorted((name for name, (x, _) in points.items() if x == column), key=lambda name: points[name][1])
     heights = [scale * axes.transData.transform(points[name])[1] for name in names]
     for name, height, place in zip(names, heights, spread(heights, 9), strict=True):
-      axes.annotate(_short(name, 14), points[name], (5, 2 + place - height), textcoords='offset points', fontsize=8)
+      axes.annotate(
+        figures.short(name, 14), points[name], (5, 2 + place - height), textcoords='offset points', fontsize=8
+      )
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
@@ -294,7 +175,9 @@ def _first(group: Sequence[float], gap: float) -> float:
 def _worth(runs: Sequence[Mapping[str, Any]]) -> Plot:
   shown = runs[: len(COLOURS)]
   names = list(dict.fromkeys(row['channel'] for run in shown for row in run['worth']['channels']))
-  figure, axes = _axes(len(shown), height=0.8 + max(0.3 * len(names), 0.17 * len(names) * len(shown)), left=0.9)
+  figure, axes = figures.new_axes(
+    len(shown), height=0.8 + max(0.3 * len(names), 0.17 * len(names) * len(shown)), left=0.9
+  )
   thick = 0.8 / len(shown)
   for number, run in enumerate(shown):
     rows = {row['channel']: row for row in run['worth']['channels']}
@@ -307,21 +190,21 @@ def _worth(runs: Sequence[Mapping[str, Any]]) -> Plot:
       thick * 0.9,
       xerr=errors if any(errors) else None,
       color=COLOURS[number],
-      label=_short(run['name']),
+      label=figures.short(run['name']),
     )
-  axes.set_yticks(range(len(names)), [_short(name, 10) for name in names])
+  axes.set_yticks(range(len(names)), [figures.short(name, 10) for name in names])
   axes.set_ylim(len(names) - 0.5, -0.5)
   axes.set(xlabel='worth, points of accuracy')
   axes.grid(axis='y', visible=False)
-  _legend(axes)
+  figures.legend(axes)
   return Plot('worth-channels', 'What each channel is worth: its Shapley value in points of accuracy', figure)
 
 
 def _calibration(run: Mapping[str, Any], number: int) -> Plot:
   """Accuracy against confidence for some subsets; a well-calibrated network lies on the diagonal."""
   bins = run['calibration']['bins']
-  figure, axes = _axes(len(bins), height=3.4)
-  axes.plot([0, 100], [0, 100], color=_INK, alpha=0.4, linewidth=0.8)
+  figure, axes = figures.new_axes(len(bins), height=3.4)
+  axes.plot([0, 100], [0, 100], color=figures.INK, alpha=0.4, linewidth=0.8)
   for place, (label, found) in enumerate(bins.items()):
     known = [each for each in found if each['count'] >= FEW] or [each for each in found if each['count']]
     axes.plot(
@@ -330,9 +213,9 @@ def _calibration(run: Mapping[str, Any], number: int) -> Plot:
       marker='o',
       markersize=3,
       clip_on=False,
-      label=_short(label),
-      **_look(place),
+      label=figures.short(label),
+      **figures.look(place),
     )
   axes.set(xlabel='confidence, %', ylabel='accuracy, %', xlim=(0, 100), ylim=(0, 100))
-  _legend(axes)
+  figures.legend(axes)
   return Plot(f'calibration-{number}', f'Calibration of {run["name"]}: bins of {FEW} examples or more', figure)

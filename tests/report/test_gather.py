@@ -8,7 +8,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from flaxnets.analysis import worth
 from flaxnets.channels import ChannelSet
 from flaxnets.errors import InputError
-from flaxnets.report import confusions, curves, examples, plots, tables, words
+from flaxnets.report import confusions, curves, examples, figures, plots, tables, words
 from flaxnets.report.folders import Run, find
 from flaxnets.report.gather import chosen, gather
 from tests.report.made import begin_run, make_run
@@ -289,7 +289,7 @@ def test_worths_of_more_than_ten_channels_are_sampled_with_their_errors(tmp_path
   assert not found['exact'] and all(row['standard_error'] > 0 for row in found['channels'])
   assert sum(row['worth'] for row in found['channels']) == pytest.approx(found['full'] - found['none'])
   assert 'that were evaluated' in tables.of_worth(report['runs'][0]).caption
-  assert plots.svg(plots.of_report(report)['worth'][0])
+  assert figures.svg(plots.of_report(report)['worth'][0])
 
 
 def test_the_command_of_an_evaluation_names_what_the_result_says_was_evaluated(tmp_path):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from flaxnets.errors import InputError
 from flaxnets.inference.verify import verify
-from flaxnets.report import page, plots
+from flaxnets.report import figures, page, plots
 from flaxnets.report.gather import gather
 from flaxnets.report.write import write
 from tests.report.made import begin_run, make_run
@@ -127,11 +127,11 @@ def test_a_plot_takes_its_colours_from_the_page():
     'validation': {'step': [], 'loss': [], 'accuracy': [], 'subsets': {}},
   }}]}  # fmt: skip
   drawn = plots.of_report(report)['curves']
-  svg = plots.svg(drawn[0])
+  svg = figures.svg(drawn[0])
   assert 'var(--c0)' in svg and 'currentColor' in svg
   assert not re.search('#[0-9a-f]{6}', svg.replace('#ffffff', ''))
-  assert svg == plots.svg(drawn[0])
-  assert plots.png(drawn[0]).startswith(b'\x89PNG')
+  assert svg == figures.svg(drawn[0])
+  assert figures.png(drawn[0]).startswith(b'\x89PNG')
 
 
 @pytest.mark.parametrize('name', ['_baseline', 'seed #0072b2', 'url(#a) id="b"'])
@@ -140,7 +140,7 @@ def test_a_plot_names_every_run_as_it_is_called(name):
   runs = [
     {'name': name, 'evaluated': False, 'curves': {'train': curve, 'validation': curve}} for name in (name, 'other')
   ]
-  svg = plots.svg(plots.of_report({'runs': runs})['curves'][0])
+  svg = figures.svg(plots.of_report({'runs': runs})['curves'][0])
   assert {name, 'other'} <= {html.unescape(text).strip('\u200b') for text in re.findall('>([^<]+)</text>', svg)}
 
 
