@@ -8,10 +8,9 @@ import functools
 import glob
 import itertools
 import os
-import pathlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from flaxnets.data.geotiff import Rasters
 from flaxnets.data.image_files import SUFFIXES
 from flaxnets.data.source import BadImage
 from flaxnets.errors import InputError
+from flaxnets.inference import array_files
 from flaxnets.inference.failed_channels import FailedChannels
 from flaxnets.inference.predictor import (
   Canvas,
@@ -37,8 +37,6 @@ from flaxnets.runtime import machine
 
 if TYPE_CHECKING:
   from flaxnets.inference.network import Network
-
-ARRAYS = ('.npy', '.npz')
 
 Decoded = tuple[str, tuple[str, ...], Canvas]  # path, names of the channels that are used, and the image
 Row = tuple[str, int, np.ndarray]  # path, index in an array file (0 for an image), probabilities (K,)
@@ -62,7 +60,7 @@ def find(names: Sequence[str]) -> list[str]:
       inside = [name]
     if not inside:
       raise InputError(
-        f'{name} holds no images or arrays; files end in {", ".join(dict.fromkeys((*SUFFIXES, *ARRAYS)))}'
+        f'{name} holds no images or arrays; files end in {", ".join(dict.fromkeys((*SUFFIXES, *array_files.SUFFIXES)))}'
       )
     found += inside
   return found
@@ -72,7 +70,7 @@ def _below(folder: str) -> Iterator[str]:
   for place, inner, files in os.walk(folder):
     inner[:] = [name for name in inner if not name.startswith('.')]
     for name in files:
-      if name.lower().endswith((*SUFFIXES, *ARRAYS)) and not name.startswith('.'):
+      if name.lower().endswith((*SUFFIXES, *array_files.SUFFIXES)) and not name.startswith('.'):
         yield os.path.join(place, name)
 
 
@@ -132,7 +130,7 @@ class FilePredictions:
 
   def _is_array(self, path: str) -> bool:
     """Whether a file is no image file, as an .npy of one image is for a network that was trained on image files."""
-    return path.lower().endswith(ARRAYS) and not (self._net.canvas and npy.holds_image(path))
+    return path.lower().endswith(array_files.SUFFIXES) and not (self._net.canvas and npy.holds_image(path))
 
   def latency(self) -> float:
     """Median seconds for one decoded image, see `Predictor.latency`."""
@@ -219,7 +217,7 @@ class FilePredictions:
 
   def _of_array(self, path: str) -> Iterator[Row]:
     try:
-      array, held, present = _open_array(path, self._key, self._net.config.data)
+      array, held, present = array_files.open_images(path, self._key, self._net.config.data)
     except Exception as error:  # NumPy, zipfile and zlib have no common exception for corrupt files
       self._count_bad(f'{path}: {arrays.why_unreadable(error)}')
       return
@@ -227,17 +225,7 @@ class FilePredictions:
       if self._held is not None or held is None:
         held = self._held or self._net.channels
       used = self._usable(held, all_known=self._held is not None)
-      images = array[np.newaxis] if array.ndim == 3 else array
-      if images.ndim != 4 or images.shape[-1] != len(held):
-        raise InputError(
-          f'the array is {array.shape}; (n, height, width, {len(held)}) was expected for the channels '
-          f'{held.label(held.full)}'
-        )
-      if present is not None and (present.shape != (len(images), len(held)) or present.dtype != bool):
-        raise InputError(
-          f'presence must be a bool array {(len(images), len(held))}, one value for each image and channel, but it is '
-          f'{present.dtype} {present.shape}'
-        )
+      images = array_files.checked(array, present, held)
       planes = [held.index(name) for name in used]
       begun = self._begin_array(path, images, planes, used, present)
       rows = (row for logits in one_behind(begun) for row in softmax(logits))
@@ -280,26 +268,3 @@ def _finished(names: Sequence[str], fetch: Fetch) -> list[Row]:
   except InputError as error:
     raise InputError(f'{names[0]}{" and so on" if len(names) > 1 else ""}: {error}') from None
   return [(name, 0, row) for name, row in zip(names, softmax(logits), strict=True)]
-
-
-def _open_array(path: str, key: str, data: Any) -> tuple[np.ndarray, ChannelSet | None, np.ndarray | None]:
-  """An array of images, an .npy memory-mapped; of an .npz also the channels that it names and which each image has.
-
-  Args:
-    path: the file.
-    key: the array in an .npz; '' for the only one with images.
-    data: `data` of the network's config, whose `image_key`, `channels_key` and `present_key` name the arrays.
-  """
-  if path.lower().endswith('.npy'):
-    return arrays.opened(path, 'r'), None, None
-  with arrays.opened(path) as archive:
-    found = {name: archive[name] for name in ([key] if key in archive.files else archive.files)}
-    names = [key] if key else [name for name, array in found.items() if array.ndim == 4]
-    if len(names) != 1 or names[0] not in found:
-      wrong = f'there is no array {key!r}' if key else f'{len(names)} arrays are (n, height, width, channels)'
-      raise InputError(f'{wrong}; --key names one of {", ".join(found)}')
-    held = ChannelSet(arrays.texts(archive[data.channels_key])) if data.channels_key in archive.files else None
-    split = arrays.split_of(names[0], data.image_key)
-    mask = '' if split is None else arrays.key_of(data.present_key, split or pathlib.Path(path).stem)
-    present = archive[mask] if mask in archive.files else None
-  return found[names[0]], held, present
