@@ -36,7 +36,7 @@ def define(flags: absl_flags.FlagValues) -> None:
     lower_bound=0,
   )
   add.integer('width', 0, 'width of the raw images, see --height', lower_bound=0)
-  add.string('step', 'best', 'best, latest or a number')
+  add.string('step', 'best', 'checkpoint to export: best, latest or a step')
   add.boolean(
     'recalibrated', False, "use the subset's own BatchNorm statistics where flaxnets eval --recalibrate kept some"
   )

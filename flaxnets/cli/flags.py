@@ -70,7 +70,7 @@ def defined(command: types.ModuleType) -> absl.flags.FlagValues:
   flags = absl.flags.FlagValues()
   command.define(flags)
   if takes_folder(command):
-    definers(flags).string('workdir', '', 'the folder DIR of a run; an argument or this flag')
+    definers(flags).string('workdir', '', 'the folder DIR of a run, if it is not the first argument')
   return flags
 
 

@@ -10,9 +10,9 @@ are averaged. Pixels without data stay without a class.
 
 Image files are decoded as in evaluation; bands of GeoTIFFs are matched by their names. An array is (n, height, width,
 channels), or (height, width, channels) for one image. In an .npz with several such arrays, --key names the one to use.
-A file that cannot be read is named on stderr, the others are classified, and the exit code is 1. A channel that has one
-value throughout an image, such as the zeros of a failed camera, is classified with a warning; --subset=RG leaves B out.
-So is a band of a scene that has one value throughout a tile.
+A file that cannot be read is named on stderr, the others are classified, and the exit code is 1. Images and tiles of a
+scene in which a channel has one value throughout, such as the zeros of a failed camera, are classified and cause a
+warning; --subset=RG leaves B out.
 
 A row of CSV has the path, the index of the image in its array (0 for an image file), the likeliest class and its
 probability, and then the five likeliest classes, of which the first is the same again: path, index, class, probability,
@@ -60,7 +60,7 @@ def define(flags: absl_flags.FlagValues) -> None:
     "channels of the files, in order, such as 'RG' or 'B02,B03'; of photos, the channels to use. Left out: all of the "
     "network's, or those that the .npz or the GeoTIFF names",
   )
-  add.string('subset', '', 'use only these of --channels')
+  add.string('subset', '', 'use only these channels of the files; all if left out')
   add.string(
     'out', '', 'a file to write, .csv or .jsonl (one JSON object a line), or .tif for a map; CSV to stdout if left out'
   )
@@ -72,9 +72,9 @@ def define(flags: absl_flags.FlagValues) -> None:
     ['top', 'all', 'none'],
     "map: what MAP_probability.tif holds: the probability of each pixel's class, a band for each class, or no file",
   )
-  add.string('key', '', 'the array in .npz files')
-  add.string('step', 'best', 'best, latest or a number')
-  add.integer('batch_size', 64, 'images at a time', lower_bound=1)
+  add.string('key', '', 'name of the array to use in .npz files; left out: the only one with images')
+  add.string('step', 'best', 'checkpoint to use: best, latest or a step')
+  add.integer('batch_size', 64, 'images, or tiles of a scene, at a time', lower_bound=1)
   add.integer('threads', 0, 'decoding threads; 0 for one per core', lower_bound=0)
   add.boolean('latency', False, 'measure the median time of one image as well')
 

@@ -36,7 +36,7 @@ def define(flags: absl_flags.FlagValues) -> None:
     "format of the file; by default that of --out's suffix. md writes its pictures to files beside it",
   )
   add.string('result', '', 'NAME of the result file DIR/eval/NAME.json to show; without this flag test or the latest')
-  add.string('against', '', 'reference run for differences; without this flag the first')
+  add.string('against', '', 'reference run for differences; without this flag the first that is not an expert')
   add.string('root', '', 'folder or file of the images, if they have moved since the evaluation')
 
 
