@@ -47,12 +47,14 @@ def plan(shared: ml_collections.ConfigDict, runs: Mapping[str, Mapping[str, Any]
 
   Raises:
     InputError: for names that are not folder names or are repeated, unknown fields, values of the wrong type, and
-      weights of a run that does not exist.
+      weights of a run that does not exist, or no seed.
   """
   planned: dict[str, PlannedRun] = {}
   for stem, changes in runs.items():
     fields = dict(changes)
     weights, seeds = fields.pop('weights', ''), fields.pop('seed', shared.seed)
+    if seeds in ((), []):
+      raise InputError(f'run {stem!r}: seed is empty; give one seed or several')
     for seed in seeds if isinstance(seeds, tuple | list) else (seeds,):
       suffix = '' if seed == shared.seed else f'-seed{seed}'
       name = stem + suffix
@@ -78,15 +80,17 @@ def chosen(runs: Sequence[PlannedRun], only: str) -> list[PlannedRun]:
   """The runs whose name or stem matches one of the comma-separated patterns; all runs for ''.
 
   Raises:
-    InputError: for a pattern that matches no run.
+    InputError: for a pattern that matches no run, or commas alone.
   """
-  names = set()
-  for pattern in filter(None, only.split(',')):
+  if not only:
+    return list(runs)
+  names: set[str] = set()
+  for pattern in list(filter(None, map(str.strip, only.split(',')))) or [only]:
     matching = {run.name for run in runs if any(fnmatch.fnmatchcase(name, pattern) for name in (run.name, run.stem))}
     if not matching:
       raise InputError(f'--only={pattern} is not a run; choose from {", ".join(run.name for run in runs)}')
     names |= matching
-  return [run for run in runs if run.name in names or not only]
+  return [run for run in runs if run.name in names]
 
 
 def share(runs: Sequence[PlannedRun], shard: str) -> list[PlannedRun]:

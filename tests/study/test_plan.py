@@ -33,6 +33,7 @@ def test_a_plan_has_a_run_for_each_seed_and_says_what_differs():
     ({'a/b': {}}, "run 'a/b': names must be unique and valid folder names"),
     ({'a': {'seed': (0, 0)}}, "run 'a': names must be unique and valid folder names"),
     ({'a': {'weights': 'b'}, 'b': {}}, "weights of 'b', which is not an earlier run that trains"),
+    ({'a': {'seed': ()}, 'b': {}}, "run 'a': seed is empty; give one seed or several"),
     ({}, 'the study has no runs'),
   ],
 )
@@ -41,9 +42,14 @@ def test_an_invalid_plan_is_an_error_that_names_the_run(runs, said):
     plan(two_steps(), runs)
 
 
-def test_a_pattern_that_matches_no_run_is_an_error():
-  with pytest.raises(InputError, match='--only=c is not a run; choose from a, b'):
-    chosen(plan(two_steps(), {'a': {}, 'b': {}}), 'a,c')
+@pytest.mark.parametrize(('only', 'wrong'), [('a,c', 'c'), (',', ',')])
+def test_a_pattern_that_matches_no_run_is_an_error(only, wrong):
+  with pytest.raises(InputError, match=f'--only={wrong} is not a run; choose from a, b'):
+    chosen(plan(two_steps(), {'a': {}, 'b': {}}), only)
+
+
+def test_spaces_between_patterns_do_not_matter():
+  assert [run.name for run in chosen(plan(two_steps(), {'a': {}, 'b': {}, 'c': {}}), 'a, b')] == ['a', 'b']
 
 
 def study_config(name):
