@@ -30,7 +30,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> None:
   from flaxnets.runtime import atomic
 
   config = flags.config
-  if not flags.out.endswith(('.png', '.jpg', '.jpeg', '.webp')):
+  if not flags.out.lower().endswith(('.png', '.jpg', '.jpeg', '.webp')):
     raise InputError(f'--out={flags.out} must end in .png, .jpg, .jpeg or .webp, such as --out=sheet.png')
   source = experiment.open_source(config, 'train')
   reading = {'threads': config.data.threads, 'on_bad_image': config.data.on_bad_image}

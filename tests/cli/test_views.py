@@ -68,9 +68,9 @@ class Cut:
 
 
 def test_a_sheet_that_cannot_be_written_leaves_the_older_one(tmp_path, monkeypatch):
-  out = tmp_path / 'sheet.png'
+  out = tmp_path / 'sheet.PNG'
   out.write_bytes(b'older')
   monkeypatch.setattr('flaxnets.report.contact_sheet.contact_sheet', lambda *_, **__: Cut())
-  with pytest.raises(InputError, match='sheet.png cannot be written: No space left on device'):
+  with pytest.raises(InputError, match='sheet.PNG cannot be written: No space left on device'):
     views.main(types.SimpleNamespace(config=small_config(), out=str(out)), [])
   assert out.read_bytes() == b'older' and list(tmp_path.iterdir()) == [out]
