@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import io
 import pathlib
 import re
 import runpy
@@ -42,6 +43,8 @@ def run(program: str, command: types.ModuleType, arguments: Sequence[str]) -> in
   Returns:
     The exit code: that of the command, 1 for invalid input, 2 for an invalid command line.
   """
+  if isinstance(sys.stdout, io.TextIOWrapper):  # which a notebook replaces
+    sys.stdout.reconfigure(errors='backslashreplace')  # names of files need not be UTF-8
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
   warning_filters.ignore_odd_metadata()

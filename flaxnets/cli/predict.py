@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import json
 import pathlib
 import sys
@@ -218,15 +217,13 @@ def _opened(out: str) -> Iterator[TextIO]:
   """The file to write, which appears when it is complete; stdout for ''."""
   from flaxnets.runtime import atomic
 
-  unusual = 'backslashreplace'  # file names need not be UTF-8
   if not out:
-    if isinstance(sys.stdout, io.TextIOWrapper):
-      sys.stdout.reconfigure(errors=unusual)
     yield sys.stdout
     return
   with (
     atomic.writing(f'--out={out}'),
     atomic.replacing(pathlib.Path(out)) as beside,
-    open(beside, 'w', newline='', encoding='utf-8', errors=unusual) as file,
+    # Names of files need not be UTF-8.
+    open(beside, 'w', newline='', encoding='utf-8', errors='backslashreplace') as file,
   ):
     yield file

@@ -113,7 +113,7 @@ def find(folders: Sequence[str], result: str = '') -> tuple[list[Run], list[Stud
       raise InputError(
         f'{name} holds neither a run (config.json, metrics.jsonl or eval) nor a study (table.json or runs)'
       )
-    study = folder.resolve().name
+    study = _name(folder, 1)
     children = [_read(child, study, result) for child in inside]
     runs += _in_order(children, table)
     if table is not None:
@@ -154,7 +154,7 @@ def _in_order(runs: list[Run], table: Mapping[str, Any] | None) -> list[Run]:
 
 
 def _read(folder: pathlib.Path, study: str, result: str) -> Run:
-  run = Run(folder.resolve().name, folder, study)
+  run = Run(_name(folder, 1), folder, study)
   for field, file in (('config', 'config.json'), ('record', 'study.json')):
     try:
       setattr(run, field, read_json(folder / file))
@@ -215,7 +215,12 @@ def _make_unique(runs: Sequence[Run]) -> None:
       return
     for run in runs:
       if run.name in repeated:
-        run.name = '/'.join(run.folder.resolve().parts[-depth:])
+        run.name = _name(run.folder, depth)
+
+
+def _name(folder: pathlib.Path, depth: int) -> str:
+  """The last parts of a folder's path; bytes that are not UTF-8, which Matplotlib refuses, become as in \\udce9."""
+  return '/'.join(folder.resolve().parts[-depth:]).encode('utf-8', 'backslashreplace').decode()
 
 
 def _repeated(names: Iterable[str]) -> set[str]:

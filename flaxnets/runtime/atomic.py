@@ -41,6 +41,6 @@ def writing(what: str | pathlib.Path, *others: type[Exception]) -> Iterator[None
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-  """Replaces what a file holds, as UTF-8 in any locale."""
+  """Replaces what a file holds, as UTF-8 in any locale; bytes of a path that are not UTF-8 become as in \\udce9."""
   with replacing(path) as temporary:
-    temporary.write_text(text, encoding='utf-8')
+    temporary.write_text(text, encoding='utf-8', errors='backslashreplace')

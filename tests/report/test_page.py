@@ -2,6 +2,7 @@ import html
 import html.parser
 import itertools
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -13,6 +14,7 @@ import hypothesis.strategies as st
 import pytest
 from PIL import Image
 
+from flaxnets.cli import main
 from flaxnets.errors import InputError
 from flaxnets.inference.verify import verify
 from flaxnets.report import figures, page, plots
@@ -244,6 +246,15 @@ def test_the_command_prints_the_path_and_imports_no_jax(tmp_path):
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   assert done.stdout == f'{out}\n' and out.exists()
+
+
+def test_a_run_whose_folder_is_not_utf_8_is_reported_like_any_other(tmp_path, capfd):
+  folder = os.fsdecode(os.fsencode(tmp_path) + b'/caf\xe9')
+  make_run(pathlib.Path(folder))
+  for form in ('html', 'md', 'json'):
+    assert main.run('report', [folder, f'--format={form}']) == 0
+    assert capfd.readouterr().out == f'{tmp_path}/caf\\udce9/report.{form}\n'
+    assert 'caf\\udce9' in pathlib.Path(folder, f'report.{form}').read_text('utf-8')
 
 
 def test_the_package_carries_the_files_of_the_page():
