@@ -44,7 +44,8 @@ class FailedChannels:
       images: (n, height, width, m) numbers.
       order: the network's indices of the m channels.
       present: (n, m) bool, the planes that are present; None for all.
-      name: what an image of these is in the warning; None for its number among the images looked at.
+      name: gives the name of an image in the warning by its index in `images`; None for its number among all images
+        looked at so far.
     """
     if images.shape[1] * images.shape[2] > 1:
       varied = np.broadcast_to(self._varied[list(order)], (len(images), len(order)))
@@ -60,7 +61,7 @@ class FailedChannels:
     self._seen += len(images)
 
   def warn(self, remedy: str) -> None:
-    """Warns of the images that were found since the last warning, if any.
+    """Warns of the images with a constant plane since the last warning, if any.
 
     Args:
       remedy: how to leave a channel out; '{others}' in it becomes the channels that the first image has besides.

@@ -270,13 +270,13 @@ class Network:
 
   def warm_up(self, subsets: str = 'full', batch_sizes: int | Sequence[int] = 1, **options) -> None:
     """Compiles for some subsets ahead of the first `predict`; see `flaxnets.inference.warm_up.warm_up`."""
-    from flaxnets.inference.warm_up import warm_up  # for services only
+    from flaxnets.inference.warm_up import warm_up  # loaded when used, as below: most programs need none of it
 
     warm_up(self, subsets, batch_sizes, **options)
 
   def predict_map(self, scene: str | os.PathLike[str], out: str | os.PathLike[str], **options) -> MapSummary:
     """Writes a class map of a georeferenced scene; see `flaxnets.inference.tiles.predict_map` for the options."""
-    from flaxnets.inference.tiles import predict_map  # not for everybody either
+    from flaxnets.inference.tiles import predict_map
 
     return predict_map(self, scene, out, **options)
 
@@ -290,13 +290,13 @@ class Network:
       >>> net = flaxnets.load('runs/resnet18')  # doctest: +SKIP
       >>> net.adapt(bands, flaxnets.channel_statistics(images))  # doctest: +SKIP
     """
-    from flaxnets.inference.adapt import adapt  # not for everybody either
+    from flaxnets.inference.adapt import adapt
 
     known = ChannelSet.of(channels) if isinstance(channels, str) else channels
     return adapt(self, known, statistics, **options)[0]
 
   def export(self, file: str | os.PathLike[str], subset: str = '', *, format: str = 'stablehlo', **options) -> dict:
     """Writes the network to a file for use without its run; see `flaxnets.inference.export.export`."""
-    from flaxnets.inference.export import export  # jax.export and its like are not for everybody
+    from flaxnets.inference.export import export
 
     return export(self, file, subset, format=format, **options)

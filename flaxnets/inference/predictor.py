@@ -248,11 +248,13 @@ def begin_each(
 
 
 def one_behind(begun: Iterable[Callable[[], Result]]) -> Iterator[Result]:
-  """What some functions return, each called when the next one is there: host and device work at the same time.
+  """The results of work on a device, in order. Each is waited for when the next work has begun.
+
+  So the host prepares a batch while the device computes the one before.
 
   Args:
-    begun: its items have begun some work on the device; each returns the result. If it raises an error, what was begun
-      before is finished first.
+    begun: functions that wait for work on the device and return its result. Taking the next one begins the next work.
+      If that raises an error, the result of the work before is yielded first.
   """
   coming = iter(begun)
   waiting: Callable[[], Result] | None = None
