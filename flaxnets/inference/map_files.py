@@ -17,6 +17,7 @@ import contextlib
 import itertools
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.sax import saxutils
@@ -36,6 +37,9 @@ _BLOCK = 256  # side of a block in the files, pixels
 _MOST = 2**27  # bytes of rows that wait to be written
 # Endings of what GDAL and QGIS derive from a file and show in its place, such as pyramids: an older map's would stay.
 _DERIVED = ('.aux.xml', '.ovr', '.msk')
+
+# What no XML may hold, and so neither a tag nor the sidecar: control characters, and bytes that are not UTF-8.
+_NOT_XML = re.compile(r'[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]')
 
 
 class MapFiles:
@@ -69,7 +73,7 @@ class MapFiles:
   ):
     if out.suffix.lower() not in SUFFIXES:
       raise InputError(f'{out}: a map ends in {" or ".join(SUFFIXES)}')
-    self._classes, self._scene = tuple(net.classes), scene
+    self._classes, self._scene = tuple(_NOT_XML.sub('?', name) for name in net.classes), scene
     self._tags = {
       'TIFFTAG_SOFTWARE': f'flaxnets {provenance.versions().get("flaxnets", "")}'.strip(),
       'model': net.config.model.name,

@@ -2,6 +2,8 @@
 
 import functools
 import importlib
+import os
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -174,6 +176,14 @@ def test_the_files_lie_where_the_scene_does_and_name_the_classes(tmp_path):
     np.testing.assert_allclose(file.read().max(axis=0), top, atol=1e-6)
   assert net().predict_map(path, tmp_path / 'bare.tif', probabilities='none').files == (str(tmp_path / 'bare.tif'),)
   assert not (tmp_path / 'bare_probability.tif').exists()
+
+
+def test_a_class_name_that_no_xml_may_hold_is_written_with_question_marks(tmp_path):
+  mapped(scene(tmp_path), tmp_path, net(classes=('a\x01b', os.fsdecode(b'caf\xe9'), 'é 🌲')))
+  names = ElementTree.parse(tmp_path / 'map.tif.aux.xml').iter('Category')
+  with rasterio.open(tmp_path / 'map.tif') as file:
+    tags = [file.tags(1)[f'class_{place}'] for place in range(3)]
+  assert [name.text for name in names] == tags == ['a?b', 'caf?', 'é 🌲']
 
 
 def test_many_classes_have_more_bits(tmp_path):
