@@ -148,7 +148,7 @@ def test_a_bad_image_does_not_lose_the_batch_before_it(tmp_path):
   np.save(tmp_path / 'x.npy', images)
   rows = list(FilePredictions(untrained(small=True), batch_size=2, on_bad=said.append)([str(tmp_path / 'x.npy')]))
   assert [number for _, number, _ in rows] == [0, 1]
-  assert len(said) == 1 and 'image 1 has NaN or infinite pixels in channel G' in said[0]
+  assert len(said) == 1 and 'image 3 has NaN or infinite pixels in channel G' in said[0]
 
 
 def test_what_was_begun_is_finished_before_an_error_is_raised():
