@@ -15,9 +15,9 @@ scene in which a channel has one value throughout, such as the zeros of a failed
 warning; --subset=RG leaves B out.
 
 A row of CSV has the path, the index of the image in its array (0 for an image file), the likeliest class and its
-probability, and then the five likeliest classes, of which the first is the same again: path, index, class, probability,
-top1, top1_probability, top2 and so on. A line of JSON has path, index, class, probability and the list top5. Bytes of a
-path that are not UTF-8 are written as in \\udce9.
+probability, and then up to five of the likeliest classes, the first of which is the same again: path, index, class,
+probability, top1, top1_probability, top2 and so on. A line of JSON has path, index, class, probability and the list
+top5. Bytes of a path that are not UTF-8 are written as in \\udce9.
 
 Memory does not grow with the number of files; an .npz is read at once.
 """
