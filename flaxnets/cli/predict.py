@@ -112,8 +112,9 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
       bar.update()
       count += 1
   seconds = time.perf_counter() - start
+  rate = count / seconds
   print(
-    f'{counted(count, "image")} in {seconds:.2f} s, {count / seconds:,.0f} images/s with compiling'
+    f'{counted(count, "image")} in {seconds:.2f} s with compilation, {rate:{",.0f" if rate >= 10 else ".2g"}} images/s'
     + (f'; not predicted: {run.bad:,} of {len(named):,} files' if run.bad else ''),
     file=sys.stderr,
   )

@@ -1,5 +1,7 @@
 """Trains and evaluates a list of networks one after another, and writes one table with differences and regret.
 
+Regret is the accuracy of an expert, which was trained on one subset of the channels alone, minus that of the network.
+
     flaxnets study --config=studies/rgb --config.data.root=DIR --out=runs/study [--only=NAME,NAME] [--table]
 
 The config file has two functions. `get_config()` returns the config that all runs share; `--config.FIELD=VALUE` changes

@@ -153,7 +153,7 @@ def test_a_small_file_that_claims_to_be_large_in_all_its_bands_takes_no_memory(t
 @pytest.mark.parametrize('name', ['http:x.tif', 's3:x.tif', 'file:x.tif', 'GTIFF_DIR:1:x.tif'])
 def test_a_file_whose_name_looks_like_an_address_is_a_file(tmp_path, monkeypatch, name):
   monkeypatch.chdir(tmp_path)
-  save(Path(name), noise(count=1)[..., 0])
+  write_photo(Path(name), noise(count=1)[..., 0])
   with raster_pixels.opened(name) as dataset:
     assert dataset.shape == (20, 20)
 
