@@ -1,7 +1,7 @@
 """The fields of a config, their defaults and ranges, and how config files are found by name.
 
-Batch size, epochs and the drops of the learning rate are those of the report that flaxnets implements (docs/paper.md);
-the other defaults are ours (docs/design.md). presence.mode=drop is closest to the report's sampling of channels.
+Batch size, epochs and the drops of the learning rate are those of the paper that flaxnets implements (docs/paper.md);
+the other defaults are ours (docs/design.md). presence.mode=drop is closest to the paper's sampling of channels.
 """
 
 from __future__ import annotations

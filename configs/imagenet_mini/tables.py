@@ -1,4 +1,4 @@
-"""The report's tables 1 to 3 in one study: this folder's four networks, and the first also trained as there.
+"""The paper's tables 1 to 3 in one study: this folder's four networks, and the first also trained as there.
 
     flaxnets study --config=imagenet_mini/tables --config.data.root=/data/imagenet-mini \
         --out=runs/tables
@@ -26,6 +26,6 @@ def get_runs() -> dict[str, dict]:
     'resnet18': PLAIN,
     'resattention': {**PLAIN, 'image_size': 84, 'model.name': 'resattention'},
     'resnet34': {**PLAIN, 'image_size': 84, 'model.name': 'resnet34'},
-    # The report's SelectiveChannelDrop in place of hierarchical sampling.
+    # The paper's SelectiveChannelDrop in place of hierarchical sampling.
     'resnet18_dynamic_drop': {'presence.mode': 'drop', 'presence.fill': 'either'},
   }

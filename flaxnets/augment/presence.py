@@ -64,7 +64,7 @@ def sample_channels(
     mode: one of `MODES`.
       'none': all channels are kept.
       'drop': with `probability`, an example loses channels. One of its channels, drawn uniformly, is kept, and each
-      other one is dropped with even odds. This is the report's SelectiveChannelDrop; the report does not give the odds.
+      other one is dropped with even odds. This is the paper's SelectiveChannelDrop; the paper does not give the odds.
       'hierarchical': a size uniform in 1..C, then a uniform subset of that size (Y. Bao et al., ChannelViT, ICLR 2024).
       'listed': a uniform draw from `subsets`. For a network that will meet a few known combinations of many channels:
       of 13 bands, 'hierarchical' draws any one of the subsets of three bands once in 3,718 examples. An example that
@@ -113,7 +113,7 @@ def sample_channels(
 def drop_channels(
   key: jax.Array, images: jax.Array, kept: jax.Array, present: jax.Array, *, fill: str
 ) -> tuple[jax.Array, jax.Array]:
-  """Drops channels from raw images, in one of the report's two ways.
+  """Drops channels from raw images, in one of the paper's two ways.
 
   Args:
     key: a JAX key.

@@ -1,7 +1,7 @@
 """ResAttentionNet: few blocks on large maps, at half the MACs of ResNet-34.
 
-It is the EnhancedResidualAttentionModel of the report that flaxnets implements (docs/paper.md), which does
-not show the inside of the attention module. This reading has exactly the report's operation count
+It is the EnhancedResidualAttentionModel of the paper that flaxnets implements (docs/paper.md), which does
+not show the inside of the attention module. This reading has exactly the paper's operation count
 (docs/resattention.md).
 """
 

@@ -25,7 +25,7 @@ class AttentionModule(nn.Module):
     features: input and output features.
     norm: see `flaxnets.models.classifier.Classifier`.
     mask: 'spatial', one weight per position, from a bottleneck and a 1 x 1 convolution (the default, with which the
-      network has the report's count of operations); 'self_attention', the same with multi-head self-attention over all
+      network has the paper's count of operations); 'self_attention', the same with multi-head self-attention over all
       positions (A. Vaswani et al., 2017) instead of the bottleneck; 'squeeze_excite', one weight per feature, from the
       means over positions (J. Hu et al., CVPR 2018).
     zero_init: whether the last norm of each bottleneck starts at zero.

@@ -26,7 +26,7 @@ def counted(name, image_size, subset=(0, 1, 2), **kwargs):
     ('resattention', 84, (0, 1, 2), 309_248_256),
   ],
 )
-def test_macs_are_the_reports_to_the_digit(name, image_size, subset, expected):
+def test_macs_are_the_papers_to_the_digit(name, image_size, subset, expected):
   assert counted(name, image_size, subset) == expected
 
 

@@ -32,7 +32,7 @@ def test_cpu_devices_divide_the_batches_and_have_enough_to_do(batches, cores):
     assert batch % count == 0 and (count == 1 or batch // count >= devices.MIN_PER_CPU_DEVICE)
 
 
-def test_two_cores_share_the_reports_batch():
+def test_two_cores_share_the_papers_batch():
   assert devices.cpu_devices([64], 2) == 2
 
 

@@ -76,7 +76,7 @@ def test_the_rgb_study_has_every_expert_and_trains_no_network_twice():
   assert len({run.network for run in runs}) == 3
 
 
-def test_the_reports_tables_are_the_four_networks_of_their_folder():
+def test_the_papers_tables_are_the_four_networks_of_their_folder():
   runs = plan(*study_config('imagenet_mini/tables'))
   names = ['resnet18_dynamic', 'resnet18', 'resattention', 'resnet34', 'resnet18_dynamic_drop']
   assert [run.name for run in runs] == names
