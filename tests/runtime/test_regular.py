@@ -14,7 +14,7 @@ from tests.bad_inputs.case import time_limit
 
 
 def opened(kind, root, split):
-  return open_source(DataOptions(kind, str(root), channels=''), split)
+  return open_source(DataOptions(kind, str(root), channels='RGB'), split)
 
 
 @pytest.mark.parametrize(
