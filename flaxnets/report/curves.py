@@ -25,7 +25,7 @@ def of(metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   labels = list(dict.fromkeys(key[len(_PREFIX) :] for line in validation for key in line if key.startswith(_PREFIX)))
   rates = [line['images_per_second'] for line in train if line.get('images_per_second')]
   return {
-    'train': _thinned(train, ('loss', 'accuracy')),
+    'train': _thinned(train, ('loss', 'accuracy'), _steps_of(train)),
     'validation': {
       **_thinned(validation, ('loss', 'accuracy')),
       'subsets': {label: _thinned(validation, (_PREFIX + label,))[_PREFIX + label] for label in labels},
@@ -44,12 +44,21 @@ def seconds(metrics: Sequence[Mapping[str, Any]], batch_size: int) -> float | No
   return float((steps * batch_size / rates).sum()) if train else None
 
 
-def _thinned(lines: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> dict[str, list[Any]]:
-  """Means over at most POINTS stretches of lines."""
+def _steps_of(train: Sequence[Mapping[str, Any]]) -> np.ndarray:
+  """How many steps each line is the mean of: those since the line before that were not skipped."""
+  taken = [line['step'] - (line.get('skipped_steps') or 0) for line in train]
+  return np.maximum(np.diff([0, *taken]), 1)
+
+
+def _thinned(
+  lines: Sequence[Mapping[str, Any]], keys: Sequence[str], weights: np.ndarray | None = None
+) -> dict[str, list[Any]]:
+  """Means over at most POINTS stretches of lines, weighted by the `weights` (lines,) where there are some."""
+  weights = np.ones(len(lines)) if weights is None else weights
   stretches = np.array_split(np.arange(len(lines)), min(POINTS, len(lines))) if lines else []
   found: dict[str, list[Any]] = {'step': [lines[stretch[-1]]['step'] for stretch in stretches]}
   for key in keys:
-    values = [[lines[place].get(key) for place in stretch] for stretch in stretches]
-    known = [[value for value in stretch if value is not None and np.isfinite(value)] for stretch in values]
-    found[key] = [float(np.mean(stretch)) if stretch else None for stretch in known]
+    values = np.array([line.get(key) for line in lines], float)  # NaN for None
+    known = [stretch[np.isfinite(values[stretch])] for stretch in stretches]
+    found[key] = [float(np.average(values[each], weights=weights[each])) if len(each) else None for each in known]
   return found
