@@ -86,12 +86,12 @@ class MetricLogger:
       'learning_rate': float(rows[-1]['learning_rate']),
       'skipped_steps': int(rows[-1]['skipped']),
       'replaced_images': self.replaced,
-      'images_per_second': round(rate, 1),
+      'images_per_second': float(f'{rate:.4g}'),  # a slow network has few
     }
     self.write(step, 'train', values)
     if self._writing:
       loss = float(rows[-1]['loss']) if values['loss'] is None else values['loss']
-      self._bar.set_postfix_str(f'loss {_short(loss)}, {rate:,.0f} images/s', refresh=False)
+      self._bar.set_postfix_str(f'loss {_short(loss)}, {_rate(rate)} images/s', refresh=False)
       self._bar.update(step - self._bar.n)
     self.divergence.watch(list(zip(numbers, rows, strict=True)))
 
@@ -146,3 +146,7 @@ def _short(loss: float) -> str:
   if not np.isfinite(loss):
     return 'not finite'
   return f'{loss:.3f}' if abs(loss) < 1e4 else f'{loss:.1e}'
+
+
+def _rate(rate: float) -> str:
+  return f'{rate:,.0f}' if rate >= 10 else f'{rate:.2g}'

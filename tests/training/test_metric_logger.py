@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from flaxnets.errors import InputError
+from flaxnets.report import curves
 from flaxnets.runtime import records
 from flaxnets.training import journal as journal_module
+from flaxnets.training import metric_logger
 from flaxnets.training.divergence import Divergence
 from flaxnets.training.metric_logger import MetricLogger
 
@@ -151,6 +153,19 @@ def test_a_loss_of_any_size_takes_few_characters_in_the_bar(tmp_path, capsys):
       told.say('a line, which draws the bar again')
   bar = capsys.readouterr().err
   assert 'loss 1.250' in bar and 'loss 3.0e+38' in bar and not re.search(r'loss \d{5}', bar)
+
+
+def test_a_network_that_takes_minutes_for_a_step_has_a_speed_too(tmp_path, monkeypatch, capsys):
+  now = [0.0]
+  monkeypatch.setattr(metric_logger.time, 'perf_counter', lambda: now[0])
+  with journal(tmp_path) as told:
+    now[0] = 300.0  # for a step of 8 images
+    told.dispatched(1, metrics(1.0), every=1)
+    told.dispatched(2, metrics(1.0), every=1)
+    told.say('a line, which draws the bar again')
+  assert lines(tmp_path)[0]['images_per_second'] == 0.02667
+  assert curves.seconds(lines(tmp_path)[:1], 8) == pytest.approx(300, rel=1e-3)
+  assert '0.027 images/s' in capsys.readouterr().err
 
 
 def test_one_finite_step_begins_the_count_anew(tmp_path):
