@@ -3,7 +3,7 @@
 A run's folder holds RECORD, what the study knows of the run besides its results: `seconds` over all processes that
 ended (a process that was killed together with the study is not counted), `commits` of flaxnets that trained or
 evaluated it, `versions`, `device`, `error` ('' for none), `judged`, what it was last evaluated on, and `training_macs`,
-the forward MACs of a training image by its side in pixels.
+the forward MACs of an image with all channels by its side in pixels, for image_size and all training images.
 """
 
 from __future__ import annotations

@@ -113,9 +113,9 @@ def do(job: Mapping[str, Any]) -> int:
 
 
 def forward_macs(model: Classifier, config: ml_collections.ConfigDict) -> dict[str, int]:
-  """The MACs of one image with all channels at each side of the training images, by the side in pixels."""
+  """The MACs of one image with all channels at image_size and at each side of the training images, by the side."""
   full = tuple(range(model.num_channels))
-  sides = dict.fromkeys(experiment.training_sides(config))
+  sides = dict.fromkeys([*experiment.training_sides(config), config.image_size])
   return {str(side): cost.macs(model, full, side)['macs'] for side in sides}
 
 

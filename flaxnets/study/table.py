@@ -115,12 +115,12 @@ def _row(study: Study, run: PlannedRun) -> tuple[dict[str, Any], Hits | None]:
     steps, skipped = _steps(study, trained)
   except InputError as error:
     return {**row, 'status': 'failed', 'error': str(error)}, None
-  largest = scores['subsets'][0]  # subsets are sorted by size
+  largest, side = scores['subsets'][0], str(run.config.image_size)  # subsets are sorted by size
   return {
     **row,
     'status': 'done',
     'images_seen': steps * train.batch_size,
-    'forward_macs': largest['macs'],
+    'forward_macs': recorded(study.folder(trained)).get('training_macs', {}).get(side, largest['macs']),
     'params': largest['params'],
     'training_macs': TRAINING_TO_FORWARD * _seen_macs(study, trained, largest['macs'], steps) * row['passes'],
     'step': scores['step'],

@@ -34,7 +34,7 @@ def _summary(table: Mapping[str, Any], labels: Sequence[str]) -> str:
         len(row['seeds']),
         row['epochs'],
         f'{row["images_seen"]:,}',
-        f'{row["training_macs"] / 1e12:,.1f}',
+        _tera(row['training_macs']),
         *(f'{100 * row["accuracy"][label]:.1f}' if label in row['accuracy'] else '' for label in labels),
         f'{100 * row["mean_accuracy"]:.1f}',
         f'{worst} {100 * row["accuracy"][worst]:.1f}',
@@ -48,11 +48,22 @@ def _summary(table: Mapping[str, Any], labels: Sequence[str]) -> str:
 def _caption(table: Mapping[str, Any]) -> str:
   if not table['means']:
     return 'No run has finished yet.'
-  widest = max(high - low for row in table['means'] for low, high in row['interval'].values())
+  # An interval near 0 or 100 % reaches further to one side than to the other.
+  farthest = max(
+    max(row['accuracy'][label] - low, high - row['accuracy'][label])
+    for row in table['means']
+    for label, (low, high) in row['interval'].items()
+  )
   return (
     f'Accuracy in per cent on {table["examples"]:,} examples of {table["split"]!r}; 95 % intervals are at most '
-    f'+- {50 * widest:.1f}. Accuracies are averaged over seeds. Intervals are over examples, not over seeds.'
+    f'+- {100 * farthest:.1f}. Accuracies are averaged over seeds. Intervals are over examples, not over seeds. '
+    'Mean and worst are over the subsets that a run was evaluated on.'
   )
+
+
+def _tera(macs: float) -> str:
+  """MACs in TMACs; two digits of what is below one."""
+  return f'{macs / 1e12:,.1f}' if macs >= 1e12 else f'{macs / 1e12:.2g}'
 
 
 def _mean_regret(row: Mapping[str, Any]) -> str:

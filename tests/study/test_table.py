@@ -8,10 +8,10 @@ import pytest
 
 from flaxnets import config as configs
 from flaxnets import experiment
-from flaxnets.analysis import results
+from flaxnets.analysis import comparison, results
 from flaxnets.channels import ChannelSet
 from flaxnets.models import cost
-from flaxnets.study import runner, table
+from flaxnets.study import runner, table, table_text
 from flaxnets.study.folder import Study, note
 from flaxnets.study.job import forward_macs
 from flaxnets.study.plan import plan
@@ -69,6 +69,51 @@ def test_training_on_growing_images_is_charged_at_their_sizes(tmp_path, monkeypa
   small, large = (cost.macs(network(runs[0].config), (0, 1, 2), side)['macs'] for side in (8, 16))
   assert rows['growing']['training_macs'] == rows['again']['training_macs'] == 3 * 16 * (small + large)
   assert rows['whole']['training_macs'] == 3 * 32 * large
+
+
+def test_a_split_without_one_of_the_channels_does_not_make_the_network_cheaper(tmp_path, monkeypatch):
+  (run,) = plan(two_steps(), {'small': {'train.image_sizes': (8,)}})  # so that no training image is of image_size
+  network = experiment.build_network(run.config, ChannelSet.of('RGB'), 12)
+  full = cost.macs(network, (0, 1, 2), run.config.image_size)['macs']
+
+  def launch(job, log, locks=()):
+    pretend(job)
+    folder = pathlib.Path(job['workdir'])
+    path = folder / 'eval' / 'test.json'
+    scores, arrays = json.loads(path.read_text()), dict(np.load(path.with_suffix('.npz')))
+    for name in ('digest', 'digests'):
+      scores.pop(name)
+    path.unlink()
+    kept = [row for row in scores['subsets'] if 'B' not in row['channels']]
+    results.write(scores | {'subsets': kept}, arrays, folder)
+    note(folder, training_macs=forward_macs(network, run.config))
+    return 0, ''
+
+  monkeypatch.setattr(runner, 'launch', launch)
+  assert runner.run_study(Study([run], tmp_path)) == 0
+  (row,) = table_of(Study([run], tmp_path))['rows']
+  assert list(row['accuracy']) == ['RG', 'R', 'G']
+  assert row['forward_macs'] == full
+
+
+@pytest.mark.parametrize(
+  ('right', 'said'), [(10, 'at most +- 27.8.'), (0, 'at most +- 27.8.'), (5, 'at most +- 26.3.')]
+)
+def test_no_interval_reaches_further_from_its_accuracy_than_the_table_says(right, said):
+  hits = results.Hits(np.arange(10), np.zeros(10), {'R': np.array([1.0] * right + [0.0] * (10 - right))}, 'R')
+  assert said in table_text.markdown(one_mean(hits))
+
+
+def test_training_that_cost_less_than_a_tenth_of_a_tmac_is_not_said_to_be_free():
+  hits = results.Hits(np.arange(2), np.zeros(2), {'R': np.array([1.0, 0.0])}, 'R')
+  assert '| a | 1 | 1.0 | 32 | 0.0012 |' in table_text.markdown(one_mean(hits))
+
+
+def one_mean(hits):
+  """A table of one run with these hits."""
+  row = {'run': 'a', 'seeds': [0], 'epochs': 1.0, 'images_seen': 32, 'training_macs': 1.23e9}
+  means = [row | comparison.compared(hits, {}, None)]
+  return {'split': 'test', 'examples': len(hits.ids), 'reference': 'a', 'rows': [], 'means': means}
 
 
 def test_a_run_that_evaluates_the_weights_of_another_is_charged_the_training_of_that_one(tmp_path, monkeypatch):
