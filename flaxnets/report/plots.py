@@ -202,11 +202,13 @@ def _worth(runs: Sequence[Mapping[str, Any]]) -> Plot:
 
 def _calibration(run: Mapping[str, Any], number: int) -> Plot:
   """Accuracy against confidence for some subsets; a well-calibrated network lies on the diagonal."""
-  bins = run['calibration']['bins']
+  bins, all_small = run['calibration']['bins'], False
   figure, axes = figures.new_axes(len(bins), height=3.4)
   axes.plot([0, 100], [0, 100], color=figures.INK, alpha=0.4, linewidth=0.8)
   for place, (label, found) in enumerate(bins.items()):
-    known = [each for each in found if each['count'] >= FEW] or [each for each in found if each['count']]
+    known = [each for each in found if each['count'] >= FEW]
+    if not known:
+      known, all_small = [each for each in found if each['count']], True
     axes.plot(
       [100 * each['confidence'] for each in known],
       [100 * each['accuracy'] for each in known],
@@ -218,4 +220,5 @@ def _calibration(run: Mapping[str, Any], number: int) -> Plot:
     )
   axes.set(xlabel='confidence, %', ylabel='accuracy, %', xlim=(0, 100), ylim=(0, 100))
   figures.legend(axes)
-  return Plot(f'calibration-{number}', f'Calibration of {run["name"]}: bins of {FEW} examples or more', figure)
+  shown = f'bins of {FEW} examples or more' + (', or all bins of a subset that has none of these' if all_small else '')
+  return Plot(f'calibration-{number}', f'Calibration of {run["name"]}: {shown}', figure)

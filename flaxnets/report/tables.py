@@ -144,7 +144,10 @@ def of_comparison(report: Mapping[str, Any]) -> list[Table]:
       ]
       for row in found['rows']
     ]
-    caption = f'Means over the subsets; differences are this run minus {found["reference"]}, paired on the same images'
+    caption = (
+      'Means over the subsets that a run was evaluated on, regrets over those with an expert, and differences, this '
+      f'run minus {found["reference"]}, over those that both were evaluated on; paired on the same images'
+    )
     columns = ['run', 'mean accuracy', 'worst subset', 'difference, points', 'mean regret, points', 'max regret']
     tables.append(Table('comparison', caption, columns, rows))
   return tables + [table for number, study in enumerate(report['studies']) for table in _of_study(study, number)]

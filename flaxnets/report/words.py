@@ -120,7 +120,9 @@ def of_study(study: StudyTable) -> str:
   most = max(len(row['accuracy']) for row in means)
   best = max((row for row in means if len(row['accuracy']) == most), key=lambda row: row['mean_accuracy'])
   regret = best.get('mean_regret')
-  behind = '' if regret is None else f' and a mean regret of {100 * regret:.1f} points'
+  known = sum(value is not None for value in best.get('regret', {}).values())
+  few = f' over {counted(known, "subset")} with an expert' if known < most else ''
+  behind = '' if regret is None else f' and a mean regret of {100 * regret:.1f} points{few}'
   return (
     f"{said}, evaluated on {study.table.get('examples', 0):,} examples of '{study.table.get('split', '')}'. "
     f'The best mean accuracy is that of {best["run"]} with {percent(best["mean_accuracy"])}{behind}.'

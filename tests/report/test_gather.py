@@ -206,6 +206,38 @@ def test_a_long_run_is_thinned_to_means_that_end_where_it_ends():
   assert set(found['accuracy']) == {None}
 
 
+def test_a_point_of_a_thinned_curve_is_the_mean_over_its_steps_however_many_a_line_stands_for():
+  # A validation at step 60, 120 and so on cuts the lines of 50 steps into shorter ones, and skipped steps have no loss.
+  steps = sorted({*range(50, 30_001, 50), *range(60, 30_001, 60)})
+  random = np.random.default_rng(0)
+  lengths, losses = np.diff([0, *steps]), random.random(len(steps))
+  skipped = np.cumsum(random.integers(0, lengths))
+  metrics = [
+    {'step': step, 'split': 'train', 'loss': loss, 'skipped_steps': int(before)}
+    for step, loss, before in zip(steps, losses, skipped, strict=True)
+  ]
+  found = curves.of(metrics)['train']
+  of_step = np.repeat(losses, lengths - np.diff([0, *skipped]))
+  ends = np.array(steps) - skipped
+  begin = 0
+  for step, loss in zip(found['step'], found['loss'], strict=True):
+    end = ends[steps.index(step)]
+    assert loss == pytest.approx(of_step[begin:end].mean())
+    begin = end
+
+
+def test_the_summary_of_a_study_says_how_many_subsets_a_mean_regret_is_over(tmp_path):
+  begin_run(tmp_path / 'study' / 'a')
+  row = {'run': 'a', 'accuracy': {'RG': 0.5, 'R': 0.3, 'G': 0.4}, 'mean_accuracy': 0.4, 'mean_regret': 0.1}
+  row['regret'] = {'RG': None, 'R': 0.1, 'G': None}
+  for key in ('interval', 'regret_interval'):
+    row[key] = {label: None for label in row['accuracy']}
+  table = {'rows': [{'name': 'a', 'status': 'done'}], 'means': [row | {'mean_difference': None}], 'reference': 'a'}
+  (tmp_path / 'study' / 'table.json').write_text(json.dumps(table))
+  (said, *_) = gather([tmp_path / 'study'])['summary']
+  assert 'with 40.0 % and a mean regret of 10.0 points over 1 subset with an expert.' in said
+
+
 def test_the_subsets_shown_are_the_largest_and_the_worst_of_each_size():
   rows = [{'channels': name, 'accuracy': share} for name, share in zip('abcdefg', (9, 5, 4, 6, 2, 1, 3), strict=True)]
   assert chosen(rows, (3, 2, 2, 2, 1, 1, 1), 3) == ['a', 'c', 'f']

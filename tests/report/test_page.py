@@ -136,6 +136,17 @@ def test_a_plot_takes_its_colours_from_the_page():
   assert figures.png(drawn[0]).startswith(b'\x89PNG')
 
 
+@pytest.mark.parametrize(
+  ('counts', 'said'), [((9, 40), '10 examples or more'), ((9, 1), '10 examples or more, or all bins of a subset')]
+)
+def test_a_calibration_plot_says_which_bins_it_shows(counts, said):
+  bins = [{'count': count, 'confidence': 0.5, 'accuracy': 0.5} for count in counts]
+  run = {'name': 'mine', 'subsets': [], 'evaluated': True, 'calibration': {'bins': {'RGB': bins}}}
+  run |= {key: {'absent': '', 'command': ''} for key in ('curves', 'worth')}
+  (plot,) = plots.of_report({'runs': [run]})['calibration']
+  assert said in plot.caption and ('all bins' in plot.caption) == ('all bins' in said)
+
+
 @pytest.mark.parametrize('name', ['_baseline', 'seed #0072b2', 'url(#a) id="b"'])
 def test_a_plot_names_every_run_as_it_is_called(name):
   curve = {'step': [1, 2], 'loss': [2.0, 1.0], 'accuracy': [0.1, 0.2], 'subsets': {}}
