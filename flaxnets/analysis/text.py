@@ -28,6 +28,12 @@ def counted(count: float, noun: str) -> str:
   return f'{shown} {noun}' if count == 1 else f'{shown} {noun}s'
 
 
+def over_some(values: Mapping[str, float | None]) -> str:
+  """' (1 of 7 subsets)' behind a mean over some of the subsets alone; '' where all are known, or none."""
+  known = sum(value is not None for value in values.values())
+  return f' ({known} of {counted(len(values), "subset")})' if 0 < known < len(values) else ''
+
+
 def short_commit(commit: str) -> str:
   """The first ten digits of a full commit hash, and '-dirty' where that follows it."""
   return commit[:10] + commit[40:]

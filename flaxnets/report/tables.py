@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flaxnets.analysis.text import labels_of, short_commit
+from flaxnets.analysis.text import labels_of, over_some, short_commit
 from flaxnets.report import words
 
 
@@ -138,8 +138,8 @@ def of_comparison(report: Mapping[str, Any]) -> list[Table]:
         text(row['run']),
         share(row['mean_accuracy']),
         Cell(row['worst_subset'], row['accuracy'][row['worst_subset']], words.percent(min(row['accuracy'].values()))),
-        points(row['mean_difference'], row['mean_difference_interval']),
-        points(row['mean_regret'], row['mean_regret_interval']),
+        _mean_points(row, 'difference'),
+        _mean_points(row, 'regret'),
         points(row['max_regret']),
       ]
       for row in found['rows']
@@ -151,6 +151,12 @@ def of_comparison(report: Mapping[str, Any]) -> list[Table]:
     columns = ['run', 'mean accuracy', 'worst subset', 'difference, points', 'mean regret, points', 'max regret']
     tables.append(Table('comparison', caption, columns, rows))
   return tables + [table for number, study in enumerate(report['studies']) for table in _of_study(study, number)]
+
+
+def _mean_points(row: Mapping[str, Any], key: str) -> Cell:
+  """A mean difference or regret, with the number of its subsets where it is over some of the run's alone."""
+  cell = points(row[f'mean_{key}'], row[f'mean_{key}_interval'])
+  return dataclasses.replace(cell, text=cell.text + over_some(row[key]))
 
 
 def _of_study(study: Mapping[str, Any], number: int) -> list[Table]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flaxnets.analysis.text import labels_of, markdown_grid, short_commit
+from flaxnets.analysis.text import labels_of, markdown_grid, over_some, short_commit
 
 
 def markdown(table: Mapping[str, Any]) -> str:
@@ -38,7 +38,7 @@ def _summary(table: Mapping[str, Any], labels: Sequence[str]) -> str:
         *(f'{100 * row["accuracy"][label]:.1f}' if label in row['accuracy'] else '' for label in labels),
         f'{100 * row["mean_accuracy"]:.1f}',
         f'{worst} {100 * row["accuracy"][worst]:.1f}',
-        _mean_regret(row),
+        _points(row['mean_regret']) + over_some(row['regret']),
         _points(row['max_regret']),
       ]
     )
@@ -64,13 +64,6 @@ def _caption(table: Mapping[str, Any]) -> str:
 def _tera(macs: float) -> str:
   """MACs in TMACs; two digits of what is below one."""
   return f'{macs / 1e12:,.1f}' if macs >= 1e12 else f'{macs / 1e12:.2g}'
-
-
-def _mean_regret(row: Mapping[str, Any]) -> str:
-  """In points, with the number of subsets that have an expert where others have none."""
-  known = sum(value is not None for value in row['regret'].values())
-  few = f' ({known} of {len(row["regret"])} subsets)' if 0 < known < len(row['regret']) else ''
-  return _points(row['mean_regret']) + few
 
 
 def _differences_table(title: str, name: str, means: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str:

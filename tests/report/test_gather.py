@@ -125,6 +125,15 @@ def test_differences_are_paired_and_regret_is_the_expert_minus_the_run(tmp_path)
   assert low < rows['other']['R']['difference'] < high
 
 
+def test_a_mean_over_some_of_the_subsets_alone_says_so(tmp_path):
+  make_run(tmp_path / 'few', subsets='RGB;R')
+  make_run(tmp_path / 'all', seed=1)
+  make_run(tmp_path / 'expert', names=('R', 'G'), subsets='RG', seed=2, config={'train.subset': 'RG'})
+  (table,) = tables.of_comparison(gather([tmp_path / 'few', tmp_path / 'all', tmp_path / 'expert']))
+  few, every, _ = ([cell.text.partition(' ')[2] for cell in row[3:5]] for row in table.rows)
+  assert few == ['', ''] and every == ['(2 of 7 subsets)', '(1 of 7 subsets)']
+
+
 def test_the_reference_can_be_chosen_and_a_wrong_one_is_named(tmp_path):
   for name in ('one', 'two'):
     make_run(tmp_path / name)
