@@ -66,7 +66,7 @@ def run(
   Returns:
     What is stored beside the statistics: 'weights' (a digest), 'settings' (the view and the numbers of images), and
     'subsets', a row for each: its 'channels', accuracy 'before' and 'after' on the held-out images (fractions), the
-    'interval' of their difference, and whether they are 'kept'.
+    'interval' of their difference, whether they are 'kept', and 'examples', how many held-out images could be read.
 
   Raises:
     InputError: for a network without BatchNorm, too few images, or an unknown subset or view.
@@ -180,6 +180,7 @@ def row_of(label: str, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
     'after': float(after.mean()),
     'interval': [low, high],
     'kept': low > 0,
+    'examples': len(before),
   }
 
 
@@ -214,6 +215,8 @@ def view_of(net: Network, source: Source, view: str) -> View:
 def table(meta: Mapping[str, Any], labels: Sequence[str]) -> str:
   """What recalibration did to some subsets, in columns: accuracies in per cent, their difference in points."""
   settings, rows = meta['settings'], {row['channels']: row for row in meta['subsets']}
+  # Rows of earlier versions do not say how many of the images held out could be read.
+  examples = max((rows[label].get('examples', settings['held_out']) for label in labels), default=0)
   lines = [['channels', 'before', 'after', 'difference (95 %)', 'kept']]
   for row in (rows[label] for label in labels):
     low, high = row['interval']
@@ -228,5 +231,5 @@ def table(meta: Mapping[str, Any], labels: Sequence[str]) -> str:
     )
   return (
     f'recalibrated on {settings["images"]:,} training images ({settings["view"]} view), accuracy on '
-    f'{settings["held_out"]:,} others; kept where the interval of the difference is above 0\n{columns(lines)}\n'
+    f'{examples:,} others; kept where the interval of the difference is above 0\n{columns(lines)}\n'
   )

@@ -141,6 +141,14 @@ def test_statistics_are_kept_only_where_the_gain_is_more_than_chance(gained, los
   assert row['kept'] == kept == (row['interval'][0] > 0)
 
 
+def test_the_table_counts_the_held_out_images_that_could_be_read():
+  row = recalibrate.row_of('RG', *hits(20, 4, 40, 34))
+  settings = {'images': 64, 'held_out': 100, 'view': 'evaluation'}
+  assert 'accuracy on 98 others' in recalibrate.table({'settings': settings, 'subsets': [row]}, ['RG'])
+  del row['examples']  # as an earlier version stored it
+  assert 'accuracy on 100 others' in recalibrate.table({'settings': settings, 'subsets': [row]}, ['RG'])
+
+
 def test_the_table_shows_the_interval_of_the_difference():
   rows = [recalibrate.row_of('RG', *hits(20, 4, 40, 36)), recalibrate.row_of('R', *hits(7, 5, 40, 48))]
   meta = {'settings': {'images': 64, 'held_out': 100, 'view': 'evaluation'}, 'subsets': rows}
