@@ -16,6 +16,9 @@ from flaxnets.nn.stem import pixel_statistics
 # or reflectance for digital numbers. Within this factor nothing is rejected.
 MAX_SCALE = 20.0
 
+# The same for integers whose type cannot hold the training data's values: 8 bits of an image of 12 are a 16th of them.
+MAX_SCALE_NARROWER = 4.0
+
 
 def check(
   metadata: Metadata,
@@ -62,6 +65,11 @@ def check_range(
   highest, typical = magnitude(images, present)
   seen = float(np.max(np.abs([low, high])))
   usual = math.sqrt(np.mean(mean**2 + std**2))
+  if images.dtype.kind in 'iu' and np.iinfo(images.dtype).max < seen and 0 < typical < usual / MAX_SCALE_NARROWER:
+    raise InputError(
+      f'these images are {images.dtype} and reach {highest:.4g}, but the network was trained on {dtype} of '
+      f'{low.min():.4g} to {high.max():.4g}; give raw pixels on that scale'
+    )
   # Training may have seen bright clouds, so that a dark image has a far lower maximum: its typical value decides too.
   if highest > MAX_SCALE * seen or (0 < highest < seen / MAX_SCALE and typical < usual / MAX_SCALE):
     raise InputError(
