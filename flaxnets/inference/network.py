@@ -80,6 +80,10 @@ class Network:
       f'{parameters:,} parameters>'
     )
 
+  def __getstate__(self) -> dict[str, Any]:
+    """What a pickle or a copy holds: all but compiled functions and arrays on devices, which belong to this process."""
+    return {name: value for name, value in self.__dict__.items() if name != 'compiled'} | {'_sent': {}}
+
   def predict(
     self, images: Any, channels: str | Sequence[str] | None = None, *, present: ArrayLike | None = None
   ) -> np.ndarray:
