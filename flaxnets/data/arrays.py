@@ -64,7 +64,7 @@ def open_arrays(options: DataOptions, split: str, class_names: Sequence[str] | N
   if own is not None and labels.dtype.kind in 'iu':
     check_labels_mean_the_same(own, class_names, f'{options.classes_key} in {place}')
   names = names or own if options.label_key else tuple(class_names or ('unlabelled',))
-  labels, names = _labels(labels, names, f'{label_key} in {place}')
+  labels, names = numbered_labels(labels, names, f'{label_key} in {place}')
   source = ArraySource(
     name,
     images,
@@ -214,7 +214,9 @@ def _channels_last(images: np.ndarray, channels: int, name: str) -> np.ndarray:
   return np.moveaxis(images, 1, 3) if first else images
 
 
-def _labels(labels: np.ndarray, names: tuple[str, ...] | None, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def numbered_labels(
+  labels: np.ndarray, names: tuple[str, ...] | None, where: str
+) -> tuple[np.ndarray, tuple[str, ...]]:
   """Labels as integers, from integers or class names, and the names of the classes."""
   if labels.dtype.kind in 'iu':
     if names is None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from flaxnets.channels import ChannelSet
+from flaxnets.data.arrays import numbered_labels
 from flaxnets.data.decode import squash
 from flaxnets.data.source import ArraySource, Reading, Source
 from flaxnets.errors import InputError
@@ -33,7 +34,7 @@ def evaluate(
     net: from `flaxnets.load`.
     images: (n, height, width, m) raw pixels; they are seen as `net.predict` sees them. Or a source, such as
       `flaxnets.experiment.open_source(net.config, 'test', classes=net.classes)`, with its own labels and channels.
-    labels: (n,) integers, the places of the classes in `net.classes`.
+    labels: (n,) integers, the places of the classes in `net.classes`, or class names.
     subsets: 'all', 'RG', 'singles', 'size>=2'; see `flaxnets.channels.ChannelSet.subsets`. '' as in `flaxnets eval`.
     channels: names of the m channels in their order; None for the network's.
     batch_size: images at a time; the config's where 0.
@@ -76,7 +77,7 @@ def evaluate(
 
 def _array_of(values: Any, unequal: str) -> np.ndarray:
   try:
-    return np.asarray(values)
+    return np.asanyarray(values)  # with the mask of a masked array
   except ValueError:
     raise InputError(unequal) from None
 
@@ -87,6 +88,8 @@ def _source_of(
   order = net.channels.full if channels is None else net.channels.order(channels)
   held = ChannelSet(tuple(net.channels.names[index] for index in order))
   images = pixels.numbers(images, net.channels, order)
+  if labels.dtype.kind in 'US':
+    labels = numbered_labels(labels, net.classes, 'these images')[0]
   if not net.canvas:
     return ArraySource('these images', images, labels, held, net.classes)
   source = SquashedArrays('these images', images, labels, held, net.classes)
