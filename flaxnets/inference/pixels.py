@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flaxnets.channels import ChannelSet
-from flaxnets.errors import InputError
+from flaxnets.errors import InputError, first_line
 
 
 def numbers(images: Any, channels: ChannelSet, order: Sequence[int]) -> np.ndarray:
@@ -23,18 +23,55 @@ def numbers(images: Any, channels: ChannelSet, order: Sequence[int]) -> np.ndarr
   Raises:
     InputError: for another shape, or what are no real numbers.
   """
-  images = np.asarray(images)
+  images = array_of(images)
   images = images.astype(images.dtype.newbyteorder('='), copy=False)  # JAX takes no others
   if images.ndim != 4 or images.shape[-1] != len(order):
     raise InputError(
       f'images are (n, height, width, {len(order)}) for the channels {channels.label(order)}, '
-      f'but these are {images.shape}'
+      f'but these are {images.shape}{_remedy(images.shape, len(order))}'
     )
+  if len(images) and 0 in images.shape[1:3]:
+    raise InputError(f'images are {images.shape}, and so have no pixels')
   if images.dtype.kind not in 'biuf':
     if not jnp.issubdtype(images.dtype, jnp.floating):
       raise InputError(f'images are {images.dtype}; numbers such as uint8, uint16 or float32 were expected')
     images = images.astype(np.float32)  # bfloat16 and its like are no floats to NumPy
   return images
+
+
+def array_of(images: Any) -> np.ndarray:
+  """What a caller gives as an array of any library, in NumPy. Masked pixels become NaN.
+
+  Raises:
+    InputError: where NumPy cannot take it, such as a tensor on a GPU or one that requires gradients.
+  """
+  if np.ma.is_masked(images):
+    floats = images.dtype if images.dtype.kind == 'f' else np.float32
+    return images.astype(floats).filled(np.nan)
+  try:
+    return np.asarray(images)
+  except (RuntimeError, TypeError, ValueError) as error:
+    raise InputError(
+      f'images are a {type(images).__name__}, which NumPy does not take ({first_line(error)}); '
+      'give an array such as tensor.detach().cpu().float().numpy()'
+    ) from None
+
+
+def _remedy(shape: tuple[int, ...], channels: int) -> str:
+  """What makes images of another shape (n, height, width, channels), as the end of a message; '' if that is unknown."""
+  if len(shape) == 1:
+    return '; give files as a list: list(images)'
+  if len(shape) == 2 and channels == 1:
+    return '; for one image give images[np.newaxis, ..., np.newaxis]'
+  if len(shape) == 3 and shape[-1] == channels:
+    return '; for one image give images[np.newaxis]'
+  if len(shape) == 3 and shape[0] == channels:
+    return '; for one image give np.moveaxis(images, 0, -1)[np.newaxis]'
+  if len(shape) == 3 and channels == 1:
+    return '; for images (n, height, width) give images[..., np.newaxis]'
+  if len(shape) == 4 and shape[1] == channels:
+    return '; channels come last, so give np.moveaxis(images, 1, -1)'
+  return '; name the channels of these with channels=' if len(shape) == 4 else ''
 
 
 def presence(present: Any, count: int, channels: ChannelSet, order: Sequence[int]) -> np.ndarray:

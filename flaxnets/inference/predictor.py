@@ -8,7 +8,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
@@ -20,6 +20,7 @@ from flaxnets.data.decode import decode_planes, image_planes, read_image
 from flaxnets.data.geotiff import SUFFIXES, Rasters, is_raster
 from flaxnets.data.source import DataOptions
 from flaxnets.errors import InputError
+from flaxnets.inference import pixels
 from flaxnets.inference.failed_channels import Look
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Predictor:
     from PIL import ImageOps
 
     upright, name = ImageOps.exif_transpose(image), f'a Pillow image of mode {image.mode!r}'
-    deep = upright.mode.startswith('I;16') and self.net.metadata.dtype != 'uint8'
+    deep = upright.mode.startswith(('I', 'F')) and self.net.metadata.dtype != 'uint8'  # 16 or 32 bits
     if self.net.config.data.bands or deep:
       options = raster_options(self.net, [self.net.channels.names[index] for index in self.order])
       with tempfile.TemporaryDirectory() as folder:
@@ -233,18 +234,30 @@ def begin_each(
   net: Network, images: Any, channels: str | Sequence[str] | None, output: str, *, look: Look
 ) -> Iterator[Fetch]:
   """`Network.begin` for a path, a Pillow image, or a sequence of arrays (h, w, m), paths and Pillow images."""
+  predictor, first = Predictor(net, channels), 0
+  for is_array, group in _groups(predictor, _items(images)):
+    stack, sizes, present = stacked(group)
+    if is_array:
+      yield from net.begin(stack, channels, output=output, look=look, first=first)
+    else:
+      look(stack, predictor.order, present)
+      yield predictor.begin(stack, sizes, present=present, output=output)
+    first += len(group)
+
+
+def _items(images: Any) -> list[Any]:
+  """The images that a path, a Pillow image or an iterable gives; InputError for anything else."""
   from PIL import Image
 
-  items = [images] if isinstance(images, str | os.PathLike | Image.Image) else list(images)
-  predictor, first = Predictor(net, channels), 0
-  for is_array, group in _groups(predictor, items):
-    pixels, sizes, present = stacked(group)
-    if is_array:
-      yield from net.begin(pixels, channels, output=output, look=look, first=first)
-    else:
-      look(pixels, predictor.order, present)
-      yield predictor.begin(pixels, sizes, present=present, output=output)
-    first += len(group)
+  if isinstance(images, str | os.PathLike | Image.Image):
+    return [images]
+  if isinstance(images, bytes | Mapping) or not isinstance(images, Iterable):
+    hint = ' (cv2.imread returns None for a file that it cannot read)' if images is None else ''
+    raise InputError(
+      f'images are a {type(images).__name__}{hint}; an array (n, height, width, channels), a path, a Pillow image or a '
+      'list of images was expected'
+    )
+  return list(images)
 
 
 def one_behind(begun: Iterable[Callable[[], Result]]) -> Iterator[Result]:
@@ -290,7 +303,8 @@ def _groups(predictor: Predictor, items: Sequence[Any]) -> Iterator[tuple[bool, 
       elif hasattr(item, 'getbands'):
         yield False, predictor.from_pillow(item)
       elif np.ndim(item) == 3:
-        yield True, (np.asarray(item), np.shape(item)[:2], None)
+        array = pixels.array_of(item)
+        yield True, (array, array.shape[:2], None)
       else:
         raise InputError(
           f'image {number} is a {type(item).__name__} of shape {np.shape(item)}; '
