@@ -102,7 +102,9 @@ def header(dataset: Any, name: str, named: int = 0) -> Header:
 
 def _note(dataset: Any, colours: Sequence[str]) -> str:
   if dataset.driver == npy.DRIVER:
-    return f'an .npy is (height, width, channels), and this one {dataset.height, dataset.width, dataset.count}'
+    shape = dataset.height, dataset.width, dataset.count
+    remedy = '; channels come last, so save np.moveaxis(array, 0, 2)' if shape[0] < min(shape[1:]) else ''
+    return f'an .npy is (height, width, channels), and this one {shape}{remedy}'
   if 'alpha' not in colours:
     return ''
   return f'band {colours.index("alpha") + 1} is marked as alpha, and a mask unless data.bands names all {len(colours)}'

@@ -53,9 +53,12 @@ def test_names_are_asked_for_as_for_tiffs_without_them(root):
   assert open_folder(root, channels=BANDS).channels.names == NAMES  # as many channels as bands
 
 
-def test_channels_first_are_refused_with_the_shape_and_what_it_must_be(tmp_path):
+def test_channels_first_are_refused_with_the_shape_and_the_remedy(tmp_path):
   write(tmp_path / 'train/sea/0.npy', np.moveaxis(noise(), 2, 0))
-  said = r'0.npy \(an .npy is \(height, width, channels\), and this one \(5, 20, 20\)\): 5 names \(.*\) for 20 bands'
+  said = (
+    r'0.npy \(an .npy is \(height, width, channels\), and this one \(5, 20, 20\); channels come last, '
+    r'so save np.moveaxis\(array, 0, 2\)\): 5 names \(.*\) for 20 bands'
+  )
   with pytest.raises(BadImage, match=said):
     open_folder(tmp_path, bands=BANDS)
 
