@@ -18,7 +18,7 @@ from absl import logging
 from flaxnets.channels import ChannelSet
 from flaxnets.data.decode import decode_planes, image_planes, read_image
 from flaxnets.data.geotiff import SUFFIXES, Rasters, is_raster
-from flaxnets.data.source import DataOptions
+from flaxnets.data.source import BadImage, DataOptions
 from flaxnets.errors import InputError
 from flaxnets.inference import pixels
 from flaxnets.inference.failed_channels import Look
@@ -66,10 +66,27 @@ class Predictor:
     Raises:
       BadImage: if it cannot be read.
     """
-    options = raster_options(self.net, [self.net.channels.names[index] for index in self.order])
-    if reads_raster(self.net, path, options):
-      return self.read_raster(path, Rasters(path, options))
+    if reads_raster(self.net, path, raster_options(self.net, self._names)):
+      return self.read_raster(path, self._rasters(path))
     return self.decode(read_image(path, str(path)), str(path))
+
+  @property
+  def _names(self) -> list[str]:
+    return [self.net.channels.names[index] for index in self.order]
+
+  def _rasters(self, path: str | os.PathLike[str], name: str = '') -> Rasters:
+    """The reader of a raster's channels: those of `order` are found by name, or are all that it holds, in this order.
+
+    The latter is for a file that has another number of bands than data.bands names, as a camera without its near
+    infrared writes it.
+    """
+    try:
+      return Rasters(path, raster_options(self.net, self._names), name=name)
+    except BadImage as error:
+      try:
+        return Rasters(path, raster_options(self.net, self._names, ','.join(self._names) + ','), name=name)
+      except BadImage:
+        raise error from None
 
   def read_raster(self, path: str | os.PathLike[str], rasters: Rasters, name: str = '') -> Canvas:
     """The same for a raster, the reader of its channels, which are those of `order`, and its name; '' for its path."""
@@ -105,11 +122,10 @@ class Predictor:
     upright, name = ImageOps.exif_transpose(image), f'a Pillow image of mode {image.mode!r}'
     deep = upright.mode.startswith(('I', 'F')) and self.net.metadata.dtype != 'uint8'  # 16 or 32 bits
     if self.net.config.data.bands or deep:
-      options = raster_options(self.net, [self.net.channels.names[index] for index in self.order])
       with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, 'image.tif')
         _save_as_tiff(upright, path, name)
-        return self.read_raster(path, Rasters(path, options, name=name), name)
+        return self.read_raster(path, self._rasters(path, name), name)
     if 'transparency' in upright.info and upright.mode in ('1', 'L', 'P', 'RGB'):
       upright = upright.convert('RGBA')  # TIFF has no field for a transparent colour
     buffer = io.BytesIO()

@@ -131,6 +131,20 @@ def test_a_pillow_image_is_read_by_the_names_of_its_bands_as_its_file_is(bands, 
 
 
 @pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
+def test_a_file_or_pillow_image_with_fewer_bands_than_the_training_files_holds_the_channels_that_are_named(tmp_path):
+  pytest.importorskip('rasterio', reason='rasterio (the extra geo) is not installed')
+  net = untrained(small=True, **{'data.source': 'folders', 'data.bands': 'R,G,B'})
+  pixels = np.random.default_rng(0).integers(0, 256, (20, 24), np.uint8)
+  Image.fromarray(pixels).save(tmp_path / '0.png')
+  expected = net.logits(pixels[np.newaxis, ..., np.newaxis], 'G')
+  np.testing.assert_array_equal(net.logits(tmp_path / '0.png', 'G'), expected)
+  np.testing.assert_array_equal(net.logits(Image.fromarray(pixels), 'G'), expected)
+  for channels in (None, 'RG'):
+    with pytest.raises(InputError, match=r'3 names \(R, G, B\) for 1 bands'):
+      net.logits(tmp_path / '0.png', channels)
+
+
+@pytest.mark.filterwarnings('ignore:Dataset has no geotransform')
 def test_a_pillow_image_keeps_sixteen_bits_for_a_network_that_was_trained_on_them():
   pytest.importorskip('rasterio', reason='rasterio (the extra geo) is not installed')
   net, ramp = untrained(small=True), np.arange(400, dtype=np.uint16).reshape(20, 20) * 160
