@@ -35,7 +35,10 @@ def open_folders(
   top = home / split
   if not top.is_dir():
     held = ', '.join(subfolders(home))
-    raise InputError(f'there is no split {str(top)!r}; {home} has {f"the folders {held}" if held else "no folders"}')
+    raise InputError(
+      f'there is no split {str(top)!r}; {home} has {f"the folders {held}" if held else "no folders"}; data.train, '
+      'data.validation and data.test name the splits, and flaxnets lists divides folders of classes into some'
+    )
   folders = subfolders(top)
   if not folders:
     raise InputError(f'{top} has no folders; it must hold one folder of images per class')

@@ -108,7 +108,7 @@ CASES = [
   Case(
     'missing folder of validation',
     FOLDERS.replace('data.validation=train', 'data.validation=val'),
-    "there is no split '.*val'; .* has the folders train",
+    "there is no split '.*val'; .* has the folders train; data.train, .* and flaxnets lists divides folders of classes",
     _folders('a/1.png', 'b/1.png'),
   ),
   Case('link out of the folders', FOLDERS, 'b/2.png is a link that leaves', _link),
