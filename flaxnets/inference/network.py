@@ -104,7 +104,7 @@ class Network:
         on image files, else up to 16 times the size of the network's input. Or the path of an image file, a Pillow
         image, or a list of those and of arrays (height, width, m), in which sizes may be mixed.
       channels: names of the m channels in the images' order, 'RG' or ['B02', 'B08']; None for all channels in the
-        set's order.
+        set's order. In a file they are found by name, or are all that it holds.
       present: for images in one array, the channels that each image has, (n, m) bool in the images' order, or (m,) for
         all images; None for all that are not NaN throughout. What absent planes hold does not matter.
 
