@@ -31,7 +31,7 @@ from absl import logging
 from flaxnets.data import opencv
 from flaxnets.data.filled import FilledReport
 from flaxnets.data.source import BadImage, Source
-from flaxnets.data.workers import make_grain_flags_readable, start_worker
+from flaxnets.data.workers import checked_workers, make_grain_flags_readable, start_worker
 from flaxnets.errors import InputError
 from flaxnets.runtime import machine
 
@@ -77,7 +77,8 @@ def train_batches(
       an unreadable one, and each unreadable one is logged once.
 
   Raises:
-    InputError: for arguments outside their range; while iterating, if no example is readable.
+    InputError: for arguments outside their range; while iterating, if no example is readable, or if a worker was
+      killed.
     BadImage: while iterating, for the first unreadable example, if `on_bad_image` is 'error'.
   """
   if start < 0 or seed < 0:
@@ -287,7 +288,7 @@ def _batches(results: grain.IterDataset, name: str, copied: bool = False) -> Bat
     contextlib.closing(iter(results)) as iterator,
     contextlib.closing(FilledReport(name, all_filled)),
   ):
-    for result in iterator:
+    for result in checked_workers(iterator, name) if copied else iterator:
       if isinstance(result, InputError):
         raise result
       batch, unreadable, filled = result

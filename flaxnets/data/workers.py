@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
+import signal
 import threading
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from absl import flags
 
+from flaxnets.errors import InputError
 from flaxnets.runtime import warning_filters
+
+Item = TypeVar('Item')
 
 
 def make_grain_flags_readable() -> None:
@@ -24,13 +31,43 @@ def make_grain_flags_readable() -> None:
 
 
 def start_worker(worker: int, workers: int) -> None:
-  """Settings of a process that only reads, as grain's `worker_init_fn`."""
+  """Settings of a process that only reads, as grain's `worker_init_fn`.
+
+  Signals are left to the process that trains. A terminal and a cluster send them to all processes of a program, and
+  training still needs batches to end its step.
+  """
   del worker, workers
   import cv2
 
+  for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):
+    if number := getattr(signal, name, None):  # Windows has no SIGHUP
+      signal.signal(number, signal.SIG_IGN)
   threading.Thread(target=_end_with_parent, daemon=True).start()
   cv2.setNumThreads(1)
   warning_filters.ignore_odd_metadata()
+
+
+def checked_workers(results: Iterable[Item], name: str) -> Iterator[Item]:
+  """What workers deliver.
+
+  Args:
+    results: from grain, which raises a RuntimeError if a worker was killed.
+    name: of the source, for the message.
+
+  Raises:
+    InputError: in place of that error.
+  """
+  try:
+    yield from results
+  except RuntimeError as error:
+    code = re.search(r'terminated unexpectedly with exit code (-?)(\d+)', str(error))
+    if code is None:
+      raise
+    how = f'was killed by signal {code[2]}' if code[1] else f'ended with exit code {code[2]}'
+    raise InputError(
+      f'{name}: a process that reads images {how}. The system kills processes where memory runs out; then give fewer '
+      'data.workers. The same command resumes the run'
+    ) from None
 
 
 def _end_with_parent() -> None:

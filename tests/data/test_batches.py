@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -133,6 +134,28 @@ def test_threads_and_worker_processes_change_no_batch(caplog):
       assert_equal_batches(take(train_batches(source, seed=2, start=2, **kind, **common), 9), train)
     assert len(caplog.records) == 2, 'one warning for each broken image, whoever read it'
     assert_equal_batches(list(evaluation_batches(source, **kind, **common)), evaluation)
+
+
+def test_workers_leave_ctrl_c_and_sigterm_to_the_training_that_needs_their_batches():
+  expected = take(train_batches(Numbered(23), batch_size=6, seed=2), 8)
+  with contextlib.closing(train_batches(Numbered(23), batch_size=6, seed=2, workers=1)) as batches:
+    first = [next(batches)]
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+      os.kill(worker.pid, number)
+    assert_equal_batches([*first, *itertools.islice(batches, 7)], expected)
+    assert worker.is_alive()
+
+
+def test_a_worker_that_is_killed_ends_the_batches_with_one_line():
+  with contextlib.closing(train_batches(Numbered(23), batch_size=6, seed=2, workers=1)) as batches:
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    worker.join()
+    with pytest.raises(InputError, match='^numbers: a process that reads images was killed by signal 9') as caught:
+      list(itertools.islice(batches, 9))
+  assert '\n' not in str(caught.value)
 
 
 READS_AND_WAITS = """
