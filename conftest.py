@@ -76,7 +76,7 @@ def devices_started(monkeypatch):
 @pytest.fixture
 def signal_handlers(monkeypatch):
   """For code that handles signals, and exceptions in destructors: what it sets does not stay."""
-  before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+  before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
   monkeypatch.setattr(sys, 'unraisablehook', sys.unraisablehook)
   yield
   for number, handler in before.items():

@@ -75,6 +75,14 @@ def test_ctrl_c_saves_the_step(tmp_path):
   assert (code, last) == (75, said)
 
 
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_stops_a_run_as_ctrl_c_does(tmp_path):
+  code, last = stopped(tmp_path / 'a', signal.SIGHUP, lambda said: 'images/s' in said)
+  step = flaxnets.load(tmp_path / 'a' / 'run', 'latest').step
+  said = f'flaxnets train: stopped at step {step} of 27000, saved; the same command resumes the run'
+  assert (code, last) == (75, said)
+
+
 @pytest.mark.parametrize(
   ('raised', 'resumes', 'code'),
   [(KeyboardInterrupt, False, 130), (interrupts.Terminated, False, 143), (KeyboardInterrupt, True, 75)],
@@ -87,7 +95,7 @@ def test_a_command_that_a_signal_ends_says_so_in_one_line(signal_handlers, capsy
   assert capsys.readouterr().err.startswith('flaxnets x: stopped')
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_whose_exception_is_lost_still_stops(signal_handlers, number, capsys):
   """Lost in a destructor, or turned into an ImportError by an extension that was being imported."""
 

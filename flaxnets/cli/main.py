@@ -14,7 +14,8 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from flaxnets.runtime import interrupts
+from flaxnets.errors import InputError
+from flaxnets.runtime import interrupts, streams
 
 # Each command's module in flaxnets.cli and its line in `flaxnets --help`.
 COMMANDS = {
@@ -44,6 +45,8 @@ def main(command: str = '') -> NoReturn:
   Args:
     command: the command to run; if '', the first argument of the command line.
   """
+  streams.open_closed()
+  streams.guard()
   arguments = sys.argv[1:]
   if not command:
     command, *arguments = arguments or ['--help']
@@ -51,6 +54,9 @@ def main(command: str = '') -> NoReturn:
   try:
     code = interrupts.exit_code(f'flaxnets {command}', lambda: run(command, arguments), resumes=command in RESUMING)
     sys.stdout.flush()
+  except InputError as error:  # of stdout
+    print(f'flaxnets {command}: {error}', file=sys.stderr)
+    code = code or 1
   except BrokenPipeError:
     if not _stdout_is_closed():
       raise

@@ -20,8 +20,8 @@ A run with `train.subset` is an expert. Regret on its subset is measured against
 shares of one study at the same time in one folder that they share; each writes the table of what is there so far.
 
 Each run is a separate process with the folder DIR/NAME. Finished runs are skipped, interrupted runs resume, and failed
-runs are listed in the table without stopping the rest. SIGTERM or Ctrl-C saves the current run and stops the study.
-Exit codes: 0 all runs finished, 1 some failed or another process is executing them, 75 stopped.
+runs are listed in the table without stopping the rest. SIGTERM, Ctrl-C or SIGHUP saves the current run and stops the
+study. Exit codes: 0 all runs finished, 1 some failed or another process is executing them, 75 stopped.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from absl import flags as absl_flags
 
 from flaxnets.cli import flags as cli_flags
 from flaxnets.errors import InputError
+from flaxnets.runtime import streams
 
 ARGUMENTS = ''
 
@@ -66,6 +67,7 @@ def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
     )
   study = Study(plan(flags.config, runs), pathlib.Path(flags.out), flags.split, flags.root, flags.subsets)
   if not flags.table:
+    streams.make_stdout_optional()
     return run_study(study, flags.only, flags.against, flags.shard)
   if not study.out.is_dir():
     raise InputError(f'--out={study.out} is not the folder of a study')

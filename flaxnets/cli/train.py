@@ -28,8 +28,9 @@ def define(flags: absl_flags.FlagValues) -> None:
 
 def main(flags: absl_flags.FlagValues, arguments: Sequence[str]) -> int:
   config = flags.config
-  from flaxnets.runtime import devices  # JAX is slow to import
+  from flaxnets.runtime import devices, streams  # JAX is slow to import
 
+  streams.make_stdout_optional()
   devices.start(
     configs.batch_sizes(config),
     coordinator=flags.coordinator,

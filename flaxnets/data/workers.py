@@ -13,7 +13,7 @@ from typing import TypeVar
 from absl import flags
 
 from flaxnets.errors import InputError
-from flaxnets.runtime import warning_filters
+from flaxnets.runtime import interrupts, warning_filters
 
 Item = TypeVar('Item')
 
@@ -39,9 +39,8 @@ def start_worker(worker: int, workers: int) -> None:
   del worker, workers
   import cv2
 
-  for name in ('SIGINT', 'SIGTERM', 'SIGHUP'):
-    if number := getattr(signal, name, None):  # Windows has no SIGHUP
-      signal.signal(number, signal.SIG_IGN)
+  for number in interrupts.SIGNALS:
+    signal.signal(number, signal.SIG_IGN)
   threading.Thread(target=_end_with_parent, daemon=True).start()
   cv2.setNumThreads(1)
   warning_filters.ignore_odd_metadata()

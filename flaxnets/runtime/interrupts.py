@@ -11,18 +11,20 @@ from typing import Any
 
 AGAIN = 75  # EX_TEMPFAIL: the same command goes on
 SAID = 'stopped; the same command goes on from what is saved'
+# SIGHUP comes where a terminal or its connection is closed. Windows has none.
+SIGNALS = tuple(getattr(signal, name) for name in ('SIGTERM', 'SIGINT', 'SIGHUP') if hasattr(signal, name))
 
 
 _arrived: list[int] = []
 
 
 class Terminated(KeyboardInterrupt):
-  """SIGTERM, as an exception that unwinds the stack as Ctrl-C does."""
+  """SIGTERM or SIGHUP, as an exception that unwinds the stack as Ctrl-C does."""
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
   _arrived.append(number)
-  raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+  raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
 
 def _unless_a_signal(unraisable: Any, others: Callable[[Any], Any]) -> None:
@@ -42,8 +44,8 @@ def arrived() -> bool:
 def exit_code(program: str, main: Callable[[], int], resumes: bool) -> int:
   """Runs a program's main function; returns its exit code.
 
-  After Ctrl-C or SIGTERM this is 75 if the same command goes on where it stopped, otherwise 130 or 143, as of any
-  program that a signal ends. A line says so. Call it in the main thread.
+  After Ctrl-C, SIGTERM or SIGHUP this is 75 if the same command goes on where it stopped, otherwise 130, 143 or 129, as
+  of any program that a signal ends. A line says so. Call it in the main thread.
 
   Args:
     program: its name in the line.
@@ -51,8 +53,8 @@ def exit_code(program: str, main: Callable[[], int], resumes: bool) -> int:
     resumes: whether the same command goes on.
   """
   _arrived.clear()
-  for number in (signal.SIGTERM, signal.SIGINT):
-    if signal.getsignal(number) is not signal.SIG_IGN:  # a parent such as a shell may have ignored it
+  for number in SIGNALS:
+    if signal.getsignal(number) is not signal.SIG_IGN:  # a parent such as a shell or nohup may have ignored it
       signal.signal(number, _raise)
   sys.unraisablehook = functools.partial(_unless_a_signal, others=sys.unraisablehook)
   try:
@@ -71,10 +73,12 @@ def exit_code(program: str, main: Callable[[], int], resumes: bool) -> int:
 
 def stopped(program: str, error: BaseException, resumes: bool) -> int:
   """Says that a signal, whose exception is `error`, ends a program; returns its exit code, see `exit_code`."""
-  for number in (signal.SIGTERM, signal.SIGINT):  # nothing may interrupt the end, which is short
+  for number in SIGNALS:  # nothing may interrupt the end, which is short
     signal.signal(number, signal.SIG_IGN)
   print(f'{program}: {SAID if resumes else "stopped"}', file=sys.stderr, flush=True)
   if resumes:
     return AGAIN
-  terminated = isinstance(error, Terminated) or signal.SIGTERM in _arrived
-  return 128 + (signal.SIGTERM if terminated else signal.SIGINT)
+  others = [number for number in _arrived if number != signal.SIGINT]
+  if not others:
+    others = [signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT]
+  return 128 + others[0]

@@ -22,7 +22,7 @@ from flaxnets.analysis import results
 from flaxnets.errors import InputError
 from flaxnets.models import cost
 from flaxnets.models.classifier import Classifier
-from flaxnets.runtime import interrupts, provenance
+from flaxnets.runtime import interrupts, provenance, streams
 from flaxnets.runtime.workdir import claim_workdir
 from flaxnets.study.folder import note, recorded
 from flaxnets.training.preemption import PREEMPTED
@@ -63,7 +63,8 @@ def launch(job: Mapping[str, Any], log: pathlib.Path, locks: Sequence[int] = ())
 
   # Python allows signal handlers in the main thread only.
   in_main = threading.current_thread() is threading.main_thread()
-  before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT) if in_main}
+  heeded = [number for number in interrupts.SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+  before = {number: signal.signal(number, stop) for number in heeded if in_main}
   try:
     child.communicate(json.dumps(job).encode())
   finally:
@@ -131,6 +132,8 @@ def main() -> int:
 
 
 if __name__ == '__main__':
+  streams.guard()
+  streams.make_stdout_optional()  # a log on a disk that fills up
   try:
     sys.exit(interrupts.exit_code('flaxnets study', main, resumes=True))
   except InputError as mistake:

@@ -59,7 +59,7 @@ def train(setup: Setup) -> Progress:
     The outcome of the validations.
 
   Raises:
-    Preempted: after saving, when the process got SIGTERM or SIGINT or the cluster announced its end.
+    Preempted: after saving, when the process got SIGTERM, SIGINT or SIGHUP or the cluster announced its end.
     Diverged: if the loss is unusable for too many steps in a row; see `flaxnets.training.divergence`.
     InputError: for unreadable examples (where they are not to be skipped), weights that are not finite, or a last
       checkpoint that could not be saved.

@@ -1,4 +1,4 @@
-"""How a run learns that it has to stop: SIGTERM, Ctrl-C, or the notice of a cluster to several processes."""
+"""How a run learns that it has to stop: SIGTERM, Ctrl-C, SIGHUP, or the notice of a cluster to several processes."""
 
 from __future__ import annotations
 
@@ -13,15 +13,12 @@ from flaxnets.runtime import interrupts
 PREEMPTED = interrupts.AGAIN  # the exit code of a run that saved and stopped because of a signal
 
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
 class Preempted(Exception):
   """The run was asked to stop, and saved first."""
 
 
 class StopSignal:
-  """Within this context SIGTERM and SIGINT (Ctrl-C) only set `asked`, so that the loop stops after a complete step.
+  """Within this context SIGTERM, SIGINT (Ctrl-C) and SIGHUP only set `asked`: the loop stops after a complete step.
 
   The second signal does what it did before the context: it ends the run without saving. A signal that came earlier,
   but whose exception was lost, counts as the first.
@@ -41,7 +38,8 @@ class StopSignal:
       signal.raise_signal(signal.SIGTERM)  # one that stops alone would leave the others waiting for it
     self._installed = not several and threading.current_thread() is threading.main_thread()
     if self._installed:
-      heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as after `nohup`
+      # nohup ignores SIGHUP, and a shell ignores SIGINT in the background.
+      heeded = [number for number in interrupts.SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
       self._before = {number: signal.signal(number, self._note) for number in heeded}
     return self
 

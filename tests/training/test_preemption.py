@@ -20,7 +20,7 @@ def test_sigterm_is_noted_within_the_context_and_the_handler_before_comes_back()
   assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_second_signal_does_what_it_did_before_the_context(number):
   heard = []
   before = signal.signal(number, lambda *_: heard.append(number))
