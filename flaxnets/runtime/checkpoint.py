@@ -30,7 +30,7 @@ from flax import serialization
 from jax.experimental import multihost_utils
 
 from flaxnets.errors import InputError
-from flaxnets.runtime import orbax_errors
+from flaxnets.runtime import atomic, orbax_errors
 from flaxnets.runtime.digests import array_digests, text_digest
 
 METRIC = 'accuracy'
@@ -300,9 +300,10 @@ class Checkpoints:
   def _move_aside(self, step: int) -> None:
     aside = self.directory.with_name(self.directory.name + '-corrupt')
     if jax.process_index() == 0:
-      aside.mkdir(exist_ok=True)
       names = (f'{step}.{count}' if count else str(step) for count in itertools.count())
-      os.replace(self.directory / str(step), next(aside / name for name in names if not (aside / name).exists()))
+      with atomic.writing(aside):
+        aside.mkdir(exist_ok=True)
+        os.replace(self.directory / str(step), next(aside / name for name in names if not (aside / name).exists()))
     # Without the barrier another host could list the folder before the rename, and keep the corrupt step.
     multihost_utils.sync_global_devices(f'checkpoint {step}: moved aside')
     self._manager.reload()

@@ -17,7 +17,7 @@ from flaxnets import config as configs
 from flaxnets.analysis import results
 from flaxnets.analysis.result_names import result_path
 from flaxnets.errors import InputError
-from flaxnets.runtime import records, workdir
+from flaxnets.runtime import atomic, records, workdir
 from flaxnets.study.plan import PlannedRun
 
 RECORD = 'study.json'
@@ -29,8 +29,9 @@ def recorded(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def note(folder: pathlib.Path, **fields: Any) -> None:
-  """Updates some fields of a run's RECORD; the others stay."""
-  records.write(folder / RECORD, {**recorded(folder), **fields}, indent=1)
+  """Updates some fields of a run's RECORD; the others stay. Raises InputError if it cannot be written."""
+  with atomic.writing(folder / RECORD):
+    records.write(folder / RECORD, {**recorded(folder), **fields}, indent=1)
 
 
 @dataclasses.dataclass(frozen=True)

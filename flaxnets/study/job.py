@@ -18,11 +18,10 @@ import ml_collections
 
 from flaxnets import config as configs
 from flaxnets import experiment
-from flaxnets.analysis import results
 from flaxnets.errors import InputError
 from flaxnets.models import cost
 from flaxnets.models.classifier import Classifier
-from flaxnets.runtime import interrupts, provenance, streams
+from flaxnets.runtime import atomic, interrupts, provenance, streams
 from flaxnets.runtime.workdir import claim_workdir
 from flaxnets.study.folder import note, recorded
 from flaxnets.training.preemption import PREEMPTED
@@ -38,9 +37,14 @@ def launch(job: Mapping[str, Any], log: pathlib.Path, locks: Sequence[int] = ())
 
   Returns:
     The exit code, PREEMPTED where this process was asked to stop meanwhile, and the last line that the job wrote.
+
+  Raises:
+    InputError: if the log cannot be written.
   """
   stopped = False
-  with log.open('ab') as file:
+  with atomic.writing(log):
+    file = log.open('ab')
+  with file:
     # A session of its own: Ctrl-C reaches only us, and the child saves first.
     child = subprocess.Popen(
       [sys.executable, '-m', 'flaxnets.study.job'],
@@ -72,7 +76,10 @@ def launch(job: Mapping[str, Any], log: pathlib.Path, locks: Sequence[int] = ())
       signal.signal(number, handler)
   if child.returncode < 0 and not stopped:
     return 1, f'ended by signal {-child.returncode}'
-  lines = log.read_text(errors='replace').replace('\r', '\n').split('\n')
+  said = ''
+  with contextlib.suppress(OSError):  # the folder may have been deleted
+    said = log.read_text(errors='replace')
+  lines = said.replace('\r', '\n').split('\n')
   last = next((line.strip() for line in reversed(lines) if line.strip()), '')
   return PREEMPTED if stopped else child.returncode, last[:500]
 
@@ -86,7 +93,7 @@ def do(job: Mapping[str, Any]) -> int:
   """
   import jax
 
-  from flaxnets.evaluation import judge
+  from flaxnets.evaluation import incremental, judge
   from flaxnets.inference.network import Network
   from flaxnets.inference.restore import load
   from flaxnets.training import loop
@@ -109,7 +116,7 @@ def do(job: Mapping[str, Any]) -> int:
     net = load(workdir)
     note(workdir, training_macs=forward_macs(net.model, config))
   scores, arrays = judge.evaluate(net, subsets=job['subsets'], split=job['split'], root=job['root'])
-  results.write(scores, arrays, workdir)
+  incremental.write(scores, arrays, workdir)
   return 0
 
 

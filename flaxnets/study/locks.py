@@ -10,6 +10,7 @@ import contextlib
 import pathlib
 from collections.abc import Iterator
 
+from flaxnets.runtime import atomic
 from flaxnets.runtime.local import check_local
 from flaxnets.runtime.locks import held
 from flaxnets.runtime.workdir import locked
@@ -33,7 +34,13 @@ def study_lock(out: pathlib.Path, *, shared: bool) -> Iterator[int]:
 
 @contextlib.contextmanager
 def run_lock(folder: pathlib.Path) -> Iterator[int | None]:
-  """Holds the folder of one run; yields the descriptor that children inherit, None if another process holds it."""
-  folder.mkdir(parents=True, exist_ok=True)
-  with (folder / '.study-lock').open('w') as file:
+  """Holds the folder of one run; yields the descriptor that children inherit, None if another process holds it.
+
+  Raises:
+    InputError: if the folder cannot be written.
+  """
+  with atomic.writing(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / '.study-lock').open('w')
+  with file:
     yield file.fileno() if held(file) else None

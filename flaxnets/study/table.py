@@ -205,8 +205,9 @@ def _means(
 
 
 def write_table(study: Study, against: str = '') -> None:
-  """Writes table.json and table.md, each atomically."""
-  with locks.exclusive(study.out / '.table-lock'):  # so that an older table never replaces a newer one
+  """Writes table.json and table.md, each atomically. Raises InputError if the folder cannot be written."""
+  # The lock, so that an older table never replaces a newer one.
+  with atomic.writing(f'the table in --out={study.out}'), locks.exclusive(study.out / '.table-lock'):
     table = make_table(study, against)
     records.write(study.out / 'table.json', table, indent=1)
     atomic.write_text(study.out / 'table.md', table_text.markdown(table))

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 
@@ -118,6 +119,18 @@ def test_an_empty_step_folder_does_not_hide_the_checkpoint_before_it(tmp_path):
   saved(tmp_path / 'c', 0.5)
   (tmp_path / 'c' / '7').mkdir()
   assert Checkpoints(tmp_path / 'c').restore_latest()[1]['step'] == 0
+
+
+def test_a_corrupt_checkpoint_that_cannot_be_moved_aside_is_an_error_of_one_line(tmp_path):
+  with contextlib.closing(Checkpoints(tmp_path / 'c')) as checkpoints:
+    for step in (1, 2):
+      checkpoints.save(step, {'a': np.ones(3)}, {})
+  (tmp_path / 'c' / '2' / 'meta' / 'metadata').write_text('')
+  (tmp_path / 'c-corrupt').write_text('a file in the way')
+  with contextlib.closing(Checkpoints(tmp_path / 'c')) as checkpoints:
+    with pytest.raises(InputError, match='c-corrupt cannot be written: File exists$'):
+      checkpoints.restore_latest()
+    assert checkpoints.steps() == [1, 2]
 
 
 def test_when_all_are_corrupt_every_start_is_an_error_and_none_is_moved(tmp_path):

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import pathlib
+import shutil
 import threading
 
 import pytest
@@ -87,6 +88,21 @@ def test_a_run_that_another_shard_executes_is_left_to_it(tmp_path, monkeypatch, 
   with run_lock(tmp_path / 'a'):
     assert runner.run_study(wanted, shard='1/1') == 1
   assert 'a: another process is executing it' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('place', ['table.md', '.table-lock', 'a/study.json', 'a/.study-lock', 'a/log.txt'])
+def test_a_study_that_cannot_write_ends_with_one_line(tmp_path, monkeypatch, place):
+  if place != 'a/log.txt':
+    monkeypatch.setattr(runner, 'launch', lambda job, log, locks=(): (pretend(job), (0, ''))[1])
+  (tmp_path / place / 'in the way').mkdir(parents=True)
+  with pytest.raises(InputError, match=r'^\S.* cannot be written: Is a directory$'):
+    runner.run_study(Study(plan(two_steps(), {'a': {}}), tmp_path))
+
+
+def test_a_study_whose_folder_is_deleted_meanwhile_ends_with_one_line(tmp_path, monkeypatch):
+  monkeypatch.setattr(runner, 'launch', lambda job, log, locks=(): (shutil.rmtree(tmp_path / 'out'), (1, ''))[1])
+  with pytest.raises(InputError, match='study.json cannot be written: No such file or directory'):
+    runner.run_study(Study(plan(two_steps(), {'a': {}}), tmp_path / 'out'))
 
 
 def test_a_study_on_a_file_system_without_locks_warns_and_goes_on(tmp_path, monkeypatch):
