@@ -37,9 +37,26 @@ class WorkdirLock:
     import jax  # not at the top: a study and a report read workdirs without it
 
     check_local(workdir, '--workdir')
+    self._folder = pathlib.Path(workdir).absolute()  # wherever the program changes to later
     self._file: IO[str] | None = None
     if jax.process_index() == 0:
       self._file = locked(pathlib.Path(workdir), '--workdir')
+
+  def check(self) -> None:
+    """Raises InputError if the folder was deleted or moved since, or another process has begun a run in its place."""
+    if self._file is None:
+      return
+    self._file.seek(0)
+    folder = self._folder
+    try:
+      (folder / 'config.json').stat()
+      same = (folder / '.lock').read_text() in ('', self._file.read())
+    except FileNotFoundError:
+      same = (folder / 'config.json').exists()  # somebody has deleted the lock alone
+    except (OSError, ValueError):  # a disk that cannot be read now
+      return
+    if not same:
+      raise InputError(f'--workdir={folder} was deleted, moved or replaced since this run began, which therefore ends')
 
   def close(self) -> None:
     """Releases the lock."""

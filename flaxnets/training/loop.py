@@ -238,9 +238,10 @@ def _save(
 
   Raises:
     InputError: if the weights or statistics are not finite; such a checkpoint would be of no use, and could replace a
-      good one.
+      good one. Or if the folder is no longer this run's.
   """
   step, state = current.done, current.state
+  setup.lock.check()
   with logger.pause():
     if logger.divergence.streak and not needed:
       return

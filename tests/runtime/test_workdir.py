@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -60,6 +61,26 @@ def test_a_lock_is_for_one_run_in_a_process_too_and_can_be_taken_again(tmp_path)
     WorkdirLock(tmp_path)
   lock.close()
   WorkdirLock(tmp_path).close()
+
+
+def test_a_run_notices_that_its_folder_was_deleted_or_is_another_runs_now(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  lock = WorkdirLock('run')
+  claim_workdir('run', configs.to_json(configs.default()))
+  monkeypatch.chdir('/')
+  lock.check()
+  (tmp_path / 'run' / '.lock').unlink()
+  lock.check()  # people tidy up
+  shutil.rmtree(tmp_path / 'run')
+  said = f'^--workdir={re.escape(str(tmp_path))}/run was deleted, moved or replaced since this run began'
+  with pytest.raises(InputError, match=said):
+    lock.check()
+  claim_workdir(tmp_path / 'run', configs.to_json(configs.default()))
+  (tmp_path / 'run' / '.lock').write_text('process 1 on another\n')
+  with pytest.raises(InputError, match=said):
+    lock.check()
+  lock.close()
+  lock.check()
 
 
 def test_of_several_processes_of_one_run_only_the_first_locks(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from flaxnets.training import announce, loop, setup
 from flaxnets.training.data import balanced_weights
 from flaxnets.training.divergence import Divergence
 from flaxnets.training.metric_logger import MetricLogger
-from tests.small import flags, list_config, small_config, write_list
+from tests.small import flags, list_config, small_config, with_step_preceded_by, write_list
 
 
 def lines(workdir, split='train'):
@@ -38,6 +38,14 @@ def test_a_folder_that_another_training_uses_is_refused_and_left_alone(tmp_path)
     loop.run(small_config(), tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['.lock']
   holder.close()
+
+
+def test_a_run_whose_folder_is_deleted_ends_and_does_not_make_it_again(tmp_path):
+  with contextlib.closing(setup.prepare(small_config(), tmp_path / 'run')) as ready:
+    gone = with_step_preceded_by(ready, lambda: shutil.rmtree(tmp_path / 'run', ignore_errors=True))
+    with pytest.raises(InputError, match='run was deleted, moved or replaced since this run began'):
+      loop.train(gone)
+  assert not (tmp_path / 'run' / 'checkpoints').exists()
 
 
 def test_a_run_that_is_refused_or_ends_gives_its_folder_free(tmp_path):
