@@ -17,6 +17,14 @@ from flaxnets.runtime import interrupts, warning_filters
 
 Item = TypeVar('Item')
 
+# By signal, why a worker was probably killed, and what to do. Windows has neither signal.
+_WHY: dict[int, str] = {
+  getattr(signal, 'SIGKILL', 9): ', as the system does where memory runs out; then give fewer data.workers',
+  getattr(signal, 'SIGBUS', 7): (
+    ': the shared memory of /dev/shm is full; enlarge it (docker run --shm-size=1g), or set data.workers=0'
+  ),
+}
+
 
 def make_grain_flags_readable() -> None:
   """Lets grain read its flags, which it does for workers, where the program parses no absl flags.
@@ -59,13 +67,13 @@ def checked_workers(results: Iterable[Item], name: str) -> Iterator[Item]:
   try:
     yield from results
   except RuntimeError as error:
-    code = re.search(r'terminated unexpectedly with exit code (-?)(\d+)', str(error))
-    if code is None:
+    found = re.search(r'terminated unexpectedly with exit code (-?\d+)', str(error))
+    if found is None:
       raise
-    how = f'was killed by signal {code[2]}' if code[1] else f'ended with exit code {code[2]}'
+    code = int(found[1])
+    how = f'ended with exit code {code}' if code >= 0 else f'was killed by signal {-code}'
     raise InputError(
-      f'{name}: a process that reads images {how}. The system kills processes where memory runs out; then give fewer '
-      'data.workers. The same command resumes the run'
+      f'{name}: a process that reads images {how}{_WHY.get(-code, "")}. The same command resumes the run'
     ) from None
 
 

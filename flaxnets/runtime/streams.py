@@ -65,7 +65,7 @@ class _Guarded(io.FileIO):
     self.optional = name == 'stderr'
     self._name, self._failed = name, False
 
-  def write(self, data: Any) -> int | None:
+  def write(self, data: Any) -> int | None:  # type: ignore[override]  # the stub forgets the None of FileIO
     if self._failed and not self.optional:
       return len(data)  # it was told
     try:

@@ -147,13 +147,18 @@ def test_workers_leave_ctrl_c_and_sigterm_to_the_training_that_needs_their_batch
     assert worker.is_alive()
 
 
-def test_a_worker_that_is_killed_ends_the_batches_with_one_line():
+@pytest.mark.parametrize(
+  ('number', 'why'),
+  [(signal.SIGKILL, ', as the system does where memory runs out'), (signal.SIGBUS, ': the shared memory of /dev/shm')],
+)
+def test_a_worker_that_is_killed_ends_the_batches_with_one_line(number, why):
   with contextlib.closing(train_batches(Numbered(23), batch_size=6, seed=2, workers=1)) as batches:
     next(batches)
     (worker,) = multiprocessing.active_children()
-    worker.kill()
+    os.kill(worker.pid, number)
     worker.join()
-    with pytest.raises(InputError, match='^numbers: a process that reads images was killed by signal 9') as caught:
+    said = f'^numbers: a process that reads images was killed by signal {number:d}{why}'
+    with pytest.raises(InputError, match=said) as caught:
       list(itertools.islice(batches, 9))
   assert '\n' not in str(caught.value)
 
