@@ -102,8 +102,8 @@ def claim_workdir(
     may_change: names of fields, such as 'data.root', that may differ from those of the run that lives there.
 
   Raises:
-    InputError: if the folder cannot be written, is not the same for all hosts, or a run with a different config lives
-      there; names the fields.
+    InputError: if the folder cannot be written, is not the same for all hosts, holds checkpoints without a config.json,
+      or a run with a different config lives there; names the fields.
   """
   folder = pathlib.Path(workdir)
   path = folder / 'config.json'
@@ -111,6 +111,8 @@ def claim_workdir(
   from jax.experimental import multihost_utils
 
   if jax.process_index() == 0 and not path.exists():
+    if has_checkpoint(folder):
+      raise InputError(f'{folder} holds checkpoints but no config.json; put it back, or choose another --workdir')
     with atomic.writing(f'--workdir={folder}'):
       folder.mkdir(parents=True, exist_ok=True)
       (folder / INCOMPLETE).unlink(missing_ok=True)  # left by a killed command: the folder is this run's now

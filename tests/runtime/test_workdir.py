@@ -90,6 +90,13 @@ def test_of_several_processes_of_one_run_only_the_first_locks(tmp_path, monkeypa
   first.close()
 
 
+def test_checkpoints_without_the_config_that_they_were_trained_with_are_not_resumed(tmp_path):
+  (tmp_path / 'checkpoints' / '12').mkdir(parents=True)
+  with pytest.raises(InputError, match=r'holds checkpoints but no config\.json; put it back, or choose another'):
+    claim_workdir(tmp_path, configs.to_json(configs.default()))
+  assert not (tmp_path / 'config.json').exists()
+
+
 def test_a_config_stored_before_a_field_existed_is_the_same_config(tmp_path):
   fields = configs.to_json(configs.default())
   claim_workdir(tmp_path, fields)
