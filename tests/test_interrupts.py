@@ -68,16 +68,9 @@ def test_a_signal_before_the_first_step_ends_a_run_with_75_and_one_line(tmp_path
 
 
 @pytest.mark.slow
-def test_ctrl_c_saves_the_step(tmp_path):
-  code, last = stopped(tmp_path / 'a', signal.SIGINT, lambda said: 'images/s' in said)
-  step = flaxnets.load(tmp_path / 'a' / 'run', 'latest').step
-  said = f'flaxnets train: stopped at step {step} of 27000, saved; the same command resumes the run'
-  assert (code, last) == (75, said)
-
-
-@pytest.mark.slow
-def test_a_terminal_that_is_closed_stops_a_run_as_ctrl_c_does(tmp_path):
-  code, last = stopped(tmp_path / 'a', signal.SIGHUP, lambda said: 'images/s' in said)
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGHUP], ids=['ctrl-c', 'closed terminal'])
+def test_ctrl_c_and_a_closed_terminal_save_the_step(tmp_path, number):
+  code, last = stopped(tmp_path / 'a', number, lambda said: 'images/s' in said)
   step = flaxnets.load(tmp_path / 'a' / 'run', 'latest').step
   said = f'flaxnets train: stopped at step {step} of 27000, saved; the same command resumes the run'
   assert (code, last) == (75, said)
