@@ -51,14 +51,14 @@ def guard() -> None:
 
 
 def make_stdout_optional() -> None:
-  """Lets the program go on from now without what cannot be written to a guarded stdout; says so once on stderr."""
+  """From now on, output that a guarded stdout cannot take is dropped; a line on stderr says so once."""
   raw = getattr(getattr(sys.stdout, 'buffer', None), 'raw', None)
   if isinstance(raw, _Guarded):
     raw.optional = True
 
 
 class _Guarded(io.FileIO):
-  """A descriptor whose errors of writing are passed over or told in one line."""
+  """A descriptor whose write errors are ignored, or reported in one line."""
 
   def __init__(self, number: int, name: str):
     super().__init__(number, 'w', closefd=False)
@@ -67,16 +67,16 @@ class _Guarded(io.FileIO):
 
   def write(self, data: Any) -> int | None:  # type: ignore[override]  # the stub forgets the None of FileIO
     if self._failed and not self.optional:
-      return len(data)  # it was told
+      return len(data)  # the failure was reported
     try:
       written = super().write(data)  # None where a pipe is full and does not wait
     except OSError as error:
       if not self.optional and isinstance(error, BrokenPipeError):
         raise
-      told, self._failed = self._failed, True
+      reported, self._failed = self._failed, True
       if not self.optional:
         raise InputError(f'{self._name} cannot be written: {error.strerror}') from None
-      if self._name == 'stdout' and not told:
+      if self._name == 'stdout' and not reported:
         print(f'stdout cannot be written: {error.strerror}; the program goes on without it', file=sys.stderr)
       return len(data)
     return len(data) if written is None and self.optional else written
